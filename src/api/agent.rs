@@ -1,0 +1,198 @@
+//! What the command line asks of an agent.
+
+use core::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{IfName, Mac, Mtu, VlanId, Vni};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Opens a conversation; answered with [`Hello`].
+    Hello {
+        /// The client's [`super::VERSION`].
+        version: u32,
+    },
+    /// What the node holds; answered with [`Show`].
+    Show,
+    /// Waits until the node has converged on its desired state; answered with [`Converged`].
+    Wait {
+        /// How long at most, in milliseconds.
+        timeout_millis: u64,
+    },
+    /// The permanent neighbours of its routers; answered with a list of [`Neighbour`].
+    Neighbours,
+    /// What the ARP and ND responders answer; answered with a list of [`Responder`].
+    Responders,
+    /// Where frames to remote and local addresses go, populated and learned; answered with a list of [`Forwarding`].
+    Forwardings,
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's [`super::VERSION`].
+    pub version: u32,
+    /// The program's version.
+    pub release: String,
+    /// The node it runs.
+    pub node: String,
+    /// Its process id, as it sees it.
+    pub pid: u32,
+}
+
+/// What the last reconciliation came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Converged {
+    /// Whether observed equals desired.
+    pub converged: bool,
+    /// Operations the last change needed.
+    pub operations: usize,
+    /// How long it took, in microseconds.
+    pub took_micros: u64,
+    /// Every error that stands, one a line.
+    pub errors: Vec<String>,
+}
+
+/// The node, in answer to [`Request::Show`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Show {
+    /// Its name.
+    pub node: String,
+    /// Its host MAC.
+    pub host_mac: Mac,
+    /// Its tunnel endpoint.
+    pub tunnel_ip: IpAddr,
+    /// How its ports are attached: `tap` or `veth`.
+    pub attachment: String,
+    /// How its tunnels are made: `userspace` or `kernel`.
+    pub tunnel_backend: String,
+    /// Its networks.
+    pub networks: Vec<Network>,
+    /// Its routers.
+    pub routers: Vec<Router>,
+    /// Its virtual machines.
+    pub vms: Vec<Vm>,
+    /// The nodes it has tunnels to.
+    pub peers: Vec<Peer>,
+    /// What the last reconciliation came to.
+    pub state: Converged,
+}
+
+/// A network the node hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Its tunnel key.
+    pub vni: Vni,
+    /// Its VLAN on this node's br-int.
+    pub local_vlan: VlanId,
+    /// The MTU of everything on it.
+    pub mtu: Mtu,
+    /// Remote nodes that have it.
+    pub flood: Vec<String>,
+}
+
+/// A router on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub netns: String,
+    /// Its interfaces.
+    pub interfaces: Vec<RouterInterface>,
+}
+
+/// A router's interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterInterface {
+    /// Its name.
+    pub ifname: IfName,
+    /// The network it is on.
+    pub network: String,
+    /// Its address, the same on every node.
+    pub mac: Mac,
+    /// Its IP addresses with their prefix lengths.
+    pub addresses: Vec<ipnet::IpNet>,
+}
+
+/// A virtual machine on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub network: String,
+    /// Its address.
+    pub mac: Mac,
+    /// Its IP addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its port on br-int.
+    pub port: IfName,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// Its host MAC.
+    pub host_mac: Mac,
+    /// Its tunnel endpoint.
+    pub tunnel_ip: IpAddr,
+    /// The tunnel port on br-tun; `None` if no network is shared.
+    pub port: Option<IfName>,
+}
+
+/// A permanent neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The router.
+    pub router: String,
+    /// Its interface.
+    pub ifname: IfName,
+    /// The neighbour's IP address.
+    pub ip: IpAddr,
+    /// Its address.
+    pub mac: Mac,
+    /// Its state in the kernel: `PERMANENT` unless something is wrong; `missing` if it is not there.
+    pub state: String,
+}
+
+/// An address the responders answer for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Responder {
+    /// The network.
+    pub network: String,
+    /// The address asked for.
+    pub ip: IpAddr,
+    /// The answer.
+    pub mac: Mac,
+    /// How often it was given.
+    pub answers: u64,
+}
+
+/// Where frames to an address go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// The network.
+    pub network: String,
+    /// The address.
+    pub mac: Mac,
+    /// A local port, or a tunnel port.
+    pub port: String,
+    /// The remote node, if it is not this one.
+    pub node: Option<String>,
+    /// `populated` or `learned`.
+    pub origin: String,
+    /// Frames sent to it.
+    pub packets: u64,
+    /// Seconds since it was last seen or refreshed; `None` for populated entries.
+    pub age_secs: Option<u64>,
+}

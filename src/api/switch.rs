@@ -1,0 +1,310 @@
+//! What an agent or the command line asks of a switch.
+
+use core::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{IfName, Mac, VlanId};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Opens a conversation.
+    Hello {
+        /// The client's [`super::VERSION`].
+        version: u32,
+    },
+    /// Makes a bridge, or sets an existing one's mode.
+    AddBridge {
+        /// Its name.
+        bridge: IfName,
+        /// What it does with a frame.
+        mode: BridgeMode,
+    },
+    /// Removes a bridge with its ports.
+    DelBridge {
+        /// Its name.
+        bridge: IfName,
+    },
+    /// Makes a port; one of the same name and configuration is kept as it is.
+    AddPort {
+        /// The bridge it joins.
+        bridge: IfName,
+        /// The port.
+        port: PortConfig,
+    },
+    /// Removes a port. A TAP goes with it.
+    DelPort {
+        /// Its bridge.
+        bridge: IfName,
+        /// Its name.
+        port: IfName,
+    },
+    /// Bridges and ports with their counters.
+    Show,
+    /// Changes a bridge's flows, all or none, at one instant.
+    Flows {
+        /// The bridge.
+        bridge: IfName,
+        /// What to do, in order.
+        changes: Vec<FlowChange>,
+    },
+    /// Flows with their counters.
+    DumpFlows {
+        /// The bridge.
+        bridge: IfName,
+        /// A match as `ovs-ofctl dump-flows` takes it; empty for all.
+        #[serde(default)]
+        filter: String,
+        /// Whether ports are shown by name.
+        #[serde(default)]
+        names: bool,
+    },
+    /// What a bridge in normal mode learned.
+    Fdb {
+        /// The bridge.
+        bridge: IfName,
+    },
+}
+
+/// What a bridge does with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BridgeMode {
+    /// What its flows say; without any, nothing is forwarded.
+    Flow,
+    /// A learning switch: starts with the one flow `priority=0 actions=NORMAL`.
+    Normal,
+}
+
+/// A change of a flow table, in the text of `ovs-ofctl`. Ports may be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowChange {
+    /// Adds a flow, or replaces the one with the same table, priority and match.
+    Add(String),
+    /// Sets the actions of every flow the match covers.
+    Modify(String),
+    /// Sets the actions of the flow with exactly this table, priority and match.
+    ModifyStrict(String),
+    /// Removes every flow the match covers.
+    Delete(String),
+    /// Removes the flow with exactly this table, priority and match.
+    DeleteStrict(String),
+}
+
+/// A port to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortConfig {
+    /// Its name, unique in the switch.
+    pub name: IfName,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: PortKind,
+    /// Its VLANs, for `NORMAL`.
+    #[serde(default)]
+    pub vlan: VlanMode,
+}
+
+/// Which VLANs a port carries in `normal` mode.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VlanMode {
+    /// All of them, tagged; untagged frames are in VLAN 0.
+    #[default]
+    Trunk,
+    /// These, tagged.
+    Trunks(Vec<VlanId>),
+    /// One, untagged.
+    Access(VlanId),
+    /// One untagged and the listed (all if none) tagged.
+    Native {
+        /// The VLAN of untagged frames.
+        tag: VlanId,
+        /// The tagged ones.
+        trunks: Vec<VlanId>,
+    },
+}
+
+/// What a port is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum PortKind {
+    /// A TAP the switch makes in a namespace, under the port's name or another.
+    Tap {
+        /// The namespace's file; the switch's own without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<PathBuf>,
+        /// The interface's name there; the port's name without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<IfName>,
+        /// The interface's address there; the kernel's choice without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
+    },
+    /// An existing interface, by packet socket.
+    Packet {
+        /// The namespace's file; the switch's own without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<PathBuf>,
+        /// The interface; the port's name without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<IfName>,
+    },
+    /// A VXLAN tunnel to one endpoint. The key of each frame is set and seen by flows as `tun_id`.
+    Vxlan {
+        /// The other endpoint.
+        remote: IpAddr,
+        /// This endpoint.
+        local: IpAddr,
+        /// The UDP port of both; 4789 unless told.
+        #[serde(default = "vxlan_port")]
+        udp_port: u16,
+    },
+    /// One end of a patch between two bridges.
+    Patch {
+        /// The other end's port name.
+        peer: IfName,
+    },
+}
+
+const fn vxlan_port() -> u16 {
+    crate::wire::vxlan::PORT
+}
+
+/// What a switch says of itself, in answer to [`Request::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The switch's [`super::VERSION`].
+    pub version: u32,
+    /// The program's version.
+    pub release: String,
+    /// Its process id, as it sees it.
+    pub pid: u32,
+    /// Changes with every start: a client that sees another one must send everything again.
+    pub instance: String,
+    /// Worker threads.
+    pub workers: usize,
+    /// Why TAPs cannot be made here; `None` if they can.
+    pub tap_refused: Option<String>,
+}
+
+/// A bridge, in answer to [`Request::Show`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Its name.
+    pub name: IfName,
+    /// What it does.
+    pub mode: BridgeMode,
+    /// Flows in its tables.
+    pub flows: usize,
+    /// Its ports by number.
+    pub ports: Vec<Port>,
+}
+
+/// A port, in answer to [`Request::Show`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its number in its bridge: what flows call it.
+    pub number: u32,
+    /// How it was made.
+    #[serde(flatten)]
+    pub config: PortConfig,
+    /// What became of its frames.
+    pub counters: PortCounters,
+    /// Why it carries nothing; `None` while it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A port's counters. A super-frame counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Octets received.
+    pub rx_bytes: u64,
+    /// Frames received and refused before any table: truncated, bad checksum, bad tunnel header.
+    pub rx_dropped: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Octets sent.
+    pub tx_bytes: u64,
+    /// Frames the port could not take: queue full, too large, gone.
+    pub tx_dropped: u64,
+}
+
+/// The whole switch, in answer to [`Request::Show`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Show {
+    /// Bridges by name.
+    pub bridges: Vec<Bridge>,
+    /// Frames dropped, by the reason's name.
+    pub drops: std::collections::BTreeMap<String, u64>,
+    /// The flow cache.
+    pub cache: CacheCounters,
+}
+
+/// The flow cache's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheCounters {
+    /// Frames that the exact-match layer decided.
+    pub exact_hits: u64,
+    /// Frames that a masked entry decided.
+    pub masked_hits: u64,
+    /// Frames that walked the tables.
+    pub misses: u64,
+    /// Masked entries now.
+    pub entries: u64,
+    /// Different masks now.
+    pub masks: u64,
+}
+
+/// One flow, in answer to [`Request::DumpFlows`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The controller's mark on it.
+    pub cookie: u64,
+    /// Seconds since it was added.
+    pub duration_secs: f64,
+    /// Its table.
+    pub table: u8,
+    /// Packets it matched.
+    pub n_packets: u64,
+    /// Octets it matched.
+    pub n_bytes: u64,
+    /// Seconds without a match until it goes; 0 for never.
+    pub idle_timeout: u16,
+    /// Seconds until it goes; 0 for never.
+    pub hard_timeout: u16,
+    /// Seconds since its last match.
+    pub idle_age: u64,
+    /// Seconds since it was last added or modified.
+    pub hard_age: u64,
+    /// Its priority.
+    pub priority: u16,
+    /// Its match, without the priority, as `ovs-ofctl` prints it; empty for all.
+    #[serde(rename = "match")]
+    pub matching: String,
+    /// Its actions, as `ovs-ofctl` prints them.
+    pub actions: String,
+    /// The whole line as `ovs-ofctl dump-flows` prints it.
+    pub line: String,
+}
+
+/// A learned address, in answer to [`Request::Fdb`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// The port's number.
+    pub port: u32,
+    /// The port's name.
+    pub port_name: String,
+    /// The VLAN, 0 if untagged.
+    pub vlan: u16,
+    /// The address.
+    pub mac: Mac,
+    /// Seconds since it was last seen.
+    pub age_secs: u64,
+}

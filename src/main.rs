@@ -1,0 +1,3 @@
+//! The `dvr` program.
+
+fn main() {}

@@ -1,0 +1,143 @@
+//! What one node must hold: the outcome of placement, complete and checked, with every name resolved.
+
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::types::{IfName, Mac, Mtu, Vni};
+
+/// Everything one node's agent needs to know, and nothing about networks the node does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// This node.
+    pub node: Peer,
+    /// The MTU of the underlay.
+    pub underlay_mtu: Mtu,
+    /// Every other node, by name: their host MACs must be known before any frame of theirs arrives.
+    pub peers: Vec<Peer>,
+    /// The networks this node has a port on, a router's included, by name.
+    pub networks: Vec<NetworkView>,
+    /// The routers this node holds, by name.
+    pub routers: Vec<RouterView>,
+}
+
+/// A node as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its tunnel endpoint.
+    pub tunnel_ip: IpAddr,
+    /// The MAC that stands for every router on its wire (Neutron's DVR host MAC, `fa:16:3f:…`).
+    pub host_mac: Mac,
+}
+
+/// A network as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Its tunnel key.
+    pub vni: Vni,
+    /// The MTU of everything on it.
+    pub mtu: Mtu,
+    /// Its subnets, in the order given.
+    pub subnets: Vec<SubnetView>,
+    /// Ports of virtual machines on this node, by name.
+    pub local_ports: Vec<PortView>,
+    /// Ports of virtual machines on other nodes, by name.
+    pub remote_ports: Vec<RemotePort>,
+    /// Other nodes that have the network, by name: where a flood goes.
+    pub flood: Vec<String>,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetView {
+    /// Its prefix, with no host bits.
+    pub cidr: IpNet,
+    /// The gateway's address, which a router interface bears if there is one.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A virtual machine's port on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// The virtual machine's name, unique in the topology.
+    pub name: String,
+    /// The port's id.
+    pub id: Uuid,
+    /// The port's name on br-int.
+    pub port: IfName,
+    /// Its address.
+    pub mac: Mac,
+    /// Its IP addresses, each with its subnet's prefix length.
+    pub addresses: Vec<IpNet>,
+    /// Where default routes point, at most one a family.
+    pub gateways: Vec<IpAddr>,
+    /// What it is attached to.
+    pub attach: Attachment,
+}
+
+/// What a port is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attachment {
+    /// A namespace that stands for the machine; the agent makes it and the interface in it, and configures both.
+    Netns {
+        /// The namespace's name.
+        netns: String,
+        /// The interface's name in it.
+        ifname: IfName,
+    },
+    /// An interface that somebody else made and configures, such as a hypervisor's TAP.
+    Device {
+        /// Its name in the node's own namespace.
+        device: IfName,
+    },
+}
+
+/// A virtual machine's port on another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemotePort {
+    /// The virtual machine's name.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+    /// Its IP addresses.
+    pub ips: Vec<IpAddr>,
+    /// The node it is on.
+    pub node: String,
+}
+
+/// A router as one node holds it: the same on every node that does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// The namespace it lives in: `qrouter-<id>`.
+    pub netns: String,
+    /// Its interfaces, in the order given.
+    pub interfaces: Vec<RouterPort>,
+}
+
+/// A router's interface: one a network, with an address in each of the network's subnets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterPort {
+    /// The port's id.
+    pub id: Uuid,
+    /// `qr-` and the first 11 characters of the id.
+    pub ifname: IfName,
+    /// The name of the network it is on.
+    pub network: String,
+    /// Its address, the same on every node.
+    pub mac: Mac,
+    /// Its IP addresses with their prefix lengths, the same on every node.
+    pub addresses: Vec<IpNet>,
+}

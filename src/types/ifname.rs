@@ -1,0 +1,115 @@
+//! Interface names as Linux takes them.
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A network interface's name: 1 to 15 octets (`IFNAMSIZ` is 16 with its terminator, `linux/if.h`), as
+/// `dev_valid_name()` in `net/core/dev.c` accepts it; and printable ASCII, so that it can be shown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IfName(String);
+
+/// Why a text cannot name an interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadIfName {
+    /// No octets at all.
+    #[error("an interface name cannot be empty")]
+    Empty,
+    /// Longer than the kernel's limit.
+    #[error("interface name `{0}` is {len} octets long: at most 15 fit", len = .0.len())]
+    TooLong(String),
+    /// `.`, `..`, a slash, a colon, a space or an unprintable octet.
+    #[error("interface name `{0}` has an illegal character: use letters, digits, '-', '_' and '.'")]
+    Illegal(String),
+}
+
+impl IfName {
+    /// The greatest length in octets.
+    pub const MAX_LEN: usize = 15;
+
+    /// The name, if the kernel would take it.
+    ///
+    /// # Errors
+    /// Says which rule the text breaks.
+    pub fn new(text: impl Into<String>) -> Result<Self, BadIfName> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(BadIfName::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(BadIfName::TooLong(text));
+        }
+        let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'"';
+        if text == "." || text == ".." || !text.bytes().all(legal) {
+            return Err(BadIfName::Illegal(text));
+        }
+        Ok(Self(text))
+    }
+
+    /// The name's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, out)
+    }
+}
+
+impl AsRef<str> for IfName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IfName {
+    type Err = BadIfName;
+
+    fn from_str(text: &str) -> Result<Self, BadIfName> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for IfName {
+    type Error = BadIfName;
+
+    fn try_from(text: String) -> Result<Self, BadIfName> {
+        Self::new(text)
+    }
+}
+
+impl From<IfName> for String {
+    fn from(name: IfName) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_the_kernel_takes() {
+        for text in ["lo", "qr-0123456789a", "eth0.100", "123456789012345"] {
+            assert!(IfName::new(text).is_ok(), "{text} was refused");
+        }
+    }
+
+    #[test]
+    fn refuses_what_the_kernel_refuses() {
+        for text in ["", "1234567890123456", ".", "..", "a/b", "a b", "a:b", "ä"] {
+            assert!(IfName::new(text).is_err(), "{text} was taken");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The values every layer speaks: addresses, identifiers, names and sizes that cannot be wrong once made.
+//!
+//! Each type has a checked constructor with a named error, and its `Display` parses back. Nothing here knows packets,
+//! files or the kernel.
+
+mod ifname;
+mod mac;
+mod number;
+mod time;
+
+pub use ifname::{BadIfName, IfName};
+pub use mac::{BadMac, Mac};
+pub use number::{BadNumber, Mtu, VlanId, Vni};
+pub use time::Timestamp;
