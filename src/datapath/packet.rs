@@ -139,10 +139,10 @@ impl<'a> Packet<'a> {
 
     fn shift_checksum(&mut self, at: usize, count: usize, grown: bool) {
         let count = u16::try_from(count).unwrap_or(0);
-        if let Checksum::Partial { start, .. } = &mut self.offload.checksum {
-            if usize::from(*start) >= at {
-                *start = if grown { start.saturating_add(count) } else { start.saturating_sub(count) };
-            }
+        if let Checksum::Partial { start, .. } = &mut self.offload.checksum
+            && usize::from(*start) >= at
+        {
+            *start = if grown { start.saturating_add(count) } else { start.saturating_sub(count) };
         }
         if self.offload.header_len != 0 {
             let length = &mut self.offload.header_len;
