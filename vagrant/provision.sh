@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs the binary and topology copied to /tmp and starts switch and agent as services. $1 is the node's name.
+set -eu
+node=$1
+install -m 0755 /tmp/dvr /usr/local/bin/dvr
+install -D -m 0644 /tmp/topology.yaml /etc/dvr/topology.yaml
+
+cat >/etc/systemd/system/dvr-switch.service <<UNIT
+[Unit]
+Description=dvr switch
+After=network-online.target
+[Service]
+ExecStart=/usr/local/bin/dvr switch
+RuntimeDirectory=dvr
+RuntimeDirectoryPreserve=yes
+Restart=on-failure
+[Install]
+WantedBy=multi-user.target
+UNIT
+
+cat >/etc/systemd/system/dvr-agent.service <<UNIT
+[Unit]
+Description=dvr agent
+After=dvr-switch.service
+Wants=dvr-switch.service
+[Service]
+ExecStart=/usr/local/bin/dvr agent --node $node --topology /etc/dvr/topology.yaml
+ExecReload=/bin/kill -HUP \$MAINPID
+Restart=on-failure
+[Install]
+WantedBy=multi-user.target
+UNIT
+
+systemctl daemon-reload
+systemctl enable --now dvr-switch dvr-agent
