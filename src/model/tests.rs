@@ -317,6 +317,19 @@ fn nesting_is_bounded() {
 }
 
 #[test]
+fn one_anchor_serves_many_machines_and_a_large_topology_is_taken() {
+    let mut text = String::from(
+        "version: 1\nnodes: {n1: {}}\nnetworks: {a: {subnets: [{cidr: 10.0.0.0/8}]}}\nvms:\n  v: &v {node: n1, network: a}\n",
+    );
+    for vm in 0..1_000 {
+        text.push_str(&format!("  v{vm:04}: *v\n  w{vm:04}: {{node: n1, network: a}}\n"));
+    }
+    let topology = Topology::parse(&text, "large").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(topology.vms().len(), 2_001);
+    assert_unique(&topology);
+}
+
+#[test]
 fn aliases_that_repeat_little_are_taken() {
     let text = "version: 1\nnodes: {n1: {}}\nnetworks:\n  a: &net {subnets: [{cidr: 10.1.0.0/24}]}\n  b: *net\n";
     let topology = Topology::parse(text, "alias").unwrap_or_else(|error| panic!("{error}"));
