@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use crate::bridge::{self, BridgeOp, PortSpec, PortState};
 use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState};
 use crate::neigh;
@@ -148,11 +150,12 @@ impl Stage {
     }
 
     fn contents(&mut self, netns: &NamespaceSpec) {
-        let state = self.observed.namespaces.get(&netns.name).cloned().unwrap_or_default();
+        let mut state = self.observed.namespaces.get(&netns.name).cloned().unwrap_or_default();
         let name = &netns.name;
         let switch = |sysctl: &&Sysctl| state.sysctls.get(&sysctl.key) != Some(&sysctl.value);
         let set = |sysctl: &Sysctl| Op::Sysctl(name.clone(), sysctl.clone());
         self.switches.extend(netns.sysctls.iter().filter(switch).map(set));
+        let mut flushed = BTreeSet::new();
         for link in netns.links.iter().filter(|link| !self.absent.contains(&(name.clone(), link.name.clone()))) {
             let found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
             let fresh = !state.links.contains_key(&link.name);
@@ -167,10 +170,17 @@ impl Stage {
             );
             self.states.extend(member.map(|op| Op::Bridge(name.clone(), op)));
             self.states.extend(link::admin_state(link, &found).map(op));
-            self.addresses.extend(link::addresses(link, &found).into_iter().map(op));
+            let addresses = link::addresses(link, &found);
+            if loses_ipv4(&addresses, &found) {
+                flushed.insert(&link.name);
+            }
+            self.addresses.extend(addresses.into_iter().map(op));
             let neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
             self.neighbours.extend(neighbours.into_iter().map(|op| Op::Neigh(name.clone(), op)));
         }
+        state.routes.retain(|route| {
+            route.destination.addr().is_ipv6() || !route.ifname.as_ref().is_some_and(|link| flushed.contains(link))
+        });
         self.routes_of(netns, &state);
     }
 
@@ -196,6 +206,14 @@ impl Stage {
         let head = [removals, namespaces, switches, creations, attributes, states];
         Plan { ops: head.into_iter().chain(tail).flatten().collect(), awaited: self.awaited, blocked: self.blocked }
     }
+}
+
+/// Whether the steps leave the link without any IPv4 address, if only until the additions: with the last one the kernel
+/// removes every IPv4 route through the link (`fib_inetaddr_event()`, `net/ipv4/fib_frontend.c`).
+fn loses_ipv4(steps: &[LinkOp], found: &LinkState) -> bool {
+    let count = found.addresses.iter().filter(|state| state.address.addr().is_ipv4()).count();
+    let removal = |step: &&LinkOp| matches!(step, LinkOp::RemoveAddress { address: IpNet::V4(_), .. });
+    count > 0 && steps.iter().filter(removal).count() == count
 }
 
 /// Whether two links are the ends of one veth pair: each one's `IFLA_LINK` is the other's index.
