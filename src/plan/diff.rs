@@ -157,10 +157,13 @@ impl Stage {
         self.switches.extend(netns.sysctls.iter().filter(switch).map(set));
         let mut flushed = BTreeSet::new();
         for link in netns.links.iter().filter(|link| !self.absent.contains(&(name.clone(), link.name.clone()))) {
-            let found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
+            let mut found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
             let fresh = !state.links.contains_key(&link.name);
             let op = |op| Op::Link(name.clone(), op);
-            self.attributes.extend(link::attributes(link, &found).map(op));
+            let attributes = link::attributes(link, &found);
+            let admin_state = link::admin_state(link, &found);
+            flush(&mut found, attributes.as_ref(), admin_state.as_ref());
+            self.attributes.extend(attributes.map(op));
             self.attributes.extend(link.sysctls.iter().filter(|sysctl| fresh || switch(sysctl)).map(set));
             let bridge = link.controller.as_ref();
             let index = bridge.and_then(|bridge| state.links.get(bridge)).map(|bridge| bridge.index);
@@ -169,9 +172,9 @@ impl Stage {
                 PortState { controller: found.controller, bridge: index },
             );
             self.states.extend(member.map(|op| Op::Bridge(name.clone(), op)));
-            self.states.extend(link::admin_state(link, &found).map(op));
+            self.states.extend(admin_state.map(op));
             let addresses = link::addresses(link, &found);
-            if loses_ipv4(&addresses, &found) {
+            if loses_ipv4(&addresses, &found) || (found.up && !link.up) {
                 flushed.insert(&link.name);
             }
             self.addresses.extend(addresses.into_iter().map(op));
@@ -205,6 +208,19 @@ impl Stage {
         let tail = [self.route_removals, self.addresses, self.neighbours, self.routes];
         let head = [removals, namespaces, switches, creations, attributes, states];
         Plan { ops: head.into_iter().chain(tail).flatten().collect(), awaited: self.awaited, blocked: self.blocked }
+    }
+}
+
+/// Takes out of `found` what the kernel drops by itself when the link is changed so: neighbours, PERMANENT ones too, when
+/// its MAC changes or it goes down (`neigh_changeaddr()`, `neigh_ifdown()`, `net/core/neighbour.c`), and IPv6 addresses
+/// when it goes down (`addrconf_ifdown()`, `net/ipv6/addrconf.c`).
+fn flush(found: &mut LinkState, attributes: Option<&LinkOp>, admin_state: Option<&LinkOp>) {
+    let down = matches!(admin_state, Some(LinkOp::Down(_)));
+    if down || matches!(attributes, Some(LinkOp::Set { mac: Some(_), .. })) {
+        found.neighbours.clear();
+    }
+    if down {
+        found.addresses.retain(|state| state.address.addr().is_ipv4());
     }
 }
 
