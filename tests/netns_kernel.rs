@@ -10,6 +10,7 @@ use dvr::link::{LinkKind, LinkSpec};
 use dvr::neigh::NeighbourSpec;
 use dvr::netns::{LinkPattern, Name, NetnsName, NetnsRule, Ownership, Pattern, Sysctl};
 use dvr::plan::kernel::Kernel;
+use dvr::plan::monitor::{Monitor, Pulse};
 use dvr::plan::{Blocked, KernelSpec, NamespaceSpec, Plan, diff, verify};
 use dvr::route::RouteSpec;
 use dvr::types::{IfName, Mac, Mtu};
@@ -426,5 +427,104 @@ fn any_state_leads_to_any_other_and_back() {
         if let Err(error) = outcome {
             panic!("{error}");
         }
+    });
+}
+
+#[test]
+fn changes_are_heard_where_they_happen() {
+    in_namespace("changes_are_heard_where_they_happen", || {
+        let mut kernel = kernel();
+        settle(&mut kernel, &example());
+        block_on(async {
+            let mut monitor = Monitor::new(PathBuf::from("/run/netns"));
+            let checked = example().check().expect("no contradiction");
+            monitor.watch(&checked).expect("watching");
+            let router = netns("qrouter-1");
+            for harm in [
+                "-n qrouter-1 neigh del 10.1.0.10 dev qr-blue",
+                "-n qrouter-1 addr add 192.0.2.1/24 dev qr-blue",
+                "-n qrouter-1 route del 10.9.0.0/16",
+                "-n qrouter-1 link set qr-orange mtu 1400",
+            ] {
+                ip(harm);
+                assert_eq!(monitor.next().await.expect("a pulse"), Pulse::Changed(router.clone()), "ip {harm}");
+                monitor.watch(&checked).expect("watching");
+            }
+            flood();
+            ip("-n qrouter-1 -batch /run/flood");
+            loop {
+                if monitor.next().await.expect("a pulse") == Pulse::Lost(router.clone()) {
+                    break;
+                }
+            }
+            ip("netns del vm-blue1");
+            loop {
+                if monitor.next().await.expect("a pulse") == Pulse::Namespaces {
+                    break;
+                }
+            }
+        });
+    });
+}
+
+/// A file of many changes to one neighbour, for `ip -batch`.
+fn flood() {
+    let line = |n: u32| format!("neigh replace 10.1.0.50 lladdr {} nud permanent dev qr-blue\n", mac(n));
+    std::fs::write("/run/flood", (0..20_000).map(line).collect::<String>()).expect("written");
+}
+
+#[test]
+fn a_dump_among_changes_is_whole_or_an_error() {
+    in_namespace("a_dump_among_changes_is_whole_or_an_error", || {
+        let mut kernel = kernel();
+        let mut spec = example();
+        let stable = (0..3_000).map(|n: u32| NeighbourSpec { ip: (0x0a01_1000 + n).to_be_bytes().into(), mac: mac(n) });
+        spec.namespaces[0].links[0].neighbours = stable.collect();
+        settle(&mut kernel, &spec);
+        flood();
+        #[expect(clippy::disallowed_methods, reason = "somebody else who changes the same tables")]
+        let mut other = std::process::Command::new("ip")
+            .args(["-n", "qrouter-1", "-batch", "/run/flood"])
+            .spawn()
+            .expect("iproute2");
+        let checked = spec.check().expect("no contradiction");
+        let (mut whole, mut torn) = (0, 0);
+        while whole == 0 || other.try_wait().expect("a child").is_none() {
+            match block_on(kernel.observe(&checked)) {
+                Ok(observed) => {
+                    let link = &observed.namespaces[&netns("qrouter-1")].links[&ifname("qr-blue")];
+                    let there: std::collections::BTreeSet<_> =
+                        link.neighbours.iter().filter_map(dvr::neigh::NeighbourState::project).collect();
+                    assert!(spec.namespaces[0].links[0].neighbours.iter().all(|wanted| there.contains(wanted)));
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("changed during each of"), "{error}");
+                    torn += 1;
+                }
+            }
+        }
+        println!("{whole} whole, {torn} given up");
+        other.wait().expect("a child");
+    });
+}
+
+#[test]
+fn a_missing_device_type_is_told_from_a_missing_attribute() {
+    in_namespace("a_missing_device_type_is_told_from_a_missing_attribute", || {
+        use netlink_packet_route::RouteNetlinkMessage;
+        use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+        let mut connection = dvr::netlink::Connection::open().expect("a socket");
+        let mut message = LinkMessage::default();
+        let kind = InfoKind::Other("dvr-nonesuch".to_owned());
+        message.attributes =
+            vec![LinkAttribute::IfName("x0".to_owned()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
+        let create = netlink_packet_core::NLM_F_CREATE | netlink_packet_core::NLM_F_EXCL;
+        let error =
+            connection.request(RouteNetlinkMessage::NewLink(message.clone()), create).expect_err("no such type");
+        assert!(error.lacks_device_type() && error.is_unsupported(), "{error}");
+        message.attributes = vec![LinkAttribute::IfName("x0".to_owned())];
+        let error = connection.request(RouteNetlinkMessage::DelLink(message), 0).expect_err("no such link");
+        assert!(error.is_absent() && !error.lacks_device_type(), "{error}");
     });
 }
