@@ -1,5 +1,6 @@
 //! Desired state against a real kernel: made, repeated, repaired, taken down, with other people's objects in between.
 
+#![cfg(feature = "kernel")]
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod support;
@@ -235,10 +236,13 @@ fn ten_thousand_neighbours() {
                 NeighbourSpec { ip, mac: mac(number + 1) }
             })
             .collect();
+        let made = plan(&mut kernel, &spec, &Ownership::agent());
         #[expect(clippy::disallowed_methods, reason = "for the reader; nothing depends on it")]
         let start = std::time::Instant::now();
-        let made = settle(&mut kernel, &spec);
-        println!("{} steps in {:?}, observed twice", made.ops.len(), start.elapsed());
+        block_on(kernel.apply(&made)).expect("applied");
+        println!("{} steps in {:?}", made.ops.len(), start.elapsed());
+        let idle = settle(&mut kernel, &spec);
+        assert!(idle.is_empty(), "{idle}");
         for family in ["-4", "-6"] {
             let entries = ip_json(&format!("-n qrouter-1 {family} neigh show nud permanent dev qr-blue"));
             let entries = entries.as_array().expect("entries").clone();
@@ -259,11 +263,8 @@ fn a_failed_step_says_what_and_why_and_spares_other_namespaces() {
     in_namespace("a_failed_step_says_what_and_why_and_spares_other_namespaces", || {
         let mut kernel = kernel();
         let mut spec = example();
-        spec.namespaces[0].links[0].addresses.push("127.0.0.0/0".parse().expect("a prefix"));
         spec.namespaces[0].routes.push(route("10.8.0.0/16", "203.0.113.1"));
-        let mut unreachable = example();
-        unreachable.namespaces[0].routes.push(route("10.8.0.0/16", "203.0.113.1"));
-        let first = plan(&mut kernel, &unreachable, &Ownership::agent());
+        let first = plan(&mut kernel, &spec, &Ownership::agent());
         let failure = block_on(kernel.apply(&first)).expect_err("no way to 203.0.113.1");
         let text = failure.to_string();
         println!("{text}");
@@ -366,6 +367,36 @@ fn a_foreign_link_in_the_own_namespace_blocks_and_stays() {
         assert!(made.is_empty(), "{made}");
         assert!(matches!(&made.blocked[..], [Blocked::Taken { observed, .. }] if observed == "veth"), "{made}");
         assert!(ip("link").contains("underlay@somebody"));
+    });
+}
+
+#[test]
+fn a_shared_link_keeps_what_others_put_on_it() {
+    in_namespace("a_shared_link_keeps_what_others_put_on_it", || {
+        for command in [
+            "link add uplink type veth peer name wire",
+            "addr add 192.0.2.7/24 dev uplink",
+            "link set uplink up",
+            "link set wire up",
+            "neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 nud permanent dev uplink",
+            "route add 198.51.100.0/24 via 192.0.2.9 proto 100",
+            "addr add 203.0.113.1/32 dev lo",
+        ] {
+            ip(command);
+        }
+        let mut uplink = LinkSpec::new(ifname("uplink"), LinkKind::External);
+        uplink.addresses = vec!["192.0.2.8/24".parse().expect("an address")];
+        uplink.neighbours = vec![neighbour("192.0.2.10", 10)];
+        let links = vec![LinkSpec::new(ifname("lo"), LinkKind::Loopback), uplink];
+        let own = NamespaceSpec { links, ..NamespaceSpec::new(NetnsName::Own) };
+        let mut kernel = kernel();
+        println!("{}", settle(&mut kernel, &KernelSpec { namespaces: vec![own] }));
+        let addresses = ip("addr");
+        for address in ["192.0.2.7/24", "192.0.2.8/24", "203.0.113.1/32"] {
+            assert!(addresses.contains(address), "{address} is gone:\n{addresses}");
+        }
+        assert_eq!(ip_json("neigh show nud permanent dev uplink").as_array().map(Vec::len), Some(2));
+        assert!(ip("route").contains("198.51.100.0/24"));
     });
 }
 

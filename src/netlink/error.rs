@@ -22,6 +22,9 @@ impl fmt::Display for Refusal {
         if let Some(text) = &self.text {
             write!(out, " ({text})")?;
         }
+        if self.errno == Errno::EPERM {
+            out.write_str(": needs CAP_NET_ADMIN in the user namespace that owns the network namespace; try as root")?;
+        }
         Ok(())
     }
 }
