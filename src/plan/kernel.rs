@@ -320,12 +320,9 @@ impl Kernel {
     fn remove(&mut self, name: &Name) -> Result<(), Error> {
         let mounted = self.directory.entries()?.get(name) == Some(&Entry::Mounted);
         if mounted {
-            let failed = || Error::of(format!("delete the veth pairs of namespace {name}"));
             let connection = self.connection(&NetnsName::Named(name.clone()))?;
-            let found = links::observe(connection).map_err(failed())?;
-            for (link, _) in found.into_iter().filter(|(_, link)| link.kind.as_deref() == Some("veth")) {
-                links::execute(connection, &LinkOp::Delete(link), None).map_err(failed())?;
-            }
+            let what = format!("delete the veth pairs of namespace {name}");
+            links::delete_veths(connection).map_err(Error::of(what))?;
         }
         self.named.remove(name);
         Ok(self.directory.remove(name)?)
