@@ -1,6 +1,8 @@
 //! dvr: a distributed virtual router for plain Linux.
 
 pub mod api;
+#[cfg(feature = "kernel")]
+pub mod control;
 pub mod datapath;
 pub mod model;
 pub mod types;
