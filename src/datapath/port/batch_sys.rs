@@ -9,7 +9,7 @@ use super::BUFFER_LEN;
 use crate::datapath::HEADROOM;
 
 /// Messages read at once.
-pub const SLOTS: usize = 32;
+const SLOTS: usize = 32;
 
 /// Room for the ancillary data of one message: four small items, aligned as `struct cmsghdr` is.
 const CONTROL_WORDS: usize = 20;

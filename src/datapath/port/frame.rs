@@ -1,13 +1,14 @@
 //! One frame with its vnet header, in or out of a descriptor: the same for TAPs and packet sockets.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::uio::writev;
 
 use super::{PortDrop, Ready, vnet};
+use crate::datapath::offload::{HEADER_LIMIT, Segments};
 use crate::datapath::{HEADROOM, Offload, Packet};
 
 /// Pieces a frame's tail may have.
@@ -45,7 +46,7 @@ pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, O
 ///
 /// # Errors
 /// Why it could not be taken.
-pub fn write(fd: BorrowedFd<'_>, packet: &Packet<'_>) -> Result<(), PortDrop> {
+pub fn write(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
     let header = vnet::encode(&packet.offload);
     let tail = packet.tail();
     let written = if tail.is_empty() {
@@ -61,6 +62,36 @@ pub fn write(fd: BorrowedFd<'_>, packet: &Packet<'_>) -> Result<(), PortDrop> {
         writev(fd, &slices[..2 + tail.len()])
     };
     written.map(|_| ()).map_err(|errno| PortDrop::of_send(errno as i32))
+}
+
+/// Cuts a super-frame and writes its segments one by one, for who does not take it whole.
+///
+/// # Errors
+/// Why it could not be taken, or not all of it.
+pub fn write_cut(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
+    let Some(segments) = Segments::of(packet).map_err(|_| PortDrop::Uncuttable)? else {
+        return write(fd, packet);
+    };
+    let says = vnet::encode(&Offload::default());
+    let mut octets = [0; HEADER_LIMIT];
+    for index in 0..segments.count() {
+        let mut pieces = [IoSlice::new(&[]); TAIL_LIMIT];
+        let mut count = 0;
+        let header = &mut octets[..segments.header_len()];
+        segments.cut(packet, index, header, |piece| {
+            if let Some(slot) = pieces.get_mut(count) {
+                *slot = IoSlice::new(piece);
+            }
+            count += 1;
+        });
+        let pieces = pieces.get(..count).ok_or(PortDrop::Uncuttable)?;
+        let mut slices = [IoSlice::new(&[]); TAIL_LIMIT + 2];
+        slices[0] = IoSlice::new(&says);
+        slices[1] = IoSlice::new(header);
+        slices[2..2 + count].copy_from_slice(pieces);
+        writev(&fd, &slices[..2 + count]).map_err(|errno| PortDrop::of_send(errno as i32))?;
+    }
+    Ok(())
 }
 
 /// A socket to ask the kernel about interfaces of this thread's namespace with.

@@ -57,12 +57,11 @@ pub(super) fn grow(socket: BorrowedFd<'_>, octets: libc::c_int) -> io::Result<()
     Ok(())
 }
 
-/// Reads what waits, at most one batch, and hands each frame to `deliver` and each refusal to `refuse`.
+/// Reads what waits, at most one batch, and hands each frame to `take`, or why it was refused.
 pub fn read(
     socket: BorrowedFd<'_>,
     batch: &mut Batch,
-    mut deliver: impl FnMut(&mut Packet<'_>),
-    mut refuse: impl FnMut(PortDrop),
+    mut take: impl FnMut(Result<&mut Packet<'_>, PortDrop>),
 ) -> Ready {
     let count = match batch.receive(socket) {
         Ok(count) => count,
@@ -78,26 +77,26 @@ pub fn read(
     let (memory, received) = batch.parts();
     for message in received {
         if message.truncated {
-            refuse(PortDrop::Truncated);
+            take(Err(PortDrop::Truncated));
             continue;
         }
         let (start, offload) = match frame::parse(memory, message.start, message.len) {
             Ok(parsed) => parsed,
             Err(reason) => {
-                refuse(reason);
+                take(Err(reason));
                 continue;
             }
         };
         let mut packet = Packet::new(memory, start, message.start + message.len, &[], offload);
         if let Some((kind, control)) = message.tag {
             if !packet.open(12, ethernet::TAG_LEN) {
-                refuse(PortDrop::Truncated);
+                take(Err(PortDrop::Truncated));
                 continue;
             }
             packet.head_mut()[12..14].copy_from_slice(&kind.to_be_bytes());
             packet.head_mut()[14..16].copy_from_slice(&control.to_be_bytes());
         }
-        deliver(&mut packet);
+        take(Ok(&mut packet));
     }
     Ready::Frames(count)
 }

@@ -49,15 +49,16 @@ pub fn probe() -> Option<String> {
 /// # Errors
 /// [`PortError`] says which step failed; no interface is left then.
 pub fn open(netns: Option<&Path>, name: &IfName, mac: Option<Mac>, queues: usize) -> Result<Tap, PortError> {
-    // The node is opened out here, where the caller's mounts are; only its interface is made in there.
-    let mut nodes = Vec::with_capacity(queues);
-    for _ in 0..queues.max(1) {
-        let node = open_node().map_err(|source| {
-            PortError::NoTap(probe().unwrap_or_else(|| format!("TAPs cannot be made: open {NODE}: {source}")))
-        })?;
-        nodes.push(OwnedFd::from(node));
-    }
+    // The interface is made where the node was opened, not where it is asked for: `tun_chr_open` in `drivers/net/tun.c`
+    // takes the opener's network namespace. The mounts stay the caller's.
     netns::within(netns, || {
+        let mut nodes = Vec::with_capacity(queues);
+        for _ in 0..queues.max(1) {
+            let node = open_node().map_err(|source| {
+                PortError::NoTap(probe().unwrap_or_else(|| format!("TAPs cannot be made: open {NODE}: {source}")))
+            })?;
+            nodes.push(OwnedFd::from(node));
+        }
         let failed = |what| move |source: io::Error| PortError::Kernel { port: name.to_string(), what, source };
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
         let mut datagrams = false;
@@ -85,9 +86,8 @@ pub fn open(netns: Option<&Path>, name: &IfName, mac: Option<Mac>, queues: usize
             let socket = frame::control_socket().map_err(failed("open a socket"))?;
             tap_sys::set_mac(socket.as_fd(), name, mac).map_err(failed("set the address"))?;
         }
-        Ok(datagrams)
+        Ok(Tap { queues: nodes, datagrams })
     })
-    .map(|datagrams| Tap { queues: nodes, datagrams })
 }
 
 /// The low 16 bits, where all the flags of `TUNSETIFF` are.

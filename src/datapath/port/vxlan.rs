@@ -7,7 +7,7 @@
 mod receive;
 mod send;
 
-pub use receive::{Segment, unpack};
+pub use receive::{Arrival, read};
 pub use send::{Sender, Tally};
 
 use core::net::{IpAddr, SocketAddr};

@@ -2,15 +2,17 @@
 
 use core::net::IpAddr;
 use core::ops::Range;
+use std::os::fd::AsFd;
 
+use super::Endpoint;
 use crate::datapath::offload::{Extended, Started, Train};
-use crate::datapath::port::{Batch, PortDrop, Received, TAIL_LIMIT};
+use crate::datapath::port::{Batch, PortDrop, Ready, Received, TAIL_LIMIT};
 use crate::datapath::{Checksum, Offload, Packet, TunnelMeta};
 use crate::wire::{ethernet, prefix, vxlan};
 
 /// A datagram's frame and what its tunnel said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+struct Segment {
     meta: TunnelMeta,
     /// Where the frame is in the batch's memory.
     frame: Range<usize>,
@@ -25,14 +27,26 @@ struct Joining {
     count: usize,
 }
 
-/// Takes the frames out of a batch of datagrams read at `local`, joins what belongs together, and hands each to
-/// `deliver`; and each datagram that carries none to `refuse`.
-pub fn unpack(
-    batch: &mut Batch,
-    local: IpAddr,
-    mut deliver: impl FnMut(&TunnelMeta, &mut Packet<'_>),
-    mut refuse: impl FnMut(PortDrop),
-) {
+/// A frame that came through a tunnel, or why a datagram carries none.
+pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), PortDrop>;
+
+/// Reads what waits at the endpoint, at most one batch, takes the frames out, joins what belongs together, and hands
+/// each to `take`.
+pub fn read(endpoint: &Endpoint, batch: &mut Batch, mut take: impl FnMut(Arrival<'_, '_>)) -> Ready {
+    match batch.receive(endpoint.receive.as_fd()) {
+        Ok(count) => {
+            unpack(batch, endpoint.local, &mut take);
+            Ready::Frames(count)
+        }
+        // Errors of the underlay are no state of this socket: it is not connected.
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EBADF | libc::ENOTSOCK) => Ready::Gone,
+            _ => Ready::Empty,
+        },
+    }
+}
+
+fn unpack(batch: &mut Batch, local: IpAddr, take: &mut impl FnMut(Arrival<'_, '_>)) {
     let (memory, received) = batch.parts();
     let mut joining: Option<Joining> = None;
     for message in received {
@@ -40,7 +54,7 @@ pub fn unpack(
             let segment = match open(message, local, memory, datagram) {
                 Ok(segment) => segment,
                 Err(reason) => {
-                    refuse(reason);
+                    take(Err(reason));
                     continue;
                 }
             };
@@ -48,21 +62,21 @@ pub fn unpack(
                 match current.offer(memory, &segment) {
                     Extended::Taken => continue,
                     Extended::Last => {
-                        emit(memory, joining.take(), &mut deliver);
+                        emit(memory, joining.take(), take);
                         continue;
                     }
-                    Extended::Refused => emit(memory, joining.take(), &mut deliver),
+                    Extended::Refused => emit(memory, joining.take(), take),
                 }
             }
             match Train::start(&memory[segment.frame.clone()]) {
                 Started::Train(train) => {
                     joining = Some(Joining { first: segment, train, tails: [(0, 0); TAIL_LIMIT], count: 0 });
                 }
-                Started::Alone(checksum) => single(memory, &segment, checksum, &mut deliver),
+                Started::Alone(checksum) => single(memory, &segment, checksum, take),
             }
         }
     }
-    emit(memory, joining, &mut deliver);
+    emit(memory, joining, take);
 }
 
 /// The places of the datagrams in a message: several if the kernel joined them.
@@ -115,26 +129,21 @@ impl Joining {
     }
 }
 
-fn single(
-    memory: &mut [u8],
-    segment: &Segment,
-    checksum: Checksum,
-    deliver: &mut impl FnMut(&TunnelMeta, &mut Packet<'_>),
-) {
+fn single(memory: &mut [u8], segment: &Segment, checksum: Checksum, take: &mut impl FnMut(Arrival<'_, '_>)) {
     let offload = Offload { checksum, segmentation: None, header_len: 0 };
     // Everything in front was handed on before, so that the packet may grow over it.
     let Range { start, end } = segment.frame;
-    deliver(&segment.meta, &mut Packet::new(memory, start, end, &[], offload));
+    take(Ok((&segment.meta, &mut Packet::new(memory, start, end, &[], offload))));
 }
 
-fn emit(memory: &mut [u8], joining: Option<Joining>, deliver: &mut impl FnMut(&TunnelMeta, &mut Packet<'_>)) {
+fn emit(memory: &mut [u8], joining: Option<Joining>, take: &mut impl FnMut(Arrival<'_, '_>)) {
     let Some(Joining { first, train, tails, count }) = joining else {
         return;
     };
     let Range { start, end } = first.frame;
     let offload = train.finish(&mut memory[start..end]);
     if count == 0 {
-        deliver(&first.meta, &mut Packet::new(memory, start, end, &[], offload));
+        take(Ok((&first.meta, &mut Packet::new(memory, start, end, &[], offload))));
         return;
     }
     // The first frame and all in front may be written; the payloads behind are only read.
@@ -144,5 +153,5 @@ fn emit(memory: &mut [u8], joining: Option<Joining>, deliver: &mut impl FnMut(&T
     for (slice, (from, to)) in slices.iter_mut().zip(&tails[..count]) {
         *slice = &behind[from - end..to - end];
     }
-    deliver(&first.meta, &mut Packet::new(room, start, end, &slices[..count], offload));
+    take(Ok((&first.meta, &mut Packet::new(room, start, end, &slices[..count], offload))));
 }

@@ -1,6 +1,6 @@
 //! From frames to datagrams.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,8 +8,8 @@ use zerocopy::IntoBytes;
 
 use super::Endpoint;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
+use crate::datapath::port::PortDrop;
 use crate::datapath::port::udp_sys::{self, Course};
-use crate::datapath::port::{Counters, DropCounters, PortDrop};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
 use crate::wire::vxlan;
@@ -47,24 +47,9 @@ struct Waiting {
 }
 
 /// Where a worker counts what it sends.
-#[derive(Debug, Clone, Copy)]
-pub struct Tally<'a> {
-    /// The port's counters.
-    pub counters: &'a Counters,
-    /// The worker's drops.
-    pub drops: &'a DropCounters,
-}
-
-impl Tally<'_> {
-    fn settle(self, result: Result<(), PortDrop>, frames: u64, octets: usize) {
-        match result {
-            Ok(()) => self.counters.sent(frames, octets),
-            Err(reason) => {
-                self.counters.lost(frames);
-                self.drops.add(reason, frames);
-            }
-        }
-    }
+pub trait Tally {
+    /// So many frames of so many octets went to this endpoint, or did not.
+    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
 }
 
 impl Sender {
@@ -81,9 +66,9 @@ impl Sender {
     }
 
     /// Sends the frame through the tunnel: now, if it is a super-frame, and at [`Self::flush`] or before otherwise.
-    pub fn send(&mut self, endpoint: &Endpoint, meta: &TunnelMeta, packet: &mut Packet<'_>, tally: Tally<'_>) {
+    pub fn send(&mut self, endpoint: &Endpoint, meta: &TunnelMeta, packet: &mut Packet<'_>, tally: &impl Tally) {
         let octets = packet.len();
-        let refused = |reason| tally.settle(Err(reason), 1, octets);
+        let refused = |reason| tally.settle(meta.dst, Err(reason), 1, octets);
         let vni = u32::try_from(meta.id).ok().and_then(|id| Vni::new(id).ok());
         let (Some(vni), true) = (vni, meta.dst.is_ipv4() == endpoint.local.is_ipv4()) else {
             return refused(PortDrop::NoTunnel);
@@ -96,7 +81,7 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.waiting[index].flush(socket, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
-                tally.settle(sent, 1, octets);
+                tally.settle(meta.dst, sent, 1, octets);
             }
             Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
             Ok(None) if octets + vxlan::HEADER_LEN > OCTET_LIMIT => refused(PortDrop::TooBig),
@@ -109,7 +94,7 @@ impl Sender {
     }
 
     /// Sends all that waits.
-    pub fn flush(&mut self, endpoint: &Endpoint, tally: Tally<'_>) {
+    pub fn flush(&mut self, endpoint: &Endpoint, tally: &impl Tally) {
         while self.full != 0 {
             let index = self.full.trailing_zeros() as usize;
             self.full &= self.full - 1;
@@ -125,7 +110,7 @@ impl Waiting {
         course: &Course,
         header: &vxlan::Header,
         packet: &Packet<'_>,
-        tally: Tally<'_>,
+        tally: &impl Tally,
     ) {
         let length = vxlan::HEADER_LEN + packet.len();
         let fits = self.course.as_ref() == Some(course)
@@ -147,11 +132,11 @@ impl Waiting {
         }
     }
 
-    fn flush(&mut self, socket: BorrowedFd<'_>, tally: Tally<'_>) {
+    fn flush(&mut self, socket: BorrowedFd<'_>, tally: &impl Tally) {
         let Some(course) = self.course.take() else {
             return;
         };
-        let octets = self.octets.len();
+        let (octets, to) = (self.octets.len(), course.to.ip());
         let carried = octets - self.count * vxlan::HEADER_LEN;
         let sent = send_datagrams(socket, &course, self.size, self.count, &[IoSlice::new(&self.octets)]);
         let frames = self.count as u64;
@@ -160,11 +145,11 @@ impl Waiting {
                 // One by one, so that those that fit still go.
                 for datagram in self.octets.chunks(self.size) {
                     let sent = udp_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
-                    tally.settle(sent, 1, datagram.len() - vxlan::HEADER_LEN);
+                    tally.settle(to, sent, 1, datagram.len() - vxlan::HEADER_LEN);
                 }
             }
-            Err(Refusal::Plain(reason)) => tally.settle(Err(reason), frames, carried),
-            Ok(()) => tally.settle(Ok(()), frames, carried),
+            Err(Refusal::Plain(reason)) => tally.settle(to, Err(reason), frames, carried),
+            Ok(()) => tally.settle(to, Ok(()), frames, carried),
         }
         self.octets.clear();
         self.count = 0;
