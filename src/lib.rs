@@ -2,8 +2,12 @@
 
 pub mod api;
 #[cfg(feature = "kernel")]
+pub mod clock;
+#[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
 pub mod model;
+#[cfg(feature = "kernel")]
+pub mod switch;
 pub mod types;
 pub mod wire;
