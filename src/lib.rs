@@ -38,6 +38,10 @@
 pub mod api;
 pub mod bridge;
 pub mod capture;
+#[cfg(feature = "kernel")]
+pub mod clock;
+#[cfg(feature = "kernel")]
+pub mod control;
 pub mod datapath;
 pub mod link;
 pub mod model;
@@ -48,6 +52,8 @@ pub mod netns;
 pub mod placement;
 pub mod plan;
 pub mod route;
+#[cfg(feature = "kernel")]
+pub mod switch;
 pub mod types;
 pub mod vxlan;
 pub mod wire;
