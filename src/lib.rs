@@ -3,5 +3,6 @@
 pub mod api;
 pub mod datapath;
 pub mod model;
+pub mod program;
 pub mod types;
 pub mod wire;
