@@ -1,8 +1,17 @@
 //! dvr: a distributed virtual router for plain Linux.
 
 pub mod api;
+pub mod bridge;
 pub mod datapath;
+pub mod link;
 pub mod model;
+pub mod neigh;
+#[cfg(feature = "kernel")]
+pub mod netlink;
+pub mod netns;
+pub mod plan;
 pub mod program;
+pub mod route;
 pub mod types;
+pub mod vxlan;
 pub mod wire;
