@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod bridge;
+#[cfg(feature = "kernel")]
+pub mod control;
 pub mod datapath;
 pub mod link;
 pub mod model;

@@ -1,0 +1,14 @@
+//! One line of JSON asked, one answered, over a unix socket: how the command line, an agent and a switch talk.
+//!
+//! Owns the sockets and the lines; knows nothing of what is asked. [`Client`] and [`Server`] block: conversations are
+//! few and local, and a packet never waits for one.
+
+mod client;
+mod line;
+mod server;
+
+pub use client::{Client, ControlError};
+pub use server::{CLIENT_LIMIT, Reply, Server, ServerError, Service, Stopper};
+
+#[cfg(test)]
+mod tests;
