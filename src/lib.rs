@@ -1,5 +1,7 @@
 //! dvr: a distributed virtual router for plain Linux.
 
+#[cfg(feature = "kernel")]
+pub mod agent;
 pub mod api;
 pub mod bridge;
 #[cfg(feature = "kernel")]
@@ -11,6 +13,7 @@ pub mod neigh;
 #[cfg(feature = "kernel")]
 pub mod netlink;
 pub mod netns;
+pub mod placement;
 pub mod plan;
 pub mod program;
 pub mod route;

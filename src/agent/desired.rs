@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::model::Topology;
 use crate::model::view::NodeView;
+use crate::placement;
 
 /// A source of desired state. It is asked at the start, and again whenever something says that it has news.
 pub(super) trait Desired {
@@ -47,4 +49,15 @@ pub enum DesiredError {
 pub(super) struct TopologyFile {
     pub(super) path: PathBuf,
     pub(super) node: String,
+}
+
+impl Desired for TopologyFile {
+    fn view(&mut self) -> Result<NodeView, DesiredError> {
+        let path = || self.path.clone();
+        let text = std::fs::read_to_string(&self.path).map_err(|source| DesiredError::Read { path: path(), source })?;
+        let topology = Topology::parse(&text, &self.path.display().to_string())
+            .map_err(|error| DesiredError::Bad { path: path(), why: error.to_string() })?;
+        placement::view(&topology, &self.node)
+            .ok_or_else(|| DesiredError::NoNode { path: path(), node: self.node.clone() })
+    }
 }

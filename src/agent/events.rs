@@ -2,18 +2,15 @@
 
 use tokio::sync::mpsc;
 
-use crate::netns::NetnsName;
 use crate::plan::KernelState;
 
 /// Something happened. Events say *that*, never *what is now*: the agent observes for itself.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Desired state may have changed.
-    Reload,
     /// Somebody wants to know whether the node is as it should be.
     Look,
     /// The kernel told of a change.
-    Drift(Option<NetnsName>),
+    Drift,
     /// The conversation with the switch ended.
     SwitchLost,
     /// A reader wants the kernel's state as it is.

@@ -45,7 +45,8 @@ pub(super) fn changes(desired: &[ProgramFlow], observed: &[Flow], ports: &[Port]
 
 fn strict(flow: &Flow) -> String {
     let Flow { table, priority, matching, .. } = flow;
-    ProgramFlow { table: *table, priority: *priority, matching: matching.clone(), actions: String::new() }.strict_match()
+    ProgramFlow { table: *table, priority: *priority, matching: matching.clone(), actions: String::new() }
+        .strict_match()
 }
 
 /// How often each flow of `flows` matched, in their order; zero for one that is not there.

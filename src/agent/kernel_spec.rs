@@ -40,7 +40,8 @@ pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec,
     if attach == Attach::Veth && !namespaces.is_empty() {
         let mut ports = NamespaceSpec::new(outer);
         // What the kernel says on an outer end goes into the inner one: it is to say nothing.
-        ports.sysctls = switches(&[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")]);
+        ports.sysctls =
+            switches(&[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")]);
         namespaces.push(ports);
     }
     Ok(KernelSpec { namespaces })
@@ -104,20 +105,14 @@ fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
         return vec![Sysctl::new(key("disable_ipv6"), "1")];
     }
     // Order: once IPv6 is on, the link-local address is made by the rules then in force.
-    vec![
-        Sysctl::new(key("accept_dad"), "0"),
-        Sysctl::new(key("accept_ra"), "0"),
-        Sysctl::new(key("disable_ipv6"), "0"),
-    ]
+    vec![Sysctl::new(key("accept_dad"), "0"), Sysctl::new(key("accept_ra"), "0"), Sysctl::new(key("disable_ipv6"), "0")]
 }
 
 /// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6.
 fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
     let ipv6 = has_ipv6(network);
-    let local = network
-        .local_ports
-        .iter()
-        .map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));
+    let local =
+        network.local_ports.iter().map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));
     let remote = network.remote_ports.iter().map(|port| (port.mac, port.ips.clone()));
     let mut all = BTreeMap::new();
     for (mac, ips) in local.chain(remote) {

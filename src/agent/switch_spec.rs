@@ -76,8 +76,7 @@ fn tunnel_ports(view: &NodeView) -> BTreeMap<IfName, PortKind> {
     let needed = program::tunnel_peers(view);
     let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
     for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
-        let kind =
-            PortKind::Vxlan { remote: peer.tunnel_ip, local: view.node.tunnel_ip, udp_port: vxlan::PORT };
+        let kind = PortKind::Vxlan { remote: peer.tunnel_ip, local: view.node.tunnel_ip, udp_port: vxlan::PORT };
         ports.insert(program::vxlan_port(peer.tunnel_ip), kind);
     }
     ports
@@ -131,9 +130,7 @@ pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
                 .iter()
                 .map(|port| &port.config.name)
                 .filter(|name| !spec.iter().any(|bridge| bridge.ports.contains_key(*name)));
-            requests.extend(
-                stale.map(|port| Request::DelPort { bridge: bridge.name.clone(), port: port.clone() }),
-            );
+            requests.extend(stale.map(|port| Request::DelPort { bridge: bridge.name.clone(), port: port.clone() }));
         }
     }
     requests
