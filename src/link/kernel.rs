@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::os::fd::RawFd;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
 };
@@ -143,7 +143,8 @@ pub(crate) fn execute(connection: &mut Connection, op: &LinkOp, peer_netns: Opti
         LinkOp::AddAddress { name, address } => {
             let index = index_of(connection, name)?;
             let message = RouteNetlinkMessage::NewAddress(address_message(index, *address));
-            connection.request(message, NLM_F_CREATE | NLM_F_EXCL)
+            // The link is ours, so an address that is there already, kept where others would be dropped, is as good.
+            connection.request(message, NLM_F_CREATE | NLM_F_REPLACE)
         }
         LinkOp::RemoveAddress { name, address } => {
             let index = index_of(connection, name)?;
