@@ -1,5 +1,7 @@
 //! Desired state against a real kernel: made, repeated, repaired, taken down, with other people's objects in between.
 
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::path::PathBuf;

@@ -14,7 +14,6 @@
 //! prints the `nsenter` line that joins it, and waits for Enter when the body is over. `DVR_TEST_REAL_ROOT=1`, as root, goes
 //! without the user namespace: the same tests under real root's rules.
 
-#![expect(clippy::allow_attributes, reason = "what each test binary leaves unused differs, so nothing can be expected")]
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 mod sys;
