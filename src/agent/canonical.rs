@@ -55,8 +55,7 @@ pub(super) fn canonical(flows: &[Cow<'_, ProgramFlow>], ports: &[Port]) -> Resul
     let changes: Vec<FlowChange> = flows.iter().enumerate().map(text).collect();
     scratch.change_flows(&bridge, &changes, Timestamp::ZERO)?;
     let dumped = scratch.dump_flows(&bridge, "", true, Timestamp::ZERO)?;
-    let by_place: BTreeMap<u64, Canonical> =
-        dumped.iter().map(|flow| (flow.cookie, Canonical::dumped(flow))).collect();
+    let by_place: BTreeMap<u64, Canonical> = dumped.iter().map(|flow| (flow.cookie, Canonical::dumped(flow))).collect();
     let of = |(at, flow): (u64, &Cow<'_, ProgramFlow>)| {
         by_place.get(&at).cloned().unwrap_or_else(|| {
             // One that a later flow replaced says nothing of its own.

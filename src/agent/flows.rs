@@ -21,7 +21,7 @@ type Wanted<'a> = BTreeMap<Key, (&'a ProgramFlow, String)>;
 /// The changes, to be made at one instant: modifications, additions, removals.
 ///
 /// # Errors
-/// When a flow of either side makes no sense to the engine.
+/// When a wanted flow makes no sense to the engine.
 pub(super) fn changes(desired: &[ProgramFlow], observed: &[Flow], ports: &[Port]) -> Result<Vec<FlowChange>, BadFlow> {
     let mut wanted = keyed(desired, ports)?;
     let mut differing = Vec::new();
@@ -32,7 +32,8 @@ pub(super) fn changes(desired: &[ProgramFlow], observed: &[Flow], ports: &[Port]
     }
     // A switch of another release may say the same in other words: ours are tried before anything is changed.
     let again: Vec<Cow<'_, ProgramFlow>> = differing.iter().map(|flow| Cow::Owned(as_program(flow))).collect();
-    let again = if again.is_empty() { Vec::new() } else { canonical(&again, ports)? };
+    let dumped = || differing.iter().map(|flow| Canonical::dumped(flow)).collect();
+    let again = if again.is_empty() { Vec::new() } else { canonical(&again, ports).unwrap_or_else(|_| dumped()) };
     let mut changes = Vec::new();
     let mut removals = Vec::new();
     for (flow, said) in differing.into_iter().zip(again) {
@@ -55,9 +56,8 @@ pub(super) fn changes(desired: &[ProgramFlow], observed: &[Flow], ports: &[Port]
 fn keyed<'a>(flows: &'a [ProgramFlow], ports: &[Port]) -> Result<Wanted<'a>, BadFlow> {
     let borrowed: Vec<Cow<'_, ProgramFlow>> = flows.iter().map(Cow::Borrowed).collect();
     let said = canonical(&borrowed, ports)?;
-    let entry = |(flow, said): (&'a ProgramFlow, Canonical)| {
-        ((said.table, said.priority, said.matching), (flow, said.actions))
-    };
+    let entry =
+        |(flow, said): (&'a ProgramFlow, Canonical)| ((said.table, said.priority, said.matching), (flow, said.actions));
     Ok(flows.iter().zip(said).map(entry).collect())
 }
 

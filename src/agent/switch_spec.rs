@@ -86,9 +86,8 @@ fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnel
     let needed = program::tunnel_peers(view);
     let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
     let tunnels = vxlan::tunnels(view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
-    let tunnel = |TunnelSpec { port, local, remote }| {
-        (port, PortKind::Vxlan { remote, local, udp_port: wire::vxlan::PORT })
-    };
+    let tunnel =
+        |TunnelSpec { port, local, remote }| (port, PortKind::Vxlan { remote, local, udp_port: wire::vxlan::PORT });
     let patch = (fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) });
     Ok(tunnels.into_iter().map(tunnel).chain([patch]).collect())
 }
