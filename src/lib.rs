@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod bridge;
+pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
@@ -17,6 +18,8 @@ pub mod placement;
 pub mod plan;
 pub mod program;
 pub mod route;
+#[cfg(feature = "kernel")]
+pub mod switch;
 pub mod types;
 pub mod vxlan;
 pub mod wire;
