@@ -35,6 +35,8 @@
 //! switch's socket, and the kernel is observed again until it equals what was desired. Objects that are not ours by
 //! name are never touched.
 
+#[cfg(feature = "kernel")]
+pub mod agent;
 pub mod api;
 pub mod bridge;
 pub mod capture;
@@ -51,6 +53,7 @@ pub mod netlink;
 pub mod netns;
 pub mod placement;
 pub mod plan;
+pub mod program;
 pub mod route;
 #[cfg(feature = "kernel")]
 pub mod switch;
