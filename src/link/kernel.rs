@@ -1,0 +1,185 @@
+//! The kernel's side of links: equivalents of `ip link` and `ip address`.
+
+use core::net::IpAddr;
+use std::os::fd::RawFd;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
+};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkUnspec, LinkVeth};
+
+use crate::netlink::{Connection, Error};
+use crate::types::{IfName, Mac};
+
+use super::{AddressState, LinkOp, LinkState, Links};
+
+/// Every link of the connection's namespace, with its addresses and without its neighbours.
+///
+/// # Errors
+/// When either dump fails.
+pub(crate) fn observe(connection: &mut Connection) -> Result<Links, Error> {
+    let mut links = Links::new();
+    for object in connection.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        if let RouteNetlinkMessage::NewLink(message) = object
+            && let Some((name, link)) = decode_link(&message)
+        {
+            links.insert(name, link);
+        }
+    }
+    for object in connection.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(message) = object
+            && let Some((name, link)) = links.iter_mut().find(|(_, link)| link.index == message.header.index)
+        {
+            link.addresses.extend(decode_address(&message, name, link.mac));
+        }
+    }
+    Ok(links)
+}
+
+/// The index of the link of this name.
+///
+/// # Errors
+/// [`Error::NoLink`] when there is none.
+pub(crate) fn index_of(connection: &mut Connection, name: &IfName) -> Result<u32, Error> {
+    let question = LinkUnspec::new_with_name(name.as_str()).build();
+    match connection.get(RouteNetlinkMessage::GetLink(question)) {
+        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.index),
+        Ok(_) => Err(Error::Malformed(format!("asked for link {name}, the kernel told of something else"))),
+        Err(error) if error.is_absent() => Err(Error::NoLink(name.clone())),
+        Err(error) => Err(error),
+    }
+}
+
+/// A link from its message; `None` for one whose name we could not write ourselves, which cannot be ours.
+fn decode_link(message: &LinkMessage) -> Option<(IfName, LinkState)> {
+    let mut name = None;
+    let mut link = LinkState {
+        index: message.header.index,
+        up: message.header.flags.contains(LinkFlags::Up),
+        ..LinkState::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = IfName::new(text.as_str()).ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(octets) => link.mac = mac(octets),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkInfo(parts) => {
+                link.kind = parts.iter().find_map(|part| match part {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    name.map(|name| (name, link))
+}
+
+/// A MAC from a link-layer address, if it is one.
+pub(crate) fn mac(octets: &[u8]) -> Option<Mac> {
+    <[u8; 6]>::try_from(octets).ok().map(Mac::new)
+}
+
+fn decode_address(message: &AddressMessage, link: &IfName, mac: Option<Mac>) -> Option<AddressState> {
+    let (mut local, mut remote, mut protocol) = (None, None, None);
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => remote = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            AddressAttribute::Protocol(maker) => protocol = Some(*maker),
+            _ => {}
+        }
+    }
+    // On a point-to-point link the other one is the far end's.
+    let ip = local.or(remote)?;
+    let address = IpNet::new(ip, message.header.prefix_len).ok()?;
+    // Kernels before 5.18 do not say who made an address, so the two they always make are known by what they are.
+    let by_protocol = protocol.is_some_and(|maker| !matches!(maker, AddressProtocol::Other(_)));
+    let generated = match ip {
+        IpAddr::V4(ip) => ip.is_loopback() && link.as_str() == "lo",
+        IpAddr::V6(ip) => {
+            (ip.is_loopback() && link.as_str() == "lo")
+                || (ip.is_unicast_link_local() && mac.is_some_and(|mac| mac.link_local() == ip))
+        }
+    };
+    let kernel_made = by_protocol || generated || !flags.contains(AddressFlags::Permanent);
+    Some(AddressState { address, secondary: ip.is_ipv4() && flags.contains(AddressFlags::Secondary), kernel_made })
+}
+
+/// Carries out one step. `peer_netns` is the namespace for the other end of a new veth pair, when it is another one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn execute(connection: &mut Connection, op: &LinkOp, peer_netns: Option<RawFd>) -> Result<(), Error> {
+    let by_name = |name: &IfName| LinkUnspec::new_with_name(name.as_str());
+    match op {
+        LinkOp::CreateVeth { name, peer, peer_netns: _ } => {
+            let message = veth(name, peer, peer_netns);
+            connection.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        }
+        LinkOp::Delete(name) => {
+            absent_is_done(connection.request(RouteNetlinkMessage::DelLink(by_name(name).build()), 0))
+        }
+        LinkOp::Set { name, mac, mtu } => {
+            let mut message = by_name(name);
+            if let Some(mac) = mac {
+                message = message.address(mac.octets().to_vec());
+            }
+            if let Some(mtu) = mtu {
+                message = message.mtu(mtu.get());
+            }
+            connection.request(RouteNetlinkMessage::SetLink(message.build()), 0)
+        }
+        LinkOp::Up(name) => connection.request(RouteNetlinkMessage::SetLink(by_name(name).up().build()), 0),
+        LinkOp::Down(name) => connection.request(RouteNetlinkMessage::SetLink(by_name(name).down().build()), 0),
+        LinkOp::AddAddress { name, address } => {
+            let index = index_of(connection, name)?;
+            let message = RouteNetlinkMessage::NewAddress(address_message(index, *address));
+            connection.request(message, NLM_F_CREATE | NLM_F_EXCL)
+        }
+        LinkOp::RemoveAddress { name, address } => {
+            let index = index_of(connection, name)?;
+            absent_is_done(connection.request(RouteNetlinkMessage::DelAddress(address_message(index, *address)), 0))
+        }
+    }
+}
+
+/// What is to be removed may have gone with something else.
+pub(crate) fn absent_is_done(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_absent() => Ok(()),
+        other => other,
+    }
+}
+
+fn veth(name: &IfName, peer: &IfName, peer_netns: Option<RawFd>) -> LinkMessage {
+    let mut other = LinkUnspec::new_with_name(peer.as_str());
+    if let Some(fd) = peer_netns {
+        other = other.setns_by_fd(fd);
+    }
+    LinkVeth::new(name.as_str(), peer.as_str()).set_info_data(InfoData::Veth(InfoVeth::Peer(other.build()))).build()
+}
+
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix_len();
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    match address {
+        IpNet::V4(_) => message.header.family = AddressFamily::Inet,
+        IpNet::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+    }
+    message
+}

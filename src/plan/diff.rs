@@ -1,0 +1,226 @@
+//! The plan: pure, ordered, printable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bridge::{self, BridgeOp, PortSpec, PortState};
+use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState};
+use crate::neigh;
+use crate::netns::{self, Name, NetnsName, NetnsOp, Ownership, Sysctl};
+use crate::route::{self, RouteOp, RouteSpec, RouteState};
+use crate::types::IfName;
+
+use super::{Blocked, Checked, KernelState, NamespaceSpec, NamespaceState, Op, Plan};
+
+/// The steps from `observed` to `spec`.
+///
+/// Order: what must go, then namespaces, their switches, links, attributes and switches of links, memberships, up or down,
+/// addresses, neighbours, routes; so that each step finds what it needs. Of what is not wanted, only what `ownership` says
+/// is ours is removed.
+#[must_use]
+pub fn diff(spec: &Checked, observed: &KernelState, ownership: &Ownership) -> Plan {
+    let mut stage = Stage { observed: observed.clone(), ..Stage::default() };
+    stage.namespaces(spec, ownership);
+    stage.deletions(spec, ownership);
+    stage.creations(spec);
+    for netns in spec.namespaces() {
+        stage.contents(netns);
+    }
+    stage.finish()
+}
+
+/// A plan in the making: the world as it will be after the removals, and the steps sorted by when they are due.
+#[derive(Default)]
+struct Stage {
+    observed: KernelState,
+    removals: Vec<Op>,
+    namespaces: Vec<Op>,
+    switches: Vec<Op>,
+    creations: Vec<Op>,
+    attributes: Vec<Op>,
+    states: Vec<Op>,
+    route_removals: Vec<Op>,
+    addresses: Vec<Op>,
+    neighbours: Vec<Op>,
+    routes: Vec<Op>,
+    absent: BTreeSet<(NetnsName, IfName)>,
+    awaited: Vec<(NetnsName, IfName)>,
+    blocked: Vec<Blocked>,
+}
+
+impl Stage {
+    fn namespaces(&mut self, spec: &Checked, ownership: &Ownership) {
+        let desired: BTreeSet<&Name> = spec
+            .namespaces()
+            .filter_map(|netns| match &netns.name {
+                NetnsName::Own => None,
+                NetnsName::Named(name) => Some(name),
+            })
+            .collect();
+        for op in netns::diff(&desired, &self.observed.entries, |name| ownership.owns_netns(name)) {
+            match &op {
+                NetnsOp::Create(_) => self.namespaces.push(Op::Netns(op)),
+                NetnsOp::Remove(_) => self.removals.push(Op::Netns(op)),
+            }
+        }
+    }
+
+    /// Links that must go: ours and no longer wanted, or in the way of a wanted one.
+    fn deletions(&mut self, spec: &Checked, ownership: &Ownership) {
+        for netns in spec.namespaces() {
+            let wanted: BTreeMap<&IfName, &LinkSpec> = netns.links.iter().map(|link| (&link.name, link)).collect();
+            let Some(state) = self.observed.namespaces.get(&netns.name) else { continue };
+            let doomed: Vec<IfName> = state
+                .links
+                .iter()
+                .filter(|(name, link)| match wanted.get(name) {
+                    None => ownership.owns_link(&netns.name, name, link.kind.as_deref()),
+                    Some(spec) => self.must_be_remade(&netns.name, spec, link),
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in doomed {
+                // The other end may have been met already, and this end gone with it.
+                let there =
+                    self.observed.namespaces.get(&netns.name).is_some_and(|state| state.links.contains_key(&name));
+                if there {
+                    self.observed.remove_link(&netns.name, &name);
+                    self.removals.push(Op::Link(netns.name.clone(), LinkOp::Delete(name)));
+                }
+            }
+        }
+    }
+
+    /// Whether the link under a wanted name is of the wrong kind, or a veth whose other end is not where it should be; and
+    /// may be deleted for it.
+    fn must_be_remade(&self, netns: &NetnsName, spec: &LinkSpec, state: &LinkState) -> bool {
+        let Some(word) = spec.kind.kernel_word() else { return false };
+        if state.kind.as_deref() != Some(word) {
+            return *netns != NetnsName::Own;
+        }
+        match &spec.kind {
+            LinkKind::Veth { peer, peer_netns } => {
+                let other = self.observed.namespaces.get(peer_netns).and_then(|state| state.links.get(peer));
+                !other.is_some_and(|other| are_paired(state, other))
+            }
+            LinkKind::Loopback | LinkKind::External | LinkKind::Bridge => false,
+        }
+    }
+
+    /// Links that are missing: bridges, then veth pairs, each pair once.
+    fn creations(&mut self, spec: &Checked) {
+        let mut pairs = Vec::new();
+        let mut made: BTreeSet<(&NetnsName, &IfName)> = BTreeSet::new();
+        for netns in spec.namespaces() {
+            let state = self.observed.namespaces.get(&netns.name);
+            for link in &netns.links {
+                if let Some(found) = state.and_then(|state| state.links.get(&link.name)) {
+                    if link.kind.kernel_word().is_some_and(|word| found.kind.as_deref() != Some(word)) {
+                        self.blocked.push(taken(&netns.name, link, found));
+                        self.absent.insert((netns.name.clone(), link.name.clone()));
+                    }
+                    continue;
+                }
+                match &link.kind {
+                    // A namespace that is still to be made is born with its loopback.
+                    LinkKind::Loopback if state.is_none() && link.name.as_str() == "lo" => {}
+                    LinkKind::Loopback => {
+                        self.blocked.push(Blocked::NoLoopback { netns: netns.name.clone(), link: link.name.clone() });
+                        self.absent.insert((netns.name.clone(), link.name.clone()));
+                    }
+                    LinkKind::External => {
+                        self.awaited.push((netns.name.clone(), link.name.clone()));
+                        self.absent.insert((netns.name.clone(), link.name.clone()));
+                    }
+                    LinkKind::Bridge => {
+                        self.creations.push(Op::Bridge(netns.name.clone(), BridgeOp::Create(link.name.clone())));
+                    }
+                    LinkKind::Veth { peer, peer_netns } => {
+                        if !made.contains(&(peer_netns, peer)) {
+                            let (name, peer, peer_netns) = (link.name.clone(), peer.clone(), peer_netns.clone());
+                            pairs.push(Op::Link(netns.name.clone(), LinkOp::CreateVeth { name, peer, peer_netns }));
+                        }
+                        made.insert((&netns.name, &link.name));
+                    }
+                }
+            }
+        }
+        self.creations.append(&mut pairs);
+    }
+
+    fn contents(&mut self, netns: &NamespaceSpec) {
+        let state = self.observed.namespaces.get(&netns.name).cloned().unwrap_or_default();
+        let name = &netns.name;
+        let switch = |sysctl: &&Sysctl| state.sysctls.get(&sysctl.key) != Some(&sysctl.value);
+        let set = |sysctl: &Sysctl| Op::Sysctl(name.clone(), sysctl.clone());
+        self.switches.extend(netns.sysctls.iter().filter(switch).map(set));
+        for link in netns.links.iter().filter(|link| !self.absent.contains(&(name.clone(), link.name.clone()))) {
+            let found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
+            let fresh = !state.links.contains_key(&link.name);
+            let op = |op| Op::Link(name.clone(), op);
+            self.attributes.extend(link::attributes(link, &found).map(op));
+            self.attributes.extend(link.sysctls.iter().filter(|sysctl| fresh || switch(sysctl)).map(set));
+            let bridge = link.controller.as_ref();
+            let index = bridge.and_then(|bridge| state.links.get(bridge)).map(|bridge| bridge.index);
+            let member = bridge::membership(
+                PortSpec { port: &link.name, bridge },
+                PortState { controller: found.controller, bridge: index },
+            );
+            self.states.extend(member.map(|op| Op::Bridge(name.clone(), op)));
+            self.states.extend(link::admin_state(link, &found).map(op));
+            self.addresses.extend(link::addresses(link, &found).into_iter().map(op));
+            let neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
+            self.neighbours.extend(neighbours.into_iter().map(|op| Op::Neigh(name.clone(), op)));
+        }
+        self.routes_of(netns, &state);
+    }
+
+    fn routes_of(&mut self, netns: &NamespaceSpec, state: &NamespaceState) {
+        let name = &netns.name;
+        let usable = |route: &&RouteSpec| {
+            let link = route.ifname.as_ref().or_else(|| link_towards(netns, route));
+            !link.is_some_and(|link| self.absent.contains(&(name.clone(), link.clone())))
+        };
+        let routes: Vec<RouteSpec> = netns.routes.iter().filter(usable).cloned().collect();
+        let observed: &[RouteState] = &state.routes;
+        for op in route::diff(&routes, observed) {
+            match &op {
+                RouteOp::Add(_) => self.routes.push(Op::Route(name.clone(), op)),
+                RouteOp::Remove(_) => self.route_removals.push(Op::Route(name.clone(), op)),
+            }
+        }
+    }
+
+    fn finish(self) -> Plan {
+        let Self { observed: _, removals, namespaces, switches, creations, attributes, states, .. } = self;
+        let tail = [self.route_removals, self.addresses, self.neighbours, self.routes];
+        let head = [removals, namespaces, switches, creations, attributes, states];
+        Plan { ops: head.into_iter().chain(tail).flatten().collect(), awaited: self.awaited, blocked: self.blocked }
+    }
+}
+
+/// Whether two links are the ends of one veth pair: each one's `IFLA_LINK` is the other's index.
+pub(super) fn are_paired(one: &LinkState, other: &LinkState) -> bool {
+    let veth = |link: &LinkState| link.kind.as_deref() == Some("veth");
+    veth(one) && veth(other) && one.peer == Some(other.index) && other.peer == Some(one.index)
+}
+
+/// The link of the spec whose subnet holds the route's gateway.
+fn link_towards<'a>(netns: &'a NamespaceSpec, route: &RouteSpec) -> Option<&'a IfName> {
+    let gateway = route.gateway?;
+    netns.links.iter().find(|link| link.addresses.iter().any(|net| net.contains(&gateway))).map(|link| &link.name)
+}
+
+/// A link as the kernel makes it: nothing set but what the kernel sets. `lo` is set up when its namespace is made.
+fn newborn(spec: &LinkSpec) -> LinkState {
+    let up = spec.kind == LinkKind::Loopback;
+    LinkState { kind: spec.kind.kernel_word().map(str::to_owned), up, ..LinkState::default() }
+}
+
+fn taken(netns: &NetnsName, spec: &LinkSpec, state: &LinkState) -> Blocked {
+    Blocked::Taken {
+        netns: netns.clone(),
+        link: spec.name.clone(),
+        observed: state.kind.clone().unwrap_or_else(|| "a device of no kind".to_owned()),
+        wanted: spec.kind.to_string(),
+    }
+}

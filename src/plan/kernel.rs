@@ -1,0 +1,332 @@
+//! The kernel behind a plan: observe the whole, apply a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use crate::link::kernel as links;
+use crate::link::{LinkOp, LinkSpec};
+use crate::neigh::kernel as neighbours;
+use crate::netlink::{self, Connection};
+use crate::netns::kernel::{self as netns, Directory, Identity};
+use crate::netns::{Entry, Name, NetnsName, NetnsOp};
+use crate::types::IfName;
+use crate::{bridge, route};
+
+use super::{Checked, KernelState, NamespaceSpec, NamespaceState, Op, Plan};
+
+/// The kernel as one process may change it: its own namespace, and those in one directory.
+///
+/// It keeps one netlink socket a namespace. A socket keeps its namespace alive, so [`Kernel::observe`] lets go of those
+/// whose name is gone.
+///
+/// All work is done by the caller's thread, and by short-lived threads that it waits for: the kernel answers at once.
+pub struct Kernel {
+    directory: Directory,
+    own: Connection,
+    named: BTreeMap<Name, (Identity, Connection)>,
+}
+
+/// Why the kernel could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A namespace as such.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// An exchange with the kernel.
+    #[error("{what}: {source}")]
+    Netlink {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        source: netlink::Error,
+    },
+}
+
+impl Error {
+    fn of(what: impl Into<String>) -> impl FnOnce(netlink::Error) -> Self {
+        let what = what.into();
+        |source| Self::Netlink { what, source }
+    }
+
+    /// Whether the object is there already.
+    #[must_use]
+    pub fn is_exists(&self) -> bool {
+        match self {
+            Self::Netns(error) => error.is_exists(),
+            Self::Netlink { source, .. } => source.is_exists(),
+        }
+    }
+
+    /// Whether the object, or what it needs, is not there.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Netns(error) => error.is_absent(),
+            Self::Netlink { source, .. } => source.is_absent(),
+        }
+    }
+
+    /// Whether somebody else holds the object for now: try again.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Netns(error) => error.errno() == Some(nix::errno::Errno::EBUSY),
+            Self::Netlink { source, .. } => source.is_busy(),
+        }
+    }
+
+    /// Whether this kernel cannot do it.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Self::Netns(_) => false,
+            Self::Netlink { source, .. } => source.is_unsupported(),
+        }
+    }
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot apply `{op}`: {error}")]
+pub struct OpFailure {
+    /// The step.
+    pub op: Box<Op>,
+    /// Why it failed.
+    #[source]
+    pub error: Error,
+}
+
+/// What an applied plan came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Steps carried out.
+    pub done: usize,
+}
+
+/// A plan applied in part. After a failed step, later steps of the same namespace are skipped, save removals; other
+/// namespaces go on, so one router's trouble is not another's.
+#[derive(Debug)]
+pub struct ApplyFailure {
+    /// The steps that failed, at least one.
+    pub failures: Vec<OpFailure>,
+    /// Steps carried out.
+    pub done: usize,
+    /// Steps skipped because an earlier one of their namespace failed.
+    pub skipped: usize,
+}
+
+impl fmt::Display for ApplyFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { failures, done, skipped } = self;
+        for failure in failures {
+            write!(out, "{failure}; ")?;
+        }
+        write!(out, "{done} steps were carried out, {skipped} skipped: observe and plan again")
+    }
+}
+
+impl std::error::Error for ApplyFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failures.first().map(|failure| failure as _)
+    }
+}
+
+impl Kernel {
+    /// The kernel as seen from the calling thread's namespace ([`NetnsName::Own`]), with named namespaces in `netns_dir`
+    /// (`/run/netns`).
+    ///
+    /// # Errors
+    /// When there is no netlink socket to be had.
+    pub fn open(netns_dir: PathBuf) -> Result<Self, Error> {
+        let own = Connection::open().map_err(Error::of("open the own namespace"))?;
+        Ok(Self { directory: Directory::new(netns_dir), own, named: BTreeMap::new() })
+    }
+
+    /// The directory of named namespaces.
+    #[must_use]
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What is there: every name in the directory, and the contents of those namespaces that `spec` names.
+    ///
+    /// # Errors
+    /// When anything cannot be read whole: what is returned is never part of the truth.
+    #[expect(clippy::unused_async, reason = "callers must not count on it staying synchronous")]
+    pub async fn observe(&mut self, spec: &Checked) -> Result<KernelState, Error> {
+        let entries = self.directory.entries()?;
+        self.named.retain(|name, _| entries.get(name) == Some(&Entry::Mounted));
+        let mut namespaces = BTreeMap::new();
+        for netns in spec.namespaces() {
+            let there = match &netns.name {
+                NetnsName::Own => true,
+                NetnsName::Named(name) => entries.get(name) == Some(&Entry::Mounted),
+            };
+            if there {
+                namespaces.insert(netns.name.clone(), self.observe_one(netns)?);
+            }
+        }
+        Ok(KernelState { entries, namespaces })
+    }
+
+    fn observe_one(&mut self, spec: &NamespaceSpec) -> Result<NamespaceState, Error> {
+        let failed = |what: &str| Error::of(format!("{what} of namespace {}", spec.name));
+        let keys: BTreeSet<&str> = spec
+            .sysctls
+            .iter()
+            .chain(spec.links.iter().flat_map(|link: &LinkSpec| &link.sysctls))
+            .map(|sysctl| sysctl.key.as_str())
+            .collect();
+        let sysctls = if keys.is_empty() { BTreeMap::new() } else { self.read_sysctls(&spec.name, &keys)? };
+        let connection = self.connection(&spec.name)?;
+        let mut found = links::observe(connection).map_err(failed("read the links"))?;
+        let names: BTreeMap<u32, IfName> = found.iter().map(|(name, link)| (link.index, name.clone())).collect();
+        for (index, neighbour) in neighbours::observe(connection).map_err(failed("read the neighbours"))? {
+            if let Some(link) = names.get(&index).and_then(|name| found.get_mut(name)) {
+                link.neighbours.push(neighbour);
+            }
+        }
+        let routes = route::kernel::observe(connection, &found).map_err(failed("read the routes"))?;
+        Ok(NamespaceState { sysctls, links: found, routes })
+    }
+
+    fn read_sysctls(&self, netns: &NetnsName, keys: &BTreeSet<&str>) -> Result<BTreeMap<String, String>, Error> {
+        let read = || -> Result<BTreeMap<String, String>, netns::Error> {
+            let mut values = BTreeMap::new();
+            for key in keys {
+                if let Some(value) = netns::sysctl(key)? {
+                    values.insert((*key).to_owned(), value);
+                }
+            }
+            Ok(values)
+        };
+        match netns {
+            NetnsName::Own => Ok(read()?),
+            NetnsName::Named(name) => Ok(self.directory.enter(name, read)??),
+        }
+    }
+
+    /// The socket of a namespace, opened anew if the name stands for another namespace than it did.
+    fn connection(&mut self, netns: &NetnsName) -> Result<&mut Connection, Error> {
+        let name = match netns {
+            NetnsName::Own => return Ok(&mut self.own),
+            NetnsName::Named(name) => name,
+        };
+        let identity = self.directory.identity(name)?;
+        if self.named.get(name).is_none_or(|(known, _)| *known != identity) {
+            let opened = self.directory.enter(name, Connection::open)?;
+            let opened = opened.map_err(Error::of(format!("enter namespace {name}")))?;
+            self.named.insert(name.clone(), (identity, opened));
+        }
+        match self.named.get_mut(name) {
+            Some((_, connection)) => Ok(connection),
+            None => unreachable!("inserted above"),
+        }
+    }
+
+    /// Carries out a plan, step by step in its order.
+    ///
+    /// # Errors
+    /// Every step that failed; see [`ApplyFailure`].
+    #[expect(clippy::unused_async, reason = "callers must not count on it staying synchronous")]
+    pub async fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyFailure> {
+        let mut outcome = ApplyFailure { failures: Vec::new(), done: 0, skipped: 0 };
+        let mut troubled: BTreeSet<NetnsName> = BTreeSet::new();
+        for op in &plan.ops {
+            let netns = netns_of(op);
+            let removal = matches!(op, Op::Netns(NetnsOp::Remove(_)) | Op::Link(_, LinkOp::Delete(_)));
+            if !removal && troubled.contains(&netns) {
+                outcome.skipped += 1;
+                continue;
+            }
+            match self.execute(op) {
+                Ok(()) => outcome.done += 1,
+                Err(error) => {
+                    troubled.insert(netns);
+                    outcome.failures.push(OpFailure { op: Box::new(op.clone()), error });
+                }
+            }
+        }
+        if outcome.failures.is_empty() { Ok(Applied { done: outcome.done }) } else { Err(outcome) }
+    }
+
+    fn execute(&mut self, op: &Op) -> Result<(), Error> {
+        let plain = |source| Error::Netlink { what: "route netlink".to_owned(), source };
+        match op {
+            Op::Netns(NetnsOp::Create(name)) => self.create(name),
+            Op::Netns(NetnsOp::Remove(name)) => self.remove(name),
+            Op::Sysctl(NetnsName::Own, sysctl) => Ok(netns::set_sysctl(sysctl)?),
+            Op::Sysctl(NetnsName::Named(name), sysctl) => {
+                Ok(self.directory.enter(name, || netns::set_sysctl(sysctl))??)
+            }
+            Op::Bridge(netns, op) => bridge::kernel::execute(self.connection(netns)?, op).map_err(plain),
+            Op::Link(netns, op) => {
+                let other = self.other_end(netns, op)?;
+                let fd = other.as_ref().map(AsRawFd::as_raw_fd);
+                links::execute(self.connection(netns)?, op, fd).map_err(plain)
+            }
+            Op::Neigh(netns, op) => neighbours::execute(self.connection(netns)?, op).map_err(|failure| {
+                let what = failure.ip.map_or_else(|| "route netlink".to_owned(), |ip| format!("entry {ip}"));
+                Error::Netlink { what, source: failure.source }
+            }),
+            Op::Route(netns, op) => route::kernel::execute(self.connection(netns)?, op).map_err(plain),
+        }
+    }
+
+    /// The namespace for the other end of a veth pair, if it is not the same one.
+    fn other_end(&self, netns: &NetnsName, op: &LinkOp) -> Result<Option<File>, Error> {
+        match op {
+            LinkOp::CreateVeth { peer_netns, .. } if peer_netns == netns => Ok(None),
+            LinkOp::CreateVeth { peer_netns: NetnsName::Named(name), .. } => Ok(Some(self.directory.open(name)?)),
+            LinkOp::CreateVeth { peer_netns: NetnsName::Own, .. } => Ok(Some(netns::own()?)),
+            LinkOp::Delete(_)
+            | LinkOp::Set { .. }
+            | LinkOp::Up(_)
+            | LinkOp::Down(_)
+            | LinkOp::AddAddress { .. }
+            | LinkOp::RemoveAddress { .. } => Ok(None),
+        }
+    }
+
+    fn create(&mut self, name: &Name) -> Result<(), Error> {
+        let what = format!("set up loopback in namespace {name}");
+        let made = self.directory.create(name, || {
+            let mut connection = Connection::open()?;
+            let Ok(loopback) = IfName::new("lo") else { unreachable!("a legal name") };
+            links::execute(&mut connection, &LinkOp::Up(loopback), None)?;
+            Ok(connection)
+        })?;
+        let connection = made.map_err(Error::of(what))?;
+        self.named.insert(name.clone(), (self.directory.identity(name)?, connection));
+        Ok(())
+    }
+
+    /// Deletes the veth pairs that end in a namespace, then its name.
+    fn remove(&mut self, name: &Name) -> Result<(), Error> {
+        let mounted = self.directory.entries()?.get(name) == Some(&Entry::Mounted);
+        if mounted {
+            let failed = || Error::of(format!("delete the veth pairs of namespace {name}"));
+            let connection = self.connection(&NetnsName::Named(name.clone()))?;
+            let found = links::observe(connection).map_err(failed())?;
+            for (link, _) in found.into_iter().filter(|(_, link)| link.kind.as_deref() == Some("veth")) {
+                links::execute(connection, &LinkOp::Delete(link), None).map_err(failed())?;
+            }
+        }
+        self.named.remove(name);
+        Ok(self.directory.remove(name)?)
+    }
+}
+
+fn netns_of(op: &Op) -> NetnsName {
+    match op {
+        Op::Netns(NetnsOp::Create(name) | NetnsOp::Remove(name)) => NetnsName::Named(name.clone()),
+        Op::Sysctl(netns, _)
+        | Op::Bridge(netns, _)
+        | Op::Link(netns, _)
+        | Op::Neigh(netns, _)
+        | Op::Route(netns, _) => netns.clone(),
+    }
+}
