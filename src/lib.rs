@@ -11,6 +11,7 @@ pub mod neigh;
 #[cfg(feature = "kernel")]
 pub mod netlink;
 pub mod netns;
+pub mod placement;
 pub mod plan;
 pub mod route;
 pub mod types;
