@@ -13,6 +13,8 @@ use super::Error;
 
 /// The longest path of a unix socket: `sun_path` of `sockaddr_un` is 108 octets with its terminator (`linux/un.h`).
 pub(super) const SOCKET_PATH_MAX: usize = 107;
+/// How often a lab's directory is tried to be made while others remove what is in the way.
+const CREATE_TRIES: usize = 8;
 /// Labs of one user at most.
 const LABS_MAX: usize = 1_000;
 
@@ -220,15 +222,17 @@ impl Lab {
     /// # Errors
     /// [`Error::Exists`] or [`Error::Busy`] if the name is taken.
     pub(super) fn create(&self) -> Result<Claim, Error> {
-        let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|source| Error::os(format!("make the labs' directory {}", parent.display()), source))?;
-        for _ in 0..3 {
+        for _ in 0..CREATE_TRIES {
+            // Made anew each time: a `lab down` beside us removes empty parents.
+            let parent = self.dir.parent().unwrap_or(Path::new("/"));
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .map_err(|source| Error::os(format!("make the labs' directory {}", parent.display()), source))?;
             match DirBuilder::new().mode(0o700).create(&self.dir) {
                 Ok(()) => return self.claim(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(Error::os(format!("make {}", self.dir.display()), source)),
             }
@@ -275,16 +279,19 @@ impl Lab {
             .map_err(|source| Error::os(format!("write {}", file.display()), source))
     }
 
-    /// Removes the directory; one that is not there is as good.
+    /// Removes the directory, and those above it that are left empty; one that is not there is as good.
     ///
     /// # Errors
     /// [`Error::Os`] if something in it cannot be removed.
     pub(super) fn remove(&self) -> Result<(), Error> {
         match fs::remove_dir_all(&self.dir) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(Error::os(format!("remove {}", self.dir.display()), source)),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::os(format!("remove {}", self.dir.display()), source)),
         }
+        // `labs` and what holds it, which we made; not empty is the rule with other labs or a host's own daemons.
+        let _kept_if_used = self.dir.ancestors().skip(1).take(2).try_for_each(fs::remove_dir);
+        Ok(())
     }
 
     /// Where a node's sockets and logs are, seen from outside.

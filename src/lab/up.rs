@@ -102,9 +102,9 @@ fn raise(
 ) -> Result<(Option<FirstPing>, Duration), Error> {
     furnish(lab, outline, &request.text)?;
     let listener = start(lab)?;
-    let record = gather(lab, outline, request, &listener)?;
+    let (record, early) = gather(lab, outline, request, &listener)?;
     lab.write(&record)?;
-    let outcome = settle(lab, outline, &record, &listener, begin);
+    let outcome = early.map_or_else(|| settle(lab, outline, &record, &listener, begin), Err);
     if outcome.is_ok() || request.keep {
         listener.keep().map_err(|source| Error::os(format!("tell lab `{}` to stay", lab.name), source))?;
     }
@@ -139,10 +139,17 @@ fn start(lab: &Lab) -> Result<Listener, Error> {
     Ok(listener)
 }
 
-/// Waits until init and every keeper have reported.
-fn gather(lab: &Lab, outline: &Outline, request: &Request, listener: &Listener) -> Result<Record, Error> {
+/// Waits until init and every keeper have reported. A daemon that ended meanwhile is told beside: the lab is there all the
+/// same, and may be kept to be looked at.
+fn gather(
+    lab: &Lab,
+    outline: &Outline,
+    request: &Request,
+    listener: &Listener,
+) -> Result<(Record, Option<Error>), Error> {
     let deadline = now() + LIMIT;
     let mut init = None;
+    let mut early = None;
     let mut nodes = BTreeMap::new();
     let failed = |why: String| Error::Start { name: lab.name.to_string(), why, log: String::new() };
     let silent =
@@ -160,19 +167,20 @@ fn gather(lab: &Lab, outline: &Outline, request: &Request, listener: &Listener) 
             Report::Init => init = Some(process()?),
             Report::Node { name } => drop(nodes.insert(name, process()?)),
             Report::Failed { why } => return Err(failed(why)),
-            Report::Ended { node, what } => return Err(ended(lab, &node, what)),
+            Report::Ended { node, what } => early = Some(ended(lab, &node, what)),
             Report::Keep => {}
         }
     }
     let Some(init) = init else { unreachable!("the loop ends with init known") };
-    Ok(Record {
+    let record = Record {
         name: lab.name.clone(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: state::boot_id(),
         init,
         nodes,
         source: request.source.clone(),
-    })
+    };
+    Ok((record, early))
 }
 
 fn settle(
