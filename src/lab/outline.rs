@@ -40,7 +40,7 @@ pub struct Station {
     pub mac: Mac,
     /// Its IP addresses.
     pub ips: Vec<IpAddr>,
-    /// Its gateways.
+    /// Those of its gateways that a router bears.
     pub gateways: Vec<IpAddr>,
 }
 
@@ -121,8 +121,19 @@ fn stations_of(view: &NodeView) -> impl Iterator<Item = Station> {
                 network: network.name.clone(),
                 mac: port.mac,
                 ips: port.addresses.iter().map(ipnet::IpNet::addr).collect(),
-                gateways: port.gateways.clone(),
+                gateways: port
+                    .gateways
+                    .iter()
+                    .copied()
+                    .filter(|gateway| borne(view, &network.name, *gateway))
+                    .collect(),
             })
         })
     })
+}
+
+/// Whether a router bears the address on the network.
+fn borne(view: &NodeView, network: &str, gateway: IpAddr) -> bool {
+    let mut ports = view.routers.iter().flat_map(|router| &router.interfaces).filter(|port| port.network == network);
+    ports.any(|port| port.addresses.iter().any(|address| address.addr() == gateway))
 }

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, SockFlag, SockType, sockopt};
 use serde::{Deserialize, Serialize};
@@ -103,13 +104,22 @@ pub(super) fn send(channel: BorrowedFd<'_>, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the lab stays: the word that came, `false` if the other side has gone.
+/// Whether the lab stays: the word that came; `false` if the other side has gone without one.
 pub(super) fn stays(channel: BorrowedFd<'_>) -> bool {
     let mut octets = [0; 256];
-    match socket::recv(channel.as_raw_fd(), &mut octets, MsgFlags::MSG_DONTWAIT) {
-        Ok(length) => serde_json::from_slice::<Report>(&octets[..length]).is_ok_and(|report| report == Report::Keep),
-        Err(errno) => errno == nix::errno::Errno::EAGAIN,
+    // A peer that closes with messages unread leaves ECONNRESET ahead of what it sent (`unix_release_sock`,
+    // net/unix/af_unix.c); the error is told once, so the second look sees the word.
+    for _ in 0..2 {
+        match socket::recv(channel.as_raw_fd(), &mut octets, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => {
+                return serde_json::from_slice::<Report>(&octets[..length]).is_ok_and(|word| word == Report::Keep);
+            }
+            Err(Errno::EAGAIN) => return true,
+            Err(Errno::ECONNRESET) => {}
+            Err(_) => return false,
+        }
     }
+    false
 }
 
 /// Waits until the descriptor can be read or the other end has gone; `false` if neither in time.
@@ -121,8 +131,41 @@ pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool
     loop {
         match nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
             Ok(ready) => return Ok(ready > 0),
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_outlives_a_listener_that_read_nothing() {
+        let (listener, theirs) = Listener::pair().expect("sockets");
+        send(theirs.as_fd(), &Report::Ended { node: "node1".to_owned(), what: "unread".to_owned() }).expect("sent");
+        listener.keep().expect("sent");
+        drop(listener);
+        assert!(stays(theirs.as_fd()));
+    }
+
+    #[test]
+    fn a_listener_that_goes_without_a_word_ends_the_lab() {
+        let (listener, theirs) = Listener::pair().expect("sockets");
+        assert!(stays(theirs.as_fd()), "nothing was said yet");
+        send(theirs.as_fd(), &Report::Init).expect("sent");
+        drop(listener);
+        assert!(!stays(theirs.as_fd()));
+    }
+
+    #[test]
+    fn a_report_comes_with_its_sender() {
+        let (listener, theirs) = Listener::pair().expect("sockets");
+        send(theirs.as_fd(), &Report::Node { name: "node1".to_owned() }).expect("sent");
+        let (pid, report) = listener.next(Duration::from_secs(5)).expect("received").expect("in time");
+        assert_eq!(u32::try_from(pid), Ok(std::process::id()));
+        assert_eq!(report, Report::Node { name: "node1".to_owned() });
+        assert_eq!(listener.next(Duration::ZERO).expect("received"), None);
     }
 }
