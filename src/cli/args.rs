@@ -156,6 +156,10 @@ pub enum LabCommand {
     Kill(FaultArgs),
     /// Start a node's daemons anew
     Restart(FaultArgs),
+    /// Cut the wire between two nodes
+    Cut(WireArgs),
+    /// Heal the wire between two nodes
+    Heal(WireArgs),
 }
 
 /// Which daemons of which node.
@@ -166,6 +170,18 @@ pub struct FaultArgs {
     /// Which of its daemons
     #[arg(value_enum, default_value_t = Which::All)]
     pub which: Which,
+    /// The lab; without it the only one that runs
+    #[arg(long)]
+    pub name: Option<LabName>,
+}
+
+/// Which two nodes.
+#[derive(Debug, Args)]
+pub struct WireArgs {
+    /// One node
+    pub one: String,
+    /// The other node
+    pub other: String,
     /// The lab; without it the only one that runs
     #[arg(long)]
     pub name: Option<LabName>,
@@ -197,9 +213,23 @@ pub struct AgentArgs {
     /// Where named network namespaces are
     #[arg(long, value_name = "DIR", default_value = "/run/netns")]
     pub netns_dir: PathBuf,
+    /// How VMs and routers are attached to the switch
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub attach: Attach,
     /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// Kinds of attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// TAPs if they can be made, else veth pairs
+    Auto,
+    /// TAPs, or an error
+    Tap,
+    /// Veth pairs and packet sockets
+    Veth,
 }
 
 /// The switch's arguments.
@@ -208,6 +238,9 @@ pub struct SwitchArgs {
     /// Where its socket goes
     #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
     pub run_dir: PathBuf,
+    /// Worker threads; without it as many as suit the processors
+    #[arg(long)]
+    pub workers: Option<usize>,
     /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

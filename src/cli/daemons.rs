@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, SwitchArgs};
+use super::args::{AgentArgs, Attach, SwitchArgs};
 use super::error::{CliError, DONE};
 use crate::lab::{self, LabName};
 use crate::{agent, switch};
@@ -28,9 +28,14 @@ fn log_to_stderr(filter: Option<&str>) -> Result<(), CliError> {
 pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
     let node = args.node.map_or_else(host_name, Ok)?;
-    let AgentArgs { topology, run_dir, netns_dir, .. } = args;
-    agent::run(agent::AgentConfig { node, topology, run_dir, netns_dir })
-        .map_err(|error| CliError::Ended(error.to_string()))?;
+    let AgentArgs { topology, run_dir, netns_dir, attach, .. } = args;
+    let attachment = match attach {
+        Attach::Auto => agent::Attachment::Auto,
+        Attach::Tap => agent::Attachment::Tap,
+        Attach::Veth => agent::Attachment::Veth,
+    };
+    let config = agent::AgentConfig { netns_dir, attachment, ..agent::AgentConfig::new(node, topology, run_dir) };
+    agent::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }
 
@@ -47,7 +52,8 @@ fn host_name() -> Result<String, CliError> {
 /// When it cannot start, or ends by an error.
 pub(super) fn switch(args: SwitchArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
-    switch::run(switch::SwitchConfig { run_dir: args.run_dir }).map_err(|error| CliError::Ended(error.to_string()))?;
+    let config = switch::SwitchConfig { workers: args.workers, ..switch::SwitchConfig::new(args.run_dir) };
+    switch::run(&config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }
 

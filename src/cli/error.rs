@@ -99,6 +99,7 @@ fn of_lab(error: &lab::Error) -> u8 {
         | Error::Start { .. }
         | Error::NotReady { .. }
         | Error::Control(_)
+        | Error::Wire { .. }
         | Error::Underlay(_) => FAILED,
     }
 }

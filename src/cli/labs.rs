@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::{FaultArgs, LabCommand, OutputArgs, Which};
+use super::args::{FaultArgs, LabCommand, OutputArgs, Which, WireArgs};
 use super::error::{CliError, DONE, FAILED};
 use super::output;
 use crate::lab::{self, CheckReport, Daemon, Downed, FirstPing, LabName, Labs, Outline, Place, Raised, Record};
@@ -27,6 +27,8 @@ pub(super) fn run(command: LabCommand) -> Result<u8, CliError> {
         LabCommand::Down { name, all } => down(name, all),
         LabCommand::Kill(args) => kill(&args),
         LabCommand::Restart(args) => restart(&args),
+        LabCommand::Cut(args) => cut(&args),
+        LabCommand::Heal(args) => heal(&args),
     }
 }
 
@@ -282,4 +284,16 @@ fn restart(args: &FaultArgs) -> Result<u8, CliError> {
     lab::restart(&lab, &record, &args.node, chosen(args.which))?;
     let names: Vec<&str> = chosen(args.which).iter().map(|daemon| daemon.name()).collect();
     output::print(&format!("started on node `{}`: {}\n", args.node, names.join(", ")))
+}
+
+fn cut(args: &WireArgs) -> Result<u8, CliError> {
+    let (record, outline) = running(args.name.as_ref())?;
+    lab::cut(&record, &outline, [&args.one, &args.other])?;
+    output::print(&format!("cut between `{}` and `{}`; `dvr lab heal` undoes it\n", args.one, args.other))
+}
+
+fn heal(args: &WireArgs) -> Result<u8, CliError> {
+    let (record, outline) = running(args.name.as_ref())?;
+    lab::heal(&record, &outline, [&args.one, &args.other])?;
+    output::print(&format!("whole between `{}` and `{}`\n", args.one, args.other))
 }

@@ -24,6 +24,7 @@ mod state;
 mod sys;
 mod underlay;
 mod up;
+mod wires;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -39,6 +40,7 @@ pub use picture::draw;
 pub use place::Place;
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
+pub use wires::{cut, heal};
 pub use up::{FirstPing, Raised, Request, up};
 
 /// Where a node's daemons keep their sockets and logs, as on a host.
@@ -162,6 +164,16 @@ pub enum Error {
     /// A daemon could not be asked.
     #[error(transparent)]
     Control(#[from] crate::control::ControlError),
+    /// The way between two nodes could not be changed.
+    #[error("cannot change the way from node `{node}` to {target}: {why}")]
+    Wire {
+        /// The node it was changed on.
+        node: String,
+        /// The other's tunnel endpoint.
+        target: core::net::IpAddr,
+        /// The kernel's word.
+        why: String,
+    },
     /// The lab's network could not be made.
     #[error("cannot make the lab's underlay: {0}")]
     Underlay(String),
