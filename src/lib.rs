@@ -1,5 +1,7 @@
 //! dvr: a distributed virtual router for plain Linux.
 
+#[cfg(feature = "kernel")]
+pub mod agent;
 pub mod api;
 pub mod bridge;
 #[cfg(feature = "kernel")]
@@ -13,6 +15,7 @@ pub mod netlink;
 pub mod netns;
 pub mod placement;
 pub mod plan;
+pub mod program;
 pub mod route;
 pub mod types;
 pub mod vxlan;

@@ -1,10 +1,11 @@
 //! The kernel's side of links: equivalents of `ip link` and `ip address`.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
 };
@@ -30,9 +31,11 @@ pub(crate) fn observe(connection: &mut Connection) -> Result<Links, Error> {
             links.insert(name, link);
         }
     }
+    let mut by_index: BTreeMap<u32, (&IfName, &mut LinkState)> =
+        links.iter_mut().map(|(name, link)| (link.index, (name, link))).collect();
     for object in connection.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(message) = object
-            && let Some((name, link)) = links.iter_mut().find(|(_, link)| link.index == message.header.index)
+            && let Some((name, link)) = by_index.get_mut(&message.header.index)
         {
             link.addresses.extend(decode_address(&message, name, link.mac));
         }
@@ -55,6 +58,7 @@ pub(crate) fn index_of(connection: &mut Connection, name: &IfName) -> Result<u32
 }
 
 /// A link from its message; `None` for one whose name we could not write ourselves, which cannot be ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn decode_link(message: &LinkMessage) -> Option<(IfName, LinkState)> {
     let mut name = None;
     let mut link = LinkState {
@@ -86,6 +90,7 @@ pub(crate) fn mac(octets: &[u8]) -> Option<Mac> {
     <[u8; 6]>::try_from(octets).ok().map(Mac::new)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn decode_address(message: &AddressMessage, link: &IfName, mac: Option<Mac>) -> Option<AddressState> {
     let (mut local, mut remote, mut protocol) = (None, None, None);
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
@@ -143,7 +148,8 @@ pub(crate) fn execute(connection: &mut Connection, op: &LinkOp, peer_netns: Opti
         LinkOp::AddAddress { name, address } => {
             let index = index_of(connection, name)?;
             let message = RouteNetlinkMessage::NewAddress(address_message(index, *address));
-            connection.request(message, NLM_F_CREATE | NLM_F_EXCL)
+            // The link is ours, so an address that is there already, kept where others would be dropped, is as good.
+            connection.request(message, NLM_F_CREATE | NLM_F_REPLACE)
         }
         LinkOp::RemoveAddress { name, address } => {
             let index = index_of(connection, name)?;

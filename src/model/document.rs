@@ -15,9 +15,11 @@ use serde_saphyr::{Location, Spanned};
 pub(super) type Text = Spanned<String>;
 
 /// Octets of YAML taken at most.
-pub(super) const MAX_OCTETS: usize = 64 << 20;
+pub(super) const MAX_OCTETS: usize = 32 << 20;
 /// YAML nodes (scalars, sequences, mappings) taken at most.
 const MAX_NODES: usize = 1_000_000;
+/// Levels of nesting taken at most; a topology has six.
+const MAX_DEPTH: usize = 16;
 /// Nodes that aliases may add at most: a topology has little to repeat.
 const MAX_REPLAYED: usize = 20_000;
 
@@ -199,16 +201,18 @@ pub(super) struct BadShape {
 pub(super) fn read(text: &str) -> Result<Document, Box<BadShape>> {
     if text.len() > MAX_OCTETS {
         let what = format!("the document is {} octets long: at most {MAX_OCTETS} are read", text.len());
-        return Err(Box::new(BadShape { line: 1, column: 1, what, remedy: "split it into several topologies" }));
+        return Err(Box::new(BadShape { line: 1, column: 1, what, remedy: SPLIT }));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,
-            max_depth: 16,
+            max_depth: MAX_DEPTH,
             max_documents: 1,
-            max_aliases: 1_000,
-            max_anchors: 1_000,
+            max_aliases: MAX_REPLAYED,
+            max_anchors: MAX_REPLAYED,
+            // One anchor for the defaults of many machines is good style; what aliases add is bounded below.
+            enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_REPLAYED,
@@ -220,6 +224,7 @@ pub(super) fn read(text: &str) -> Result<Document, Box<BadShape>> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| Box::new(bad_shape(&error, text)))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the reader's errors are its own: only aliases are looked into")]
 fn bad_shape(error: &serde_saphyr::Error, text: &str) -> BadShape {
     use serde_saphyr::Error;
     let inner = error.without_snippet();
@@ -234,12 +239,14 @@ fn bad_shape(error: &serde_saphyr::Error, text: &str) -> BadShape {
     BadShape { line, column, what, remedy }
 }
 
+const SPLIT: &str = "split it into several topologies";
 const REWRITE: &str = "write it as the examples in examples/topologies do; `{}` stands for an empty mapping";
 
 /// Our words for the mistakes in shape that people make.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the reader's errors are its own: the rest keep its words")]
 fn shape_words(error: &serde_saphyr::Error) -> Option<(String, &'static str)> {
     use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
     Some(match error {
         Error::SerdeUnknownField { field, expected, .. } => {
             let known = expected.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
@@ -248,9 +255,7 @@ fn shape_words(error: &serde_saphyr::Error) -> Option<(String, &'static str)> {
                 "correct the key's spelling or remove it",
             )
         }
-        Error::SerdeMissingField { field, .. } => {
-            (format!("the key `{field}` is missing"), "add it; everything that may be left out is listed in the manual")
-        }
+        Error::SerdeMissingField { field, .. } => (format!("the key `{field}` is missing"), "add it"),
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().map_or_else(String::new, |key| format!(" `{}`", show(key)));
             (format!("the key{key} is given twice in one mapping"), "rename one of the two or remove it")
@@ -258,13 +263,48 @@ fn shape_words(error: &serde_saphyr::Error) -> Option<(String, &'static str)> {
         Error::NullIntoString { .. } => {
             ("a value is missing: there is nothing after the colon".to_owned(), "write the value or remove the key")
         }
+        Error::Unexpected { expected, .. } => (format!("there should be {} here", shape_name(expected)), REWRITE),
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            (format!("there should be {} here, not {}", show(expected), show(unexpected)), REWRITE)
+        }
+        Error::Eof { .. } => ("the document ends where something is still to come".to_owned(), REWRITE),
+        Error::UnknownAnchor { .. } => (
+            "this alias refers to no anchor above it".to_owned(),
+            "write the value itself, or `&name` where it is first written",
+        ),
+        Error::Budget { breach: BudgetBreach::Documents { .. }, .. } | Error::MultipleDocuments { .. } => {
+            ("a second YAML document begins here".to_owned(), "keep one topology a file")
+        }
+        Error::Budget { .. } => {
+            (format!("the document is too large: at most {MAX_NODES} values, {MAX_DEPTH} levels deep, are read"), SPLIT)
+        }
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => (
+            format!("aliases repeat too much: at most {MAX_REPLAYED} values"),
+            "write fewer aliases, or the values themselves",
+        ),
         _ => return None,
     })
 }
 
+/// A node's kind in our words, from the reader's.
+fn shape_name(expected: &str) -> &str {
+    match expected {
+        "mapping start" => "a mapping",
+        "sequence start" => "a list",
+        "string scalar" => "a plain value",
+        other => other,
+    }
+}
+
 fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-    show(text.lines().next().unwrap_or("the document cannot be read as YAML"))
+    let line = text.lines().next().unwrap_or("the document cannot be read as YAML");
+    // The place is told apart.
+    show(line.rsplit_once(" at line ").map_or(line, |(words, _)| words))
 }
 
 /// A text as a message may show it: no control characters, not endless.

@@ -17,7 +17,7 @@ mod topology;
 pub mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use problem::{DocumentError, MAX_MISTAKES, Mistake};
 pub use topology::{EXAMPLE, Network, Topology, Underlay, Vm};

@@ -9,6 +9,9 @@ use super::document::{BadShape, show};
 /// Mistakes kept of one document; the rest are counted.
 pub const MAX_MISTAKES: usize = 50;
 
+/// The kind of every mistake in shape.
+pub(super) const SHAPE: &str = "Shape";
+
 /// A document that was refused, with everything found wrong in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct DocumentError {
@@ -39,7 +42,7 @@ impl DocumentError {
     pub(super) fn shape(origin: &str, text: &str, bad: BadShape) -> Self {
         let BadShape { line, column, what, remedy } = bad;
         let excerpt = excerpt(text, line);
-        let mistake = Mistake { line, column, what, remedy: remedy.to_owned(), excerpt };
+        let mistake = Mistake { kind: SHAPE, line, column, what, remedy: remedy.to_owned(), excerpt };
         Self { origin: show(origin), mistakes: vec![mistake], untold: 0 }
     }
 }
@@ -50,11 +53,11 @@ impl fmt::Display for DocumentError {
             if index > 0 {
                 out.write_str("\n\n")?;
             }
-            let Mistake { line, column, what, remedy, excerpt } = mistake;
+            let Mistake { kind: _, line, column, what, remedy, excerpt } = mistake;
             let margin = line.to_string().len();
             writeln!(out, "{}:{line}:{column}: {what}", self.origin)?;
-            if let Some((text, shift)) = excerpt {
-                let at = usize::try_from(*column).unwrap_or(1).saturating_sub(1).saturating_sub(*shift);
+            if let Some(text) = excerpt {
+                let at = usize::try_from(*column).unwrap_or(1).saturating_sub(1);
                 writeln!(out, "{:margin$} |", "")?;
                 writeln!(out, "{line} | {text}")?;
                 writeln!(out, "{:margin$} | {:at$}^", "", "")?;
@@ -71,15 +74,22 @@ impl fmt::Display for DocumentError {
 /// One mistake and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
+    kind: &'static str,
     line: u64,
     column: u64,
     what: String,
     remedy: String,
-    /// The line's text and how many characters of it were cut off in front.
-    excerpt: Option<(String, usize)>,
+    /// The line's text, if it is worth showing.
+    excerpt: Option<String>,
 }
 
 impl Mistake {
+    /// The kind of mistake, in one word that does not change with its values.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     /// The line, from 1.
     #[must_use]
     pub fn line(&self) -> u64 {
@@ -105,7 +115,7 @@ impl Mistake {
     }
 }
 
-fn excerpt(text: &str, line: u64) -> Option<(String, usize)> {
+fn excerpt(text: &str, line: u64) -> Option<String> {
     const MOST: usize = 160;
     let index = usize::try_from(line).ok()?.checked_sub(1)?;
     let line = text.lines().nth(index)?;
@@ -113,7 +123,7 @@ fn excerpt(text: &str, line: u64) -> Option<(String, usize)> {
         return None;
     }
     // One character for one, so that the caret stays under its column.
-    Some((line.chars().map(|symbol| if symbol.is_control() { ' ' } else { symbol }).collect(), 0))
+    Some(line.chars().map(|symbol| if symbol.is_control() { ' ' } else { symbol }).collect())
 }
 
 /// Gathers mistakes while a document is checked.
@@ -141,7 +151,7 @@ impl Mistakes {
             .map(|(place, problem)| {
                 let (line, column) = (place.line().max(1), place.column().max(1));
                 let excerpt = excerpt(text, line);
-                Mistake { line, column, what: problem.what(), remedy: problem.remedy(), excerpt }
+                Mistake { kind: problem.kind(), line, column, what: problem.what(), remedy: problem.remedy(), excerpt }
             })
             .collect();
         mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
@@ -159,7 +169,17 @@ macro_rules! problems {
             $($name { $($field: String),* },)*
         }
 
+        /// Every kind of mistake in meaning.
+        #[cfg(test)]
+        pub(super) const KINDS: &[&str] = &[$(stringify!($name)),*];
+
         impl Problem {
+            fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => stringify!($name),)*
+                }
+            }
+
             fn what(&self) -> String {
                 match self {
                     $(Self::$name { $($field),* } => { $(let $field = show($field);)* let _ = ($(&$field,)*); format!($what) })*

@@ -25,6 +25,7 @@ pub(crate) fn observe(connection: &mut Connection) -> Result<Vec<(u32, Neighbour
 /// `NUD_PERMANENT` (`linux/neighbour.h`), one bit of a set.
 const PERMANENT: u16 = 0x80;
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
     let RouteNetlinkMessage::NewNeighbour(message) = object else { return None };
     let (mut ip, mut address) = (None, None);

@@ -121,6 +121,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the kernel refuses it, as it does when there is no such object.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other payloads are no answer to what was asked")]
     pub fn get(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Error> {
         let mut octets = Vec::new();
         self.encode(&mut octets, message, 0);
@@ -160,6 +161,7 @@ impl Connection {
     }
 
     /// Reads a dump to its end; `None` if it was torn.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other payloads are no answer to what was asked")]
     fn collect(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
         let mut objects = Vec::new();
         let mut torn = false;
@@ -186,6 +188,7 @@ impl Connection {
     }
 
     /// Reads until the last request sent is answered. Tells the first refusal: how many requests after `first`, and why.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other payloads are no answer to what was asked")]
     fn acknowledgement(&mut self, first: u32) -> Result<Option<(u32, Refusal)>, Error> {
         let mut refusal: Option<(u32, Refusal)> = None;
         loop {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use crate::bridge::{self, BridgeOp, PortSpec, PortState};
 use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState};
 use crate::neigh;
@@ -148,16 +150,20 @@ impl Stage {
     }
 
     fn contents(&mut self, netns: &NamespaceSpec) {
-        let state = self.observed.namespaces.get(&netns.name).cloned().unwrap_or_default();
+        let mut state = self.observed.namespaces.get(&netns.name).cloned().unwrap_or_default();
         let name = &netns.name;
         let switch = |sysctl: &&Sysctl| state.sysctls.get(&sysctl.key) != Some(&sysctl.value);
         let set = |sysctl: &Sysctl| Op::Sysctl(name.clone(), sysctl.clone());
         self.switches.extend(netns.sysctls.iter().filter(switch).map(set));
+        let mut flushed = BTreeSet::new();
         for link in netns.links.iter().filter(|link| !self.absent.contains(&(name.clone(), link.name.clone()))) {
-            let found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
+            let mut found = state.links.get(&link.name).cloned().unwrap_or_else(|| newborn(link));
             let fresh = !state.links.contains_key(&link.name);
             let op = |op| Op::Link(name.clone(), op);
-            self.attributes.extend(link::attributes(link, &found).map(op));
+            let attributes = link::attributes(link, &found);
+            let admin_state = link::admin_state(link, &found);
+            flush(&mut found, attributes.as_ref(), admin_state.as_ref());
+            self.attributes.extend(attributes.map(op));
             self.attributes.extend(link.sysctls.iter().filter(|sysctl| fresh || switch(sysctl)).map(set));
             let bridge = link.controller.as_ref();
             let index = bridge.and_then(|bridge| state.links.get(bridge)).map(|bridge| bridge.index);
@@ -166,11 +172,18 @@ impl Stage {
                 PortState { controller: found.controller, bridge: index },
             );
             self.states.extend(member.map(|op| Op::Bridge(name.clone(), op)));
-            self.states.extend(link::admin_state(link, &found).map(op));
-            self.addresses.extend(link::addresses(link, &found).into_iter().map(op));
+            self.states.extend(admin_state.map(op));
+            let addresses = link::addresses(link, &found);
+            if loses_ipv4(&addresses, &found) || (found.up && !link.up) {
+                flushed.insert(&link.name);
+            }
+            self.addresses.extend(addresses.into_iter().map(op));
             let neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
             self.neighbours.extend(neighbours.into_iter().map(|op| Op::Neigh(name.clone(), op)));
         }
+        state.routes.retain(|route| {
+            route.destination.addr().is_ipv6() || !route.ifname.as_ref().is_some_and(|link| flushed.contains(link))
+        });
         self.routes_of(netns, &state);
     }
 
@@ -196,6 +209,27 @@ impl Stage {
         let head = [removals, namespaces, switches, creations, attributes, states];
         Plan { ops: head.into_iter().chain(tail).flatten().collect(), awaited: self.awaited, blocked: self.blocked }
     }
+}
+
+/// Takes out of `found` what the kernel drops by itself when the link is changed so: neighbours, PERMANENT ones too, when
+/// its MAC changes or it goes down (`neigh_changeaddr()`, `neigh_ifdown()`, `net/core/neighbour.c`), and IPv6 addresses
+/// when it goes down (`addrconf_ifdown()`, `net/ipv6/addrconf.c`).
+fn flush(found: &mut LinkState, attributes: Option<&LinkOp>, admin_state: Option<&LinkOp>) {
+    let down = matches!(admin_state, Some(LinkOp::Down(_)));
+    if down || matches!(attributes, Some(LinkOp::Set { mac: Some(_), .. })) {
+        found.neighbours.clear();
+    }
+    if down {
+        found.addresses.retain(|state| state.address.addr().is_ipv4());
+    }
+}
+
+/// Whether the steps leave the link without any IPv4 address, if only until the additions: with the last one the kernel
+/// removes every IPv4 route through the link (`fib_inetaddr_event()`, `net/ipv4/fib_frontend.c`).
+fn loses_ipv4(steps: &[LinkOp], found: &LinkState) -> bool {
+    let count = found.addresses.iter().filter(|state| state.address.addr().is_ipv4()).count();
+    let removal = |step: &&LinkOp| matches!(step, LinkOp::RemoveAddress { address: IpNet::V4(_), .. });
+    count > 0 && steps.iter().filter(removal).count() == count
 }
 
 /// Whether two links are the ends of one veth pair: each one's `IFLA_LINK` is the other's index.

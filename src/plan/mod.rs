@@ -9,6 +9,8 @@ pub mod kernel;
 mod op;
 mod spec;
 mod state;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use diff::diff;

@@ -35,6 +35,7 @@ pub(crate) fn observe(connection: &mut Connection, links: &Links) -> Result<Vec<
     Ok(routes)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn decode(message: &RouteMessage, links: &Links) -> Option<RouteState> {
     let header = &message.header;
     if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
@@ -65,6 +66,7 @@ fn decode(message: &RouteMessage, links: &Links) -> Option<RouteState> {
     Some(RouteState { destination, gateway, ifname, protocol: header.protocol.into(), metric })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),

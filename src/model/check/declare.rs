@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde_saphyr::Location;
@@ -22,7 +23,7 @@ const UNDERLAY_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::
 const UNDERLAY_MTU: u32 = 1_500;
 /// The least MTU of a link that carries IPv6 (RFC 8200 §5).
 const IPV6_LEAST_MTU: u32 = 1_280;
-/// A network name's greatest length, and any other's.
+/// The greatest length of any name, in octets: `vm-` and a name still make a short path under `/run/netns`.
 const MAX_NAME: usize = 32;
 
 pub(super) fn declare<'d>(checker: &mut Checker, document: &'d Document) -> Declared<'d> {
@@ -319,11 +320,16 @@ fn interface_ips(checker: &mut Checker, owner: &str, name: &str, network: &Netwo
     let mut ips: BTreeMap<IpNet, IpAddr> = BTreeMap::new();
     for text in texts {
         let Some((address, subnet)) = place_address(checker, text, name, network) else { continue };
-        if ips.contains_key(&subnet.cidr) {
-            let problem = Problem::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
-            checker.mistake(text.referenced, problem);
-        } else if claim(checker, text.referenced, name, address, owner) {
-            ips.insert(subnet.cidr, address);
+        match ips.entry(subnet.cidr) {
+            Entry::Occupied(_) => {
+                let problem = Problem::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
+                checker.mistake(text.referenced, problem);
+            }
+            Entry::Vacant(free) => {
+                if claim(checker, text.referenced, name, address, owner) {
+                    free.insert(address);
+                }
+            }
         }
     }
     ips.into_values().collect()

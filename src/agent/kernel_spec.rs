@@ -1,0 +1,161 @@
+//! What the node's kernel is to hold: namespaces of routers and machines, with everything in them. Pure.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::link::{LinkKind, LinkSpec};
+use crate::model::view::{Attachment, NetworkView, NodeView, PortView, RouterPort, RouterView};
+use crate::neigh::NeighbourSpec;
+use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl};
+use crate::plan::{KernelSpec, NamespaceSpec};
+use crate::route::RouteSpec;
+use crate::types::IfName;
+
+use super::Attach;
+
+/// The kernel's part of `view`.
+///
+/// # Errors
+/// When a namespace of the view cannot be named so.
+pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec, BadName> {
+    let outer: NetnsName = Name::new(PORTS_NETNS)?.into();
+    let kind = |port: &IfName| match attach {
+        Attach::Tap => LinkKind::External,
+        Attach::Veth => LinkKind::Veth { peer: port.clone(), peer_netns: outer.clone() },
+    };
+    let networks: BTreeMap<&str, &NetworkView> =
+        view.networks.iter().map(|network| (network.name.as_str(), network)).collect();
+    let mut namespaces = Vec::new();
+    for router in &view.routers {
+        namespaces.push(router_namespace(router, &networks, &kind)?);
+    }
+    for network in &view.networks {
+        for vm in &network.local_ports {
+            if let Attachment::Netns { netns, ifname } = &vm.attach {
+                namespaces.push(machine_namespace(network, vm, netns, ifname, kind(&vm.port))?);
+            }
+        }
+    }
+    if attach == Attach::Veth && !namespaces.is_empty() {
+        let mut ports = NamespaceSpec::new(outer);
+        // What the kernel says on an outer end goes into the inner one: it is to say nothing.
+        ports.sysctls =
+            switches(&[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")]);
+        namespaces.push(ports);
+    }
+    Ok(KernelSpec { namespaces })
+}
+
+fn switches(pairs: &[(&str, &str)]) -> Vec<Sysctl> {
+    pairs.iter().map(|(key, value)| Sysctl::new(*key, *value)).collect()
+}
+
+fn has_ipv6(network: &NetworkView) -> bool {
+    network.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())
+}
+
+/// A router's namespace, as Neutron sets it up. A fresh IPv4 configuration is copied from the first namespace's, so every
+/// switch that matters is spelled out; IPv6 is off until a link has it switched on, so that no address appears early.
+fn router_namespace(
+    router: &RouterView,
+    networks: &BTreeMap<&str, &NetworkView>,
+    kind: &impl Fn(&IfName) -> LinkKind,
+) -> Result<NamespaceSpec, BadName> {
+    let mut spec = NamespaceSpec::new(Name::new(&router.netns)?.into());
+    spec.sysctls = switches(&[
+        ("net/ipv4/ip_forward", "1"),
+        // An address is answered for on its own interface only, and asks under its own name only.
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+        // Removing one address of an interface keeps the others.
+        ("net/ipv4/conf/all/promote_secondaries", "1"),
+        // The way out may be another replica's: telling a machine a better way would be wrong.
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/default/send_redirects", "0"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv6/conf/all/accept_dad", "0"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+        ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ]);
+    for port in &router.interfaces {
+        let Some(network) = networks.get(port.network.as_str()) else { continue };
+        spec.links.push(router_link(port, network, kind(&port.ifname)));
+    }
+    Ok(spec)
+}
+
+fn router_link(port: &RouterPort, network: &NetworkView, kind: LinkKind) -> LinkSpec {
+    let mut link = LinkSpec::new(port.ifname.clone(), kind);
+    link.mac = Some(port.mac);
+    link.mtu = Some(network.mtu);
+    link.addresses.clone_from(&port.addresses);
+    link.neighbours = neighbours(network);
+    link.sysctls = vec![Sysctl::new(format!("net/ipv4/conf/{}/send_redirects", port.ifname), "0")];
+    link.sysctls.extend(ipv6_switches(&port.ifname, network));
+    link
+}
+
+/// IPv6 on a link: off where the network has none, and otherwise nothing that addresses itself or waits for silence: a
+/// router's address is a duplicate by design, and a machine's comes from the topology.
+fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
+    let key = |name: &str| format!("net/ipv6/conf/{link}/{name}");
+    if !has_ipv6(network) {
+        return vec![Sysctl::new(key("disable_ipv6"), "1")];
+    }
+    // Order: once IPv6 is on, the link-local address is made by the rules then in force.
+    vec![Sysctl::new(key("accept_dad"), "0"), Sysctl::new(key("accept_ra"), "0"), Sysctl::new(key("disable_ipv6"), "0")]
+}
+
+/// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6.
+fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
+    let ipv6 = has_ipv6(network);
+    let local =
+        network.local_ports.iter().map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));
+    let remote = network.remote_ports.iter().map(|port| (port.mac, port.ips.clone()));
+    let mut all = BTreeMap::new();
+    for (mac, ips) in local.chain(remote) {
+        let link_local = ipv6.then(|| mac.link_local().into());
+        for ip in ips.into_iter().chain(link_local) {
+            all.entry(ip).or_insert(NeighbourSpec { ip, mac });
+        }
+    }
+    all.into_values().collect()
+}
+
+/// The namespace that stands for a machine.
+fn machine_namespace(
+    network: &NetworkView,
+    vm: &PortView,
+    netns: &str,
+    ifname: &IfName,
+    kind: LinkKind,
+) -> Result<NamespaceSpec, BadName> {
+    let mut spec = NamespaceSpec::new(Name::new(netns)?.into());
+    spec.sysctls = switches(&[
+        ("net/ipv6/conf/all/accept_dad", "0"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+        ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ]);
+    let mut link = LinkSpec::new(ifname.clone(), kind);
+    link.mac = Some(vm.mac);
+    link.mtu = Some(network.mtu);
+    link.addresses.clone_from(&vm.addresses);
+    link.sysctls = ipv6_switches(ifname, network);
+    spec.links.push(link);
+    spec.routes = vm
+        .gateways
+        .iter()
+        .map(|gateway| RouteSpec {
+            destination: if gateway.is_ipv4() { DEFAULT_V4 } else { DEFAULT_V6 },
+            gateway: Some(*gateway),
+            ifname: Some(ifname.clone()),
+        })
+        .collect();
+    Ok(spec)
+}
+
+const DEFAULT_V4: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(core::net::Ipv4Addr::UNSPECIFIED, 0));
+const DEFAULT_V6: IpNet = IpNet::V6(ipnet::Ipv6Net::new_assert(core::net::Ipv6Addr::UNSPECIFIED, 0));

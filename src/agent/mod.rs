@@ -1,0 +1,127 @@
+//! `dvr agent`: makes one node match what it is to hold, and keeps it so.
+//!
+//! ```text
+//!  topology file ─placement─▶ NodeView ─┬─▶ kernel_spec ─▶ plan ⇄ kernel   namespaces, links, neighbours, routes
+//!  (SIGHUP: again)                      └─▶ switch_spec ─▶ flows ⇄ switch  bridges, ports, programs
+//!
+//!  SIGHUP, drift told by a kernel, a switch gone ─▶ events ─▶ one pass: observe, plan, apply, until nothing is left
+//! ```
+//!
+//! One thread does all that changes anything, a pass at a time; each conversation on the control socket has a thread of
+//! its own and reads what the last pass published, the switch, or, through an event, the kernel. Order within a pass:
+//! namespaces (and veth pairs) first, for the switch puts its TAPs there; bridges and ports; flows of br-int, then of
+//! br-tun, each bridge's at one instant; ports that no flow names any more; then addresses, neighbours and routes of the
+//! interfaces the switch made.
+//!
+//! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
+
+mod canonical;
+mod desired;
+mod events;
+mod flows;
+mod kernel_spec;
+mod monitor;
+mod node;
+mod run;
+mod serve;
+mod shared;
+mod switch;
+mod switch_spec;
+mod tables;
+mod vlans;
+
+use std::path::PathBuf;
+
+pub use desired::DesiredError;
+pub use run::{purge, run};
+pub use vlans::VlanFileError;
+
+/// How machines and routers are attached to the switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Attachment {
+    /// TAPs if the switch can make them, veth pairs otherwise.
+    #[default]
+    Auto,
+    /// TAPs, or an error.
+    Tap,
+    /// Veth pairs and packet sockets.
+    Veth,
+}
+
+/// The same, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attach {
+    Tap,
+    Veth,
+}
+
+/// What an agent must be told.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The node's name in the topology.
+    pub node: String,
+    /// The topology file.
+    pub topology: PathBuf,
+    /// Where the agent keeps its socket and its state.
+    pub run_dir: PathBuf,
+    /// Where named namespaces are mounted.
+    pub netns_dir: PathBuf,
+    /// How ports are attached.
+    pub attachment: Attachment,
+    /// The switch's socket.
+    pub switch_socket: PathBuf,
+}
+
+impl AgentConfig {
+    /// The run directory of a node that is a machine of its own.
+    pub const RUN_DIR: &str = "/run/dvr";
+    /// Where iproute2 mounts named namespaces.
+    pub const NETNS_DIR: &str = "/run/netns";
+
+    /// An agent of `node`, its switch in the same run directory, everything else as on a machine of its own.
+    #[must_use]
+    pub fn new(node: impl Into<String>, topology: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        let run_dir = run_dir.into();
+        Self {
+            node: node.into(),
+            topology: topology.into(),
+            netns_dir: PathBuf::from(Self::NETNS_DIR),
+            attachment: Attachment::Auto,
+            switch_socket: run_dir.join("switch.sock"),
+            run_dir,
+        }
+    }
+
+    /// Where the agent itself is asked.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+}
+
+/// Why an agent ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its own machinery.
+    #[error("the agent of node `{node}` cannot {what}: {source}")]
+    System {
+        /// The node.
+        node: String,
+        /// What was attempted.
+        what: &'static str,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// Its socket.
+    #[error(transparent)]
+    Socket(#[from] crate::control::ServerError),
+    /// The kernel, before anything was attempted on it.
+    #[error(transparent)]
+    Kernel(#[from] crate::plan::kernel::Error),
+    /// Its local VLANs.
+    #[error(transparent)]
+    Vlans(#[from] VlanFileError),
+    /// Not everything could be removed.
+    #[error("purging the node left something behind: {}", .0.join("; "))]
+    Purge(Vec<String>),
+}

@@ -1,0 +1,220 @@
+//! The agent's life: from its first look to its last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use crate::api::agent::Converged;
+use crate::api::switch::Request;
+use crate::control::Server;
+use crate::netns::Ownership;
+use crate::plan::kernel::Kernel;
+use crate::plan::{self, KernelSpec};
+use crate::program::{BR_INT, BR_TUN};
+
+use super::desired::{Desired, TopologyFile};
+use super::events::{EVENTS_MAX, Event, Events};
+use super::monitor::Monitor;
+use super::node::Node;
+use super::serve::Conversations;
+use super::shared::Shared;
+use super::switch::Switch;
+use super::switch_spec::fixed;
+use super::{AgentConfig, AgentError, vlans};
+
+/// The first wait after a pass that failed; each failure in a row doubles it.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+/// The longest wait between passes that fail: a switch that starts late is met at most this late.
+const RETRY_MOST: Duration = Duration::from_millis(500);
+/// Changes come in bursts: what follows within this time is seen by the same pass.
+const BURST: Duration = Duration::from_millis(10);
+/// How often the namespace directory is looked at: a name that is unmounted tells nobody.
+const GLANCE: Duration = Duration::from_millis(500);
+/// How often everything is looked at with no reason at all: kernel switches and ports change in silence.
+const AUDIT: Duration = Duration::from_secs(15);
+
+/// Runs the agent until SIGTERM or SIGINT. What it made stays and goes on forwarding.
+///
+/// # Errors
+/// When it cannot begin: no run directory, a living agent on its socket, no netlink. A topology that cannot be read, a
+/// switch that is not there or anything that fails later is told on the control socket and tried again.
+pub fn run(config: AgentConfig) -> Result<(), AgentError> {
+    let system = |what| {
+        let node = config.node.clone();
+        move |source| AgentError::System { node, what, source }
+    };
+    std::fs::create_dir_all(&config.run_dir).map_err(system("make its run directory"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("start its event loop"))?;
+    let (events, inbox) = Events::new();
+    let shared = Arc::new(Shared::default());
+    let server = Server::bind(&config.socket())?;
+    let stopper = server.stopper();
+    let conversations = Arc::new(Conversations::new(&config, Arc::clone(&shared), events.clone()));
+    let serve = move || {
+        if let Err(error) = server.serve(&conversations) {
+            tracing::error!(%error, "the agent goes on without its control socket");
+        }
+    };
+    let thread = std::thread::Builder::new().name("control-accept".to_owned()).spawn(serve);
+    let thread = thread.map_err(system("start its control socket"))?;
+    let ended = runtime.block_on(live(config, &shared, events, inbox));
+    stopper.stop();
+    // It has nothing more to say; a panic there was told when it happened.
+    let _joined = thread.join();
+    ended
+}
+
+/// What reaches the agent from outside.
+struct Outside {
+    inbox: Receiver<Event>,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Why the agent looks again, gathered from all that came at once.
+#[derive(Default)]
+struct Reasons {
+    look: bool,
+    reload: bool,
+    stop: bool,
+}
+
+impl Outside {
+    fn new(inbox: Receiver<Event>) -> std::io::Result<Self> {
+        Ok(Self {
+            inbox,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a reason, at most until `deadline`, which is one too; looks at the namespace directory meanwhile.
+    async fn reasons<D: Desired>(&mut self, deadline: Instant, node: &mut Node<D>, monitor: &Monitor) -> Reasons {
+        let mut reasons = Reasons::default();
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !(reasons.look || reasons.reload || reasons.stop) {
+            tokio::select! {
+                biased;
+                _ = self.terminate.recv() => reasons.stop = true,
+                _ = self.interrupt.recv() => reasons.stop = true,
+                _ = self.hangup.recv() => reasons.reload = true,
+                Some(event) = self.inbox.recv() => {
+                    let burst = matches!(event, Event::Drift);
+                    reasons.take(event, node).await;
+                    if burst {
+                        sleep(BURST).await;
+                    }
+                }
+                _ = glance.tick() => reasons.look |= !monitor.is_directory_the_same(),
+                () = sleep_until(deadline) => reasons.look = true,
+            }
+        }
+        for _ in 0..EVENTS_MAX {
+            let Ok(event) = self.inbox.try_recv() else { break };
+            reasons.take(event, node).await;
+        }
+        reasons
+    }
+}
+
+impl Reasons {
+    async fn take<D: Desired>(&mut self, event: Event, node: &mut Node<D>) {
+        match event {
+            Event::Look | Event::Drift => self.look = true,
+            Event::SwitchLost => {
+                node.switch_lost();
+                self.look = true;
+            }
+            Event::Observe(reply) => {
+                // A reader that has left meanwhile misses nothing.
+                let _left = reply.send(node.observe().await);
+            }
+        }
+    }
+}
+
+async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Receiver<Event>) -> Result<(), AgentError> {
+    let failed = |source| AgentError::System { node: config.node.clone(), what: "handle signals", source };
+    let mut outside = Outside::new(inbox).map_err(failed)?;
+    let kernel = Kernel::open(config.netns_dir.clone())?;
+    let mut monitor = Monitor::new(kernel.directory().clone(), events.clone());
+    let desired = TopologyFile { path: config.topology.clone(), node: config.node.clone() };
+    let switch = Switch::new(config.switch_socket.clone(), Some(events));
+    let kept = vlans::load(&config.run_dir)?;
+    let name = config.node.clone();
+    let mut node = Node::new(config, desired, kernel, switch, kept);
+    let mut reasons = Reasons { reload: true, ..Reasons::default() };
+    let mut undesired = None;
+    let mut retry = RETRY_FIRST;
+    let mut told = Vec::new();
+    while !reasons.stop {
+        shared.begin();
+        let started = Instant::now();
+        if reasons.reload {
+            undesired = node.reload().err();
+        }
+        let outcome = node.converge().await;
+        let took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
+        let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
+        tell(&name, &state, &mut told);
+        monitor.follow(node.namespaces());
+        let converged = state.converged;
+        shared.end(node.held(), state);
+        retry = if converged { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
+        let deadline = Instant::now() + if converged { AUDIT } else { retry };
+        reasons = outside.reasons(deadline, &mut node, &monitor).await;
+    }
+    tracing::info!(node = %name, "the agent ends; what it made stays");
+    Ok(())
+}
+
+/// Tells the log what changed: a repeated error is told once.
+fn tell(node: &str, state: &Converged, told: &mut Vec<String>) {
+    let Converged { converged, operations, took_micros, errors } = state;
+    for error in errors.iter().filter(|error| !told.contains(error)) {
+        tracing::warn!(%node, %error, "not as desired");
+    }
+    if *converged && (*operations > 0 || !told.is_empty()) {
+        tracing::info!(%node, operations, took_micros, "as desired");
+    }
+    told.clone_from(errors);
+}
+
+/// Removes everything that agents manage on this node: namespaces with what is in them, both bridges, local VLANs. A
+/// switch that is not there holds nothing.
+///
+/// # Errors
+/// Everything that could not be removed; the rest is.
+pub async fn purge(config: &AgentConfig) -> Result<(), AgentError> {
+    let mut left = Vec::new();
+    let mut switch = Switch::new(config.switch_socket.clone(), None);
+    match switch.show() {
+        Ok(show) => {
+            for bridge in [fixed(BR_TUN), fixed(BR_INT)] {
+                if show.bridges.iter().any(|there| there.name == bridge)
+                    && let Err(error) = switch.ask(&Request::DelBridge { bridge })
+                {
+                    left.push(error.to_string());
+                }
+            }
+        }
+        Err(error) if error.is_absent() => {}
+        Err(error) => left.push(error.to_string()),
+    }
+    let mut kernel = Kernel::open(config.netns_dir.clone())?;
+    let nothing = KernelSpec::default().check().map_err(|error| AgentError::Purge(vec![error.to_string()]))?;
+    let observed = kernel.observe(&nothing).await?;
+    if let Err(failure) = kernel.apply(&plan::diff(&nothing, &observed, &Ownership::agent())).await {
+        left.extend(failure.failures.iter().map(ToString::to_string));
+    }
+    vlans::forget(&config.run_dir)?;
+    if left.is_empty() { Ok(()) } else { Err(AgentError::Purge(left)) }
+}

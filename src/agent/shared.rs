@@ -1,0 +1,75 @@
+//! What the main loop publishes and conversations read: replaced whole, never locked over a request.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::api::agent::Converged;
+
+use super::events::{Event, Events};
+use super::node::Held;
+
+#[derive(Default)]
+struct Published {
+    held: Option<Arc<Held>>,
+    state: Option<Converged>,
+    /// Passes begun and passes ended: equal between passes.
+    begun: u64,
+    ended: u64,
+}
+
+/// The published state.
+#[derive(Default)]
+pub(super) struct Shared {
+    published: Mutex<Published>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        // What is published is replaced whole: a thread that panicked left nothing half-done.
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pass begins.
+    pub(super) fn begin(&self) {
+        self.lock().begun += 1;
+    }
+
+    /// A pass ended: what is held, and what it came to.
+    pub(super) fn end(&self, held: Option<Held>, state: Converged) {
+        let mut published = self.lock();
+        published.held = held.map(Arc::new);
+        published.state = Some(state);
+        published.ended = published.begun;
+        drop(published);
+        self.changed.notify_all();
+    }
+
+    /// What is held, and what the last pass came to.
+    pub(super) fn read(&self) -> Option<(Arc<Held>, Converged)> {
+        let published = self.lock();
+        Some((published.held.clone()?, published.state.clone()?))
+    }
+
+    /// Waits, at most `limit`, for a pass that began after the question to find the node as it should be; so what was
+    /// changed before the question was asked is accounted for. Returns what the last pass came to.
+    pub(super) fn wait(&self, events: &Events, limit: Duration) -> Converged {
+        let published = self.lock();
+        let due = published.begun + 1;
+        events.tell(Event::Look);
+        let unsettled = |published: &mut Published| {
+            published.ended < due || !published.state.as_ref().is_some_and(|state| state.converged)
+        };
+        let waited = self.changed.wait_timeout_while(published, limit, unsettled);
+        let (published, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let state = published.state.clone();
+        let mut state =
+            state.unwrap_or(Converged { converged: false, operations: 0, took_micros: 0, errors: Vec::new() });
+        if timeout.timed_out() && state.converged {
+            // The last pass ended before the question.
+            state.converged = false;
+            state.errors.push(format!("no pass ended within {limit:?}"));
+        }
+        state
+    }
+}

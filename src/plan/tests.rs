@@ -1,0 +1,193 @@
+//! Plans as text, and drift as text: no kernel needed.
+
+use super::*;
+use crate::link::{AddressState, LinkKind, LinkSpec, LinkState};
+use crate::neigh::{NeighbourSpec, NeighbourState};
+use crate::netns::{Entry, Name, NetnsName, Ownership, Sysctl};
+use crate::route::{PROTOCOL, RouteSpec, RouteState};
+use crate::types::{IfName, Mac, Mtu};
+
+fn ifname(text: &str) -> IfName {
+    IfName::new(text).expect("a legal name")
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a legal name")
+}
+
+const MAC: Mac = Mac::new([0xfa, 0x16, 0x3e, 0, 0, 1]);
+
+/// A router with one interface that the switch makes, and a machine on a veth pair.
+fn wanted() -> KernelSpec {
+    let mut port = LinkSpec::new(ifname("qr-1"), LinkKind::External);
+    port.mac = Some(MAC);
+    port.mtu = Mtu::new(1450).ok();
+    port.addresses = vec!["10.1.0.1/24".parse().expect("an address")];
+    port.neighbours = vec![NeighbourSpec { ip: [10, 1, 0, 9].into(), mac: MAC }];
+    port.sysctls = vec![Sysctl::new("net/ipv4/conf/qr-1/send_redirects", "0")];
+    let router = NamespaceSpec {
+        sysctls: vec![Sysctl::new("net/ipv4/ip_forward", "1")],
+        links: vec![port],
+        routes: vec![RouteSpec {
+            destination: "10.9.0.0/16".parse().expect("a prefix"),
+            gateway: Some([10, 1, 0, 9].into()),
+            ifname: None,
+        }],
+        ..NamespaceSpec::new(name("qrouter-1").into())
+    };
+    let kind = LinkKind::Veth { peer: ifname("tap-a"), peer_netns: name("dvr-ports").into() };
+    let machine =
+        NamespaceSpec { links: vec![LinkSpec::new(ifname("eth0"), kind)], ..NamespaceSpec::new(name("vm-a").into()) };
+    KernelSpec { namespaces: vec![router, machine] }
+}
+
+/// The kernel state that fulfils [`wanted`].
+fn fulfilled() -> KernelState {
+    let router = NamespaceState {
+        sysctls: [("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/qr-1/send_redirects", "0")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        links: [(
+            ifname("qr-1"),
+            LinkState {
+                index: 2,
+                kind: Some("tun".to_owned()),
+                mac: Some(MAC),
+                mtu: 1450,
+                up: true,
+                addresses: vec![AddressState {
+                    address: "10.1.0.1/24".parse().expect("an address"),
+                    secondary: false,
+                    kernel_made: false,
+                }],
+                neighbours: vec![NeighbourState { ip: [10, 1, 0, 9].into(), mac: Some(MAC), permanent: true }],
+                ..LinkState::default()
+            },
+        )]
+        .into(),
+        routes: vec![RouteState {
+            destination: "10.9.0.0/16".parse().expect("a prefix"),
+            gateway: Some([10, 1, 0, 9].into()),
+            ifname: Some(ifname("qr-1")),
+            protocol: PROTOCOL,
+            metric: 0,
+        }],
+    };
+    let end = |index, peer| LinkState {
+        index,
+        kind: Some("veth".to_owned()),
+        up: true,
+        peer: Some(peer),
+        ..LinkState::default()
+    };
+    let holding =
+        |text: &str, link| NamespaceState { links: [(ifname(text), link)].into(), ..NamespaceState::default() };
+    KernelState {
+        entries: ["qrouter-1", "vm-a", "dvr-ports"].map(|text| (name(text), Entry::Mounted)).into(),
+        namespaces: [
+            (name("qrouter-1").into(), router),
+            (name("vm-a").into(), holding("eth0", end(2, 7))),
+            (name("dvr-ports").into(), holding("tap-a", end(7, 2))),
+        ]
+        .into(),
+    }
+}
+
+fn plan(spec: &KernelSpec, observed: &KernelState) -> String {
+    diff(&spec.check().expect("no contradiction"), observed, &Ownership::agent()).to_string()
+}
+
+fn drift(observed: &KernelState) -> String {
+    let drifts = verify(&wanted().check().expect("no contradiction"), observed).expect_err("drift");
+    drifts.iter().map(|drift| format!("{drift}\n")).collect()
+}
+
+#[test]
+fn from_nothing() {
+    assert_eq!(
+        plan(&wanted(), &KernelState::default()),
+        "add namespace dvr-ports\n\
+         add namespace qrouter-1\n\
+         add namespace vm-a\n\
+         qrouter-1: set net/ipv4/ip_forward = 1\n\
+         dvr-ports: add veth tap-a with peer eth0 in vm-a\n\
+         dvr-ports: set tap-a up\n\
+         vm-a: set eth0 up\n\
+         qrouter-1: await link qr-1\n"
+    );
+}
+
+#[test]
+fn the_awaited_link_arrives() {
+    let mut observed = fulfilled();
+    let router = observed.namespaces.get_mut(&NetnsName::from(name("qrouter-1"))).expect("there");
+    router.links.insert(ifname("qr-1"), LinkState { index: 2, mtu: 1500, ..LinkState::default() });
+    router.sysctls.remove("net/ipv4/conf/qr-1/send_redirects");
+    router.routes.clear();
+    assert_eq!(
+        plan(&wanted(), &observed),
+        "qrouter-1: set qr-1 address fa:16:3e:00:00:01 mtu 1450\n\
+         qrouter-1: set net/ipv4/conf/qr-1/send_redirects = 0\n\
+         qrouter-1: set qr-1 up\n\
+         qrouter-1: add address 10.1.0.1/24 to qr-1\n\
+         qrouter-1: set neighbours of qr-1: 10.1.0.9 lladdr fa:16:3e:00:00:01\n\
+         qrouter-1: add route 10.9.0.0/16 via 10.1.0.9\n"
+    );
+}
+
+#[test]
+fn nothing_when_fulfilled_and_everything_back_when_not_wanted() {
+    assert_eq!(plan(&wanted(), &fulfilled()), "");
+    verify(&wanted().check().expect("no contradiction"), &fulfilled()).expect("as wanted");
+    let mut observed = fulfilled();
+    observed.entries.insert(name("cni-1"), Entry::Mounted);
+    observed.entries.insert(name("cni-stale"), Entry::Stale);
+    assert_eq!(
+        plan(&KernelSpec::default(), &observed),
+        "remove namespace dvr-ports\nremove namespace qrouter-1\nremove namespace vm-a\n"
+    );
+}
+
+#[test]
+fn a_link_of_ours_goes_and_a_foreign_one_stays() {
+    let mut observed = fulfilled();
+    let router = observed.namespaces.get_mut(&NetnsName::from(name("qrouter-1"))).expect("there");
+    router.links.insert(ifname("qr-old"), LinkState { index: 8, ..LinkState::default() });
+    router.links.insert(ifname("flannel0"), LinkState { index: 9, ..LinkState::default() });
+    assert_eq!(plan(&wanted(), &observed), "qrouter-1: delete link qr-old\n");
+}
+
+#[test]
+fn half_a_pair_is_remade_whole_and_once() {
+    let mut observed = fulfilled();
+    let ports = observed.namespaces.get_mut(&NetnsName::from(name("dvr-ports"))).expect("there");
+    ports.links.insert(ifname("tap-a"), LinkState { index: 7, kind: Some("veth".to_owned()), ..LinkState::default() });
+    assert_eq!(
+        plan(&wanted(), &observed),
+        "dvr-ports: delete link tap-a\n\
+         vm-a: delete link eth0\n\
+         dvr-ports: add veth tap-a with peer eth0 in vm-a\n\
+         dvr-ports: set tap-a up\n\
+         vm-a: set eth0 up\n"
+    );
+}
+
+#[test]
+fn drift_names_the_field() {
+    let mut observed = fulfilled();
+    let router = observed.namespaces.get_mut(&NetnsName::from(name("qrouter-1"))).expect("there");
+    router.routes.clear();
+    let link = router.links.get_mut(&ifname("qr-1")).expect("there");
+    link.mtu = 1500;
+    link.up = false;
+    link.neighbours.clear();
+    observed.entries.remove(&name("vm-a"));
+    assert_eq!(
+        drift(&observed),
+        "qrouter-1: link qr-1: MTU is 1500, wanted 1450\n\
+         qrouter-1: link qr-1: state is down, wanted up\n\
+         qrouter-1: link qr-1: neighbour is absent, wanted 10.1.0.9 lladdr fa:16:3e:00:00:01\n\
+         qrouter-1: route 10.9.0.0/16 via 10.1.0.9: existence is absent, wanted present\n\
+         vm-a: namespace: existence is absent, wanted present\n"
+    );
+}

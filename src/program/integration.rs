@@ -1,0 +1,241 @@
+//! br-int: machines and routers.
+
+use core::net::IpAddr;
+
+use crate::model::view::{PortView, RouterPort};
+use crate::types::{IfName, Mac, VlanId};
+
+use super::flow::{
+    self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
+};
+use super::site::{Known, Net, Site};
+use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
+
+const CLASSIFY: u8 = 0;
+const FROM_ROUTER: u8 = 1;
+const TO_HOST: u8 = 3;
+const QUESTION: u8 = 20;
+const RESPONDER: u8 = 21;
+const LOCAL: u8 = 60;
+const UNKNOWN: u8 = 62;
+
+/// The block all host MACs come from (Neutron's `dvr_base_mac`).
+const HOST_MACS: &str = "fa:16:3f:00:00:00/ff:ff:ff:00:00:00";
+
+pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
+    let mut flows = classify_wire(site);
+    flows.extend(defaults());
+    for net in &site.networks {
+        for vm in &net.view.local_ports {
+            flows.extend(classify_vm(site, net, vm));
+        }
+        for router in &net.routers {
+            flows.push(classify_router(net, router));
+            flows.extend(to_host(net, router));
+        }
+        flows.extend(from_router(net));
+        flows.extend(responder(net));
+        flows.extend(local(net));
+    }
+    flows
+}
+
+/// Table 0 for what comes over the patch: for this node's host MAC, from another's, or a machine's.
+fn classify_wire(site: &Site<'_>) -> Vec<ProgramFlow> {
+    let from_wire = |priority, matching: &str, table: u8| {
+        ProgramFlow::new(CLASSIFY, priority, format!("in_port={PATCH_TUN}{matching}"), format!("resubmit(,{table})"))
+    };
+    let mut flows = vec![from_wire(10, &format!(",dl_dst={}", site.node.host_mac), TO_HOST)];
+    flows.extend(site.peers.iter().map(|peer| from_wire(5, &format!(",dl_src={}", peer.host_mac), FROM_ROUTER)));
+    flows.push(from_wire(2, "", LOCAL));
+    flows
+}
+
+/// What each table does with the rest.
+fn defaults() -> Vec<ProgramFlow> {
+    let to = |table: u8| format!("resubmit(,{table})");
+    vec![
+        // No station has a group address; learning one would swallow the group.
+        ProgramFlow::new(CLASSIFY, 30, "dl_src=01:00:00:00:00:00/01:00:00:00:00:00", "drop"),
+        ProgramFlow::new(CLASSIFY, 0, "", "drop"),
+        ProgramFlow::new(FROM_ROUTER, 1, "", "drop"),
+        ProgramFlow::new(TO_HOST, 0, "", "drop"),
+        ProgramFlow::new(QUESTION, 2, "arp,arp_op=1,dl_dst=ff:ff:ff:ff:ff:ff", to(RESPONDER)),
+        ProgramFlow::new(QUESTION, 2, "icmp6,icmp_type=135,dl_dst=33:33:ff:00:00:00/ff:ff:ff:00:00:00", to(RESPONDER)),
+        ProgramFlow::new(QUESTION, 0, "", to(LOCAL)),
+        // A duplicate-address probe (RFC 4862 §5.4.2): whoever bears the address must hear it and defend it.
+        ProgramFlow::new(RESPONDER, 2, format!("{SOLICITATION},ipv6_src=::"), to(LOCAL)),
+        ProgramFlow::new(RESPONDER, 0, "", to(LOCAL)),
+        ProgramFlow::new(LOCAL, 0, "", to(LEARNED_LOCAL_TABLE)),
+        ProgramFlow::new(LEARNED_LOCAL_TABLE, 0, "", to(UNKNOWN)),
+        ProgramFlow::new(UNKNOWN, 1, format!("in_port={PATCH_TUN}"), "drop"),
+        ProgramFlow::new(UNKNOWN, 0, "", format!("output:{PATCH_TUN}")),
+    ]
+}
+
+/// Table 0 for a machine's port: nobody's router or host MAC as source, untagged; its own MAC straight on, another
+/// behind it is learned.
+fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow> {
+    let at = format!("in_port={}", port(&vm.port));
+    let to_question = format!("mod_vlan_vid:{},resubmit(,{QUESTION})", net.vlan);
+    let learn = format!(
+        "learn(table={LEARNED_LOCAL_TABLE},hard_timeout={LEARNED_SECS},priority=1,cookie={LEARNED_COOKIE:#x},\
+         NXM_OF_VLAN_TCI[0..11],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],\
+         output:NXM_OF_IN_PORT[])"
+    );
+    let refuse = |mac: &str| ProgramFlow::new(CLASSIFY, 30, format!("{at},dl_src={mac}"), "drop");
+    let mut flows = vec![refuse(HOST_MACS)];
+    let outside = |mac: &Mac| !matches!(mac.octets(), [0xfa, 0x16, 0x3f, ..]);
+    let hosts = site.peers.iter().map(|peer| peer.host_mac).chain([site.node.host_mac]);
+    flows.extend(hosts.filter(outside).map(|mac| refuse(&mac.to_string())));
+    flows.extend(net.routers.iter().map(|router| refuse(&router.mac.to_string())));
+    flows.extend([
+        ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), to_question.clone()),
+        ProgramFlow::new(
+            CLASSIFY,
+            10,
+            format!("{at},{UNTAGGED}"),
+            format!("mod_vlan_vid:{},{learn},resubmit(,{QUESTION})", net.vlan),
+        ),
+    ]);
+    flows
+}
+
+/// Table 0 for a router's interface.
+fn classify_router(net: &Net<'_>, router: &RouterPort) -> ProgramFlow {
+    ProgramFlow::new(
+        CLASSIFY,
+        10,
+        format!("in_port={},{UNTAGGED}", port(&router.ifname)),
+        format!("mod_vlan_vid:{},resubmit(,{QUESTION})", net.vlan),
+    )
+}
+
+/// Table 1: a frame that a remote router routed gets the router's own MAC back before it reaches the machine. With
+/// several routers on the network the host MAC does not say which one it was: the gateway of the destination's
+/// subnet is taken, and the first router failing that.
+fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let Some(first) = net.routers.first() else { return Vec::new() };
+    let restore = |priority, vm: &PortView, ip: &str, mac: Mac| {
+        ProgramFlow::new(
+            FROM_ROUTER,
+            priority,
+            format!("{}{ip},dl_dst={}", flow::vlan(net.vlan), vm.mac),
+            format!("mod_dl_src:{mac},resubmit(,{LOCAL})"),
+        )
+    };
+    let mut flows = Vec::new();
+    for vm in &net.view.local_ports {
+        flows.push(restore(20, vm, "", first.mac));
+        if net.routers.len() == 1 {
+            continue;
+        }
+        for ip in vm.addresses.iter().map(ipnet::IpNet::addr) {
+            let Some(router) = gateway_of(net, ip) else { continue };
+            let matching = match ip {
+                IpAddr::V4(ip) => format!(",ip,nw_dst={ip}"),
+                IpAddr::V6(ip) => format!(",ipv6,ipv6_dst={ip}"),
+            };
+            flows.push(restore(21, vm, &matching, router.mac));
+        }
+    }
+    flows
+}
+
+/// The router interface that bears the gateway's address of the subnet `ip` is in.
+fn gateway_of<'a>(net: &Net<'a>, ip: IpAddr) -> Option<&'a RouterPort> {
+    let subnet = net.view.subnets.iter().find(|subnet| subnet.cidr.contains(&ip))?;
+    let gateway = subnet.gateway?;
+    net.routers.iter().find(|router| router.addresses.iter().any(|address| address.addr() == gateway)).copied()
+}
+
+/// Table 3: answers to questions that this node's router asked under the host MAC.
+fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
+    let vlan = flow::vlan(net.vlan);
+    let out = format!("strip_vlan,output:{}", port(&router.ifname));
+    let answer = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ProgramFlow::new(
+            TO_HOST,
+            6,
+            format!("{vlan},{}", arp_for(ip)),
+            format!("mod_dl_dst:{},load:{}->NXM_NX_ARP_THA[],{out}", router.mac, mac_number(router.mac)),
+        ),
+        IpAddr::V6(ip) => ProgramFlow::new(
+            TO_HOST,
+            6,
+            format!("{vlan},{ADVERTISEMENT},ipv6_dst={ip}"),
+            format!("mod_dl_dst:{},{out}", router.mac),
+        ),
+    };
+    net.router_ips(router).into_iter().map(answer).collect()
+}
+
+/// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it.
+fn responder(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let mut flows = Vec::new();
+    for (ip, known) in net.known() {
+        if let Some(owner) = known.owner {
+            flows.push(ProgramFlow::new(
+                RESPONDER,
+                3,
+                format!("in_port={},{},{}", port(owner), flow::vlan(net.vlan), question(ip)),
+                format!("resubmit(,{LOCAL})"),
+            ));
+        }
+        flows.push(answer(net.vlan, ip, &known));
+    }
+    flows
+}
+
+/// The responder's flow for one address.
+pub(super) fn answer(vlan: VlanId, ip: IpAddr, known: &Known<'_>) -> ProgramFlow {
+    let vlan = flow::vlan(vlan);
+    match ip {
+        IpAddr::V4(ip) => {
+            ProgramFlow::new(RESPONDER, 1, format!("{vlan},arp,arp_op=1,arp_tpa={ip}"), flow::arp_reply(ip, known.mac))
+        }
+        IpAddr::V6(ip) => ProgramFlow::new(
+            RESPONDER,
+            1,
+            format!("{vlan},{},nd_options_type=1", flow::solicitation_of(ip)),
+            flow::nd_reply(ip, known.mac, known.router),
+        ),
+    }
+}
+
+/// Every populated address on this node's ports of the network.
+pub(super) fn stations<'a>(net: &Net<'a>) -> impl Iterator<Item = (Mac, &'a IfName)> {
+    let routers = net.routers.iter().map(|router| (router.mac, &router.ifname));
+    net.view.local_ports.iter().map(|vm| (vm.mac, &vm.port)).chain(routers)
+}
+
+/// Table 60's flow to a local address.
+pub(super) fn deliver(vlan: VlanId, mac: Mac, to: &IfName) -> ProgramFlow {
+    ProgramFlow::new(LOCAL, 20, format!("{},dl_dst={mac}", flow::vlan(vlan)), format!("strip_vlan,output:{}", port(to)))
+}
+
+/// Tables 60 to 62: local addresses, groups, and what is left.
+fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let vlan = flow::vlan(net.vlan);
+    let machines = outputs(net.vm_ports());
+    let routers = outputs(net.routers.iter().map(|router| &router.ifname));
+    let flood = if machines.is_empty() { "drop".to_owned() } else { format!("strip_vlan,{}", machines.join(",")) };
+    let everyone: Vec<String> = routers.into_iter().chain(machines).collect();
+    let mut flows: Vec<ProgramFlow> = stations(net).map(|(mac, to)| deliver(net.vlan, mac, to)).collect();
+    flows.extend([
+        // Questions for a router's address are answered where they are asked, so its replicas need none of these.
+        ProgramFlow::new(LOCAL, 10, format!("in_port={PATCH_TUN},{vlan},{GROUP}"), flood.clone()),
+        ProgramFlow::new(
+            LOCAL,
+            9,
+            format!("{vlan},{GROUP}"),
+            format!("output:{PATCH_TUN},strip_vlan,{}", everyone.join(",")),
+        ),
+        ProgramFlow::new(UNKNOWN, 2, format!("in_port={PATCH_TUN},{vlan}"), flood),
+    ]);
+    // What the control plane says of a remote address outranks what a local machine pretends.
+    flows.extend(net.remote.iter().map(|(mac, _)| {
+        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, format!("{vlan},dl_dst={mac}"), format!("output:{PATCH_TUN}"))
+    }));
+    flows
+}

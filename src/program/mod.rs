@@ -1,0 +1,212 @@
+//! The two bridges of a node as flows: what Neutron's Open vSwitch agent writes, from one complete view of the node.
+//!
+//! It owns which table decides what. It knows no socket, no kernel and no engine: [`Program::of`] is a pure function
+//! from a [`NodeView`] and the local VLANs to text that any `ovs-ofctl` would take.
+//!
+//! ```text
+//!  VM, qr- ─▶ br-int 0 classify ─▶ 20 question? ─▶ 21 responder ─▶ back out of the port
+//!                │                      └────────────▶ 60 known local MAC ─▶ port
+//!                │                                       └▶ 61 learned ─▶ 62 unknown ─▶ patch-tun
+//!  patch-tun ────┴─▶ 1 from a remote router: its MAC restored ─▶ 60      3 answers to this router's questions ─▶ qr-
+//!
+//!  patch-int ─▶ br-tun 0 ─▶ 1 router's MAC becomes the host's ─▶ 2 ─▶ 20 unicast ─▶ tunnel
+//!                                                                 └▶ 22 flood ─▶ every tunnel of the network
+//!  vxlan-… ──▶ 0 ─▶ 4 key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
+//! ```
+//!
+//! Where it differs from Neutron, and why:
+//! - *The responder is in br-int*, not br-tun: a question is answered where it is asked, so neither the other local
+//!   ports nor the wire see a flood. It knows local machines and routers too, and answers IPv6 solicitations.
+//! - *No `NORMAL`*: every known local address is a flow of table 60, so that nothing is flooded to local ports for
+//!   want of learning (a routed frame never is: the return path crosses another replica, so a learning bridge would
+//!   flood each of them). Only addresses behind a machine (nested ones) are learned, by a flow, in table 61. An unknown
+//!   unicast from a local port goes to the tunnels and not to other local ports.
+//! - *ARP and ND payloads* carry the host MAC on the wire as well, so that no switch or station outside ever hears of
+//!   a router's MAC, and table 3 undoes it on the way back.
+//! - *Router traffic to groups* other than ARP and ND stays on the node.
+
+mod flow;
+mod integration;
+mod site;
+mod tunnel;
+mod vlan;
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use crate::model::view::NodeView;
+use crate::types::{IfName, Mac, VlanId};
+
+pub use flow::ProgramFlow;
+pub use vlan::{OutOfVlans, local_vlans};
+
+use site::Site;
+
+/// The cookie of every flow of a program ("dvr" in its upper octets): a flow without it is somebody else's.
+pub const COOKIE: u64 = 0x6476_7200_0000_0000;
+
+/// The cookie of flows that the program's flows learn.
+pub const LEARNED_COOKIE: u64 = COOKIE | 1;
+
+/// The integration bridge: machines, routers.
+pub const BR_INT: &str = "br-int";
+/// The tunnel bridge.
+pub const BR_TUN: &str = "br-tun";
+/// br-int's end of the patch.
+pub const PATCH_TUN: &str = "patch-tun";
+/// br-tun's end of the patch.
+pub const PATCH_INT: &str = "patch-int";
+
+/// Table of br-int where addresses behind local machines are learned.
+pub const LEARNED_LOCAL_TABLE: u8 = 61;
+/// Table of br-tun where addresses behind tunnels are populated and learned.
+pub const UNICAST_TABLE: u8 = 20;
+
+/// Seconds a learned address lives without being seen again, as in Neutron.
+pub const LEARNED_SECS: u16 = 300;
+
+/// A view that refers to what it does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// A network reaches a node that is not among the peers.
+    #[error("network `{network}` is on node `{peer}`, which the view does not list as a peer")]
+    UnknownPeer {
+        /// The network.
+        network: String,
+        /// The node.
+        peer: String,
+    },
+    /// A router's interface is on a network the node does not have.
+    #[error("router `{router}` has an interface on network `{network}`, which the view does not hold")]
+    UnknownNetwork {
+        /// The router.
+        router: String,
+        /// The network.
+        network: String,
+    },
+    /// A network without a local VLAN.
+    #[error("network `{network}` has no local VLAN: allocate them with `local_vlans` first")]
+    NoVlan {
+        /// The network.
+        network: String,
+    },
+}
+
+/// The flows of both bridges, by table, then highest priority first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Program {
+    /// The integration bridge's.
+    pub br_int: Vec<ProgramFlow>,
+    /// The tunnel bridge's.
+    pub br_tun: Vec<ProgramFlow>,
+}
+
+impl Program {
+    /// What `view` asks for.
+    ///
+    /// # Errors
+    /// Names a reference in `view` that leads nowhere, or a network without a VLAN.
+    pub fn of(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
+        let site = Site::new(view, vlans)?;
+        Ok(Self { br_int: ordered(integration::flows(&site)), br_tun: ordered(tunnel::flows(&site)) })
+    }
+}
+
+fn ordered(mut flows: Vec<ProgramFlow>) -> Vec<ProgramFlow> {
+    flows.sort_by_key(|flow| (flow.table, core::cmp::Reverse(flow.priority)));
+    flows
+}
+
+/// A question the responder answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The network's name.
+    pub network: String,
+    /// The address asked for.
+    pub ip: IpAddr,
+    /// The answer.
+    pub mac: Mac,
+    /// The flow that gives it.
+    pub flow: ProgramFlow,
+}
+
+/// Every question the responder answers, by network and address.
+///
+/// # Errors
+/// As [`Program::of`].
+pub fn responders(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<Answered>, ProgramError> {
+    let site = Site::new(view, vlans)?;
+    let of_network = |net: &site::Net<'_>| -> Vec<Answered> {
+        let answer = |(ip, known): (IpAddr, site::Known<'_>)| Answered {
+            network: net.view.name.clone(),
+            ip,
+            mac: known.mac,
+            flow: integration::answer(net.vlan, ip, &known),
+        };
+        net.known().into_iter().map(answer).collect()
+    };
+    Ok(site.networks.iter().flat_map(of_network).collect())
+}
+
+/// A populated unicast address and the flow that forwards to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Populated {
+    /// The network's name.
+    pub network: String,
+    /// The address.
+    pub mac: Mac,
+    /// The port it is behind: of br-int if local, of br-tun if not.
+    pub port: IfName,
+    /// The node it is on, if not this one.
+    pub node: Option<String>,
+    /// The flow: of br-int if local, of br-tun if not.
+    pub flow: ProgramFlow,
+}
+
+/// Every populated unicast address, by network: local ones first.
+///
+/// # Errors
+/// As [`Program::of`].
+pub fn populated(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<Populated>, ProgramError> {
+    let site = Site::new(view, vlans)?;
+    let mut all = Vec::new();
+    for net in &site.networks {
+        let network = || net.view.name.clone();
+        for (mac, port) in integration::stations(net) {
+            let flow = integration::deliver(net.vlan, mac, port);
+            all.push(Populated { network: network(), mac, port: port.clone(), node: None, flow });
+        }
+        for (remote, (mac, port)) in net.view.remote_ports.iter().zip(&net.remote) {
+            let flow = tunnel::deliver(net, *mac, port);
+            let node = Some(remote.node.clone());
+            all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, flow });
+        }
+    }
+    Ok(all)
+}
+
+/// The peers that share a network with this node, by name: those it needs a tunnel to.
+#[must_use]
+pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
+    let remote = |network: &'_ crate::model::view::NetworkView| -> Vec<String> {
+        network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).cloned().collect()
+    };
+    let named: BTreeSet<String> = view.networks.iter().flat_map(remote).collect();
+    view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(*name)).collect()
+}
+
+/// The name of the tunnel port to an endpoint: `vxlan-` and the eight hexadecimal digits of its IPv4 address, as in
+/// Neutron; for IPv6, nine digits of a hash of the address (RFC 9562 §5.5, version 5), which is what fits.
+#[must_use]
+pub fn vxlan_port(remote: IpAddr) -> IfName {
+    let text = match remote {
+        IpAddr::V4(ip) => format!("vxlan-{:08x}", ip.to_bits()),
+        IpAddr::V6(ip) => {
+            let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, &ip.octets()).simple().to_string();
+            format!("vxlan-{}", hash.get(..9).unwrap_or_else(|| unreachable!("a UUID prints as 32 digits")))
+        }
+    };
+    IfName::new(text).unwrap_or_else(|_| unreachable!("six letters and at most nine digits name an interface"))
+}

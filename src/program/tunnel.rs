@@ -1,0 +1,124 @@
+//! br-tun: tunnels to other nodes.
+
+use crate::types::{IfName, Mac};
+
+use super::flow::{
+    self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNICAST, mac_number, outputs, port, question,
+};
+use super::site::{Net, Site};
+use super::{LEARNED_COOKIE, LEARNED_SECS, PATCH_INT, UNICAST_TABLE};
+
+const CLASSIFY: u8 = 0;
+const FROM_ROUTER: u8 = 1;
+const GROUP_OR_NOT: u8 = 2;
+const FROM_VXLAN: u8 = 4;
+const FROM_HOST: u8 = 9;
+const LEARN: u8 = 10;
+const FLOOD: u8 = 22;
+
+pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
+    let mut flows = defaults();
+    let tunnels: std::collections::BTreeSet<&IfName> =
+        site.networks.iter().flat_map(|net| net.flood.iter().chain(net.remote.iter().map(|(_, port)| port))).collect();
+    flows.extend(tunnels.into_iter().map(|name| {
+        ProgramFlow::new(CLASSIFY, 1, format!("in_port={}", port(name)), format!("resubmit(,{FROM_VXLAN})"))
+    }));
+    // Looped back by somebody: a host MAC never enters a learning table, this node's own included.
+    flows.push(ProgramFlow::new(FROM_HOST, 2, format!("dl_src={}", site.node.host_mac), "drop"));
+    flows.extend(site.peers.iter().map(|peer| {
+        ProgramFlow::new(FROM_HOST, 1, format!("dl_src={}", peer.host_mac), format!("output:{PATCH_INT}"))
+    }));
+    for net in &site.networks {
+        flows.extend(routers(net, site.node.host_mac));
+        flows.extend(network(net));
+    }
+    flows
+}
+
+/// What each table does with the rest.
+fn defaults() -> Vec<ProgramFlow> {
+    let to = |table: u8| format!("resubmit(,{table})");
+    let learn = format!(
+        "learn(table={UNICAST_TABLE},hard_timeout={LEARNED_SECS},priority=1,cookie={LEARNED_COOKIE:#x},\
+         NXM_OF_VLAN_TCI[0..11],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],\
+         load:NXM_NX_TUN_ID[]->NXM_NX_TUN_ID[],output:NXM_OF_IN_PORT[]),output:{PATCH_INT}"
+    );
+    vec![
+        ProgramFlow::new(CLASSIFY, 1, format!("in_port={PATCH_INT}"), to(FROM_ROUTER)),
+        ProgramFlow::new(CLASSIFY, 0, "", "drop"),
+        ProgramFlow::new(FROM_ROUTER, 0, "", to(GROUP_OR_NOT)),
+        ProgramFlow::new(GROUP_OR_NOT, 0, UNICAST, to(UNICAST_TABLE)),
+        ProgramFlow::new(GROUP_OR_NOT, 0, GROUP, to(FLOOD)),
+        // An inner tag is to be discarded with its frame (RFC 7348 §6.1); it would be taken for a local VLAN here.
+        ProgramFlow::new(FROM_VXLAN, 2, "vlan_tci=0x1000/0x1000", "drop"),
+        ProgramFlow::new(FROM_VXLAN, 0, "", "drop"),
+        ProgramFlow::new(FROM_HOST, 0, "", to(LEARN)),
+        ProgramFlow::new(LEARN, 2, "dl_src=01:00:00:00:00:00/01:00:00:00:00:00", "drop"),
+        ProgramFlow::new(LEARN, 1, "", learn),
+        ProgramFlow::new(UNICAST_TABLE, 0, "", to(FLOOD)),
+        ProgramFlow::new(FLOOD, 0, "", "drop"),
+    ]
+}
+
+/// Tables 1, 9 and 22 for the routers on a network: their MACs never leave the node, as source, as destination or in
+/// an ARP or ND payload, and questions for their addresses do not either.
+fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
+    let vlan = flow::vlan(net.vlan);
+    let mut flows = Vec::new();
+    for router in &net.routers {
+        let from = format!("{vlan},dl_src={}", router.mac);
+        let masked = |priority, extra: &str, payload: &str| {
+            ProgramFlow::new(
+                FROM_ROUTER,
+                priority,
+                format!("{vlan}{extra},dl_src={}", router.mac),
+                format!("mod_dl_src:{host}{payload},resubmit(,{GROUP_OR_NOT})"),
+            )
+        };
+        flows.extend([
+            ProgramFlow::new(FROM_ROUTER, 4, format!("{vlan},dl_dst={}", router.mac), "drop"),
+            masked(3, ",arp", &format!(",load:{}->NXM_NX_ARP_SHA[]", mac_number(host))),
+            masked(3, &format!(",{SOLICITATION}"), &format!(",set_field:{host}->nd_sll")),
+            masked(3, &format!(",{ADVERTISEMENT}"), &format!(",set_field:{host}->nd_tll")),
+            ProgramFlow::new(FROM_ROUTER, 2, format!("{from},{GROUP}"), "drop"),
+            masked(1, "", ""),
+            ProgramFlow::new(FROM_HOST, 2, from.clone(), "drop"),
+        ]);
+        flows.extend(
+            net.router_ips(router)
+                .into_iter()
+                .map(|ip| ProgramFlow::new(FLOOD, 3, format!("{vlan},{}", question(ip)), "drop")),
+        );
+    }
+    flows
+}
+
+/// Tables 4, 20 and 22 for a network: its key, its remote addresses, its flood list.
+fn network(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let mut flows = vec![ProgramFlow::new(
+        FROM_VXLAN,
+        1,
+        format!("tun_id={:#x}", net.view.vni.get()),
+        format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),
+    )];
+    flows.extend(net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)));
+    if !net.flood.is_empty() {
+        flows.push(ProgramFlow::new(
+            FLOOD,
+            1,
+            flow::vlan(net.vlan),
+            format!("{},{}", flow::encapsulate(net.view.vni), outputs(&net.flood).join(",")),
+        ));
+    }
+    flows
+}
+
+/// Table 20's flow to a remote address.
+pub(super) fn deliver(net: &Net<'_>, mac: Mac, to: &IfName) -> ProgramFlow {
+    ProgramFlow::new(
+        UNICAST_TABLE,
+        2,
+        format!("{},dl_dst={mac}", flow::vlan(net.vlan)),
+        format!("{},output:{}", flow::encapsulate(net.view.vni), port(to)),
+    )
+}

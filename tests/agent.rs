@@ -1,0 +1,460 @@
+//! The agent against a real kernel, in namespaces of its own, and a switch that only remembers what it is told.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use dvr::agent::{AgentConfig, Attachment, purge, run};
+use dvr::api::agent::{Converged, Forwarding, Neighbour, Request as Ask, Responder, Show as AgentShow};
+use dvr::api::switch::{Bridge, BridgeMode, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, Request, Show};
+use dvr::api::{Refusal, VERSION};
+use dvr::control::{Client, Reply, Server, Service, Stopper};
+use dvr::model::Topology;
+use dvr::program::{COOKIE, LEARNED_COOKIE};
+use dvr::types::IfName;
+use support::{block_on, in_namespace, ip, ip_json};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// What the switch was told. Flows are kept as text: the key is table, priority and match.
+#[derive(Default)]
+struct Memory {
+    bridges: BTreeMap<IfName, (BTreeMap<IfName, PortConfig>, BTreeMap<String, Flow>)>,
+    changes: usize,
+    refuse_port: Option<String>,
+}
+
+#[derive(Clone)]
+struct FakeSwitch {
+    instance: String,
+    memory: Arc<Mutex<Memory>>,
+}
+
+impl FakeSwitch {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("no test thread panicked")
+    }
+}
+
+fn flow(text: &str) -> (String, Flow) {
+    let (head, actions) = text.split_once(" actions=").unwrap_or((text, ""));
+    let (mut cookie, mut table, mut priority, mut matching) = (0, 0, 0, Vec::new());
+    for word in head.split(',') {
+        match word.split_once('=') {
+            Some(("cookie", value)) => cookie = u64::from_str_radix(&value[2..], 16).expect("hexadecimal"),
+            Some(("table", value)) => table = value.parse().expect("a table"),
+            Some(("priority", value)) => priority = value.parse().expect("a priority"),
+            _ => matching.push(word),
+        }
+    }
+    let matching = matching.join(",");
+    let key = format!("{table},{priority},{matching}");
+    let line = String::new();
+    let flow = Flow {
+        cookie,
+        duration_secs: 0.0,
+        table,
+        n_packets: 7,
+        n_bytes: 0,
+        idle_timeout: 0,
+        hard_timeout: 0,
+        idle_age: 0,
+        hard_age: 3,
+        priority,
+        matching,
+        actions: actions.to_owned(),
+        line,
+    };
+    (key, flow)
+}
+
+impl Service for FakeSwitch {
+    type Request = Request;
+
+    fn greeting(&self, request: &Request) -> Option<u32> {
+        if let Request::Hello { version } = request { Some(*version) } else { None }
+    }
+
+    fn answer(&self, request: Request) -> Result<Reply, Refusal> {
+        let mut memory = self.memory();
+        let is_reading =
+            matches!(request, Request::Hello { .. } | Request::Show | Request::DumpFlows { .. } | Request::Fdb { .. });
+        memory.changes += usize::from(!is_reading);
+        Ok(match request {
+            Request::Hello { .. } => Reply::of(&Hello {
+                version: VERSION,
+                release: String::new(),
+                pid: 0,
+                instance: self.instance.clone(),
+                workers: 1,
+                tap_refused: Some("this one only remembers".to_owned()),
+            }),
+            Request::AddBridge { bridge, .. } => {
+                memory.bridges.entry(bridge).or_default();
+                Reply::of(&())
+            }
+            Request::DelBridge { bridge } => {
+                memory.bridges.remove(&bridge);
+                Reply::of(&())
+            }
+            Request::AddPort { port, .. } if memory.refuse_port.as_deref() == Some(port.name.as_str()) => {
+                return Err(Refusal { message: format!("cannot add port {}", port.name), code: "kernel".to_owned() });
+            }
+            Request::AddPort { bridge, port } => {
+                memory.bridges.get_mut(&bridge).expect("made").0.insert(port.name.clone(), port);
+                Reply::of(&())
+            }
+            Request::DelPort { bridge, port } => {
+                memory.bridges.get_mut(&bridge).expect("made").0.remove(&port);
+                Reply::of(&())
+            }
+            Request::Show => Reply::of(&Show {
+                bridges: memory.bridges.iter().map(bridge_of).collect(),
+                drops: BTreeMap::new(),
+                cache: dvr::api::switch::CacheCounters::default(),
+            }),
+            Request::Flows { bridge, changes } => {
+                let flows = &mut memory.bridges.get_mut(&bridge).expect("made").1;
+                for change in changes {
+                    match change {
+                        FlowChange::Add(text) => {
+                            let (key, flow) = flow(&text);
+                            flows.insert(key, flow);
+                        }
+                        FlowChange::ModifyStrict(text) => {
+                            let (key, new) = flow(&text);
+                            flows.get_mut(&key).expect("there").actions = new.actions;
+                        }
+                        FlowChange::DeleteStrict(text) => {
+                            flows.remove(&flow(&text).0).expect("there");
+                        }
+                        FlowChange::Modify(text) | FlowChange::Delete(text) => panic!("not strict: {text}"),
+                    }
+                }
+                Reply::of(&())
+            }
+            Request::DumpFlows { bridge, .. } => {
+                Reply::of(&memory.bridges[&bridge].1.values().cloned().collect::<Vec<_>>())
+            }
+            Request::Fdb { .. } => panic!("the bridges are not in normal mode"),
+        })
+    }
+}
+
+fn bridge_of((name, (ports, flows)): (&IfName, &(BTreeMap<IfName, PortConfig>, BTreeMap<String, Flow>))) -> Bridge {
+    let port = |(number, config): (u32, &PortConfig)| Port {
+        number,
+        config: config.clone(),
+        counters: PortCounters::default(),
+        fault: None,
+    };
+    Bridge {
+        name: name.clone(),
+        mode: BridgeMode::Flow,
+        flows: flows.len(),
+        ports: (1..).zip(ports.values()).map(port).collect(),
+    }
+}
+
+/// An agent of node1 and its switch, in one process.
+struct Bench {
+    config: AgentConfig,
+    switch: FakeSwitch,
+    switch_server: Option<(Stopper, JoinHandle<()>)>,
+    agent: Option<JoinHandle<()>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let run_dir = PathBuf::from("/run/dvr");
+        std::fs::create_dir_all(&run_dir).expect("an empty /run");
+        let topology = run_dir.join("topology.yaml");
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/example.yaml");
+        std::fs::copy(example, &topology).expect("the example is readable");
+        let config = AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology, run_dir) };
+        let switch = FakeSwitch { instance: "one".to_owned(), memory: Arc::default() };
+        Self { config, switch, switch_server: None, agent: None }
+    }
+
+    fn start_switch(&mut self) {
+        let server = Server::bind(&self.config.switch_socket).expect("nobody else is here");
+        let stopper = server.stopper();
+        let service = Arc::new(self.switch.clone());
+        let thread = thread::spawn(move || server.serve(&service).expect("accepting works"));
+        self.switch_server = Some((stopper, thread));
+    }
+
+    fn start_agent(&mut self) {
+        let config = self.config.clone();
+        self.agent = Some(thread::spawn(move || run(config).expect("the agent runs")));
+    }
+
+    fn client(&self) -> Client {
+        let until = Instant::now() + LONG;
+        loop {
+            match Client::connect(&self.config.socket(), LONG) {
+                Ok(mut client) => {
+                    let _: dvr::api::agent::Hello =
+                        client.call(&Ask::Hello { version: VERSION }).expect("the same release");
+                    return client;
+                }
+                Err(error) if error.is_absent() && Instant::now() < until => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn settled(&self) -> Converged {
+        let state: Converged = self.client().call(&Ask::Wait { timeout_millis: 20_000 }).expect("it answers");
+        assert!(state.converged, "{state:?}");
+        state
+    }
+
+    fn stop_agent(&mut self) {
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).expect("a signal to oneself");
+        self.agent.take().expect("it was started").join().expect("it ends in order");
+    }
+
+    fn started() -> Self {
+        let mut bench = Self::new();
+        bench.start_switch();
+        bench.start_agent();
+        bench
+    }
+
+    fn router(&self) -> (String, AgentShow) {
+        let show: AgentShow = self.client().call(&Ask::Show).expect("it holds something");
+        (show.routers[0].netns.clone(), show)
+    }
+}
+
+fn names(json: &serde_json::Value, key: &str) -> Vec<String> {
+    json.as_array().expect("a list").iter().map(|row| row[key].as_str().unwrap_or("?").to_owned()).collect()
+}
+
+/// Input: the built-in example, node1. Output: its router and machines in the kernel, as iproute2 sees them.
+#[test]
+fn a_node_is_made_from_nothing_and_looked_at_without_change() {
+    in_namespace("a_node_is_made_from_nothing_and_looked_at_without_change", || {
+        let started = Instant::now();
+        let mut bench = Bench::started();
+        bench.settled();
+        println!("converged in {:?}", started.elapsed());
+        let (router, show) = bench.router();
+        let topology = Topology::example();
+        assert_eq!(show.host_mac, topology.nodes()["node1"].host_mac);
+        assert_eq!(show.attachment, "veth");
+        for port in &show.routers[0].interfaces {
+            let link = &ip_json(&format!("-n {router} addr show dev {}", port.ifname))[0];
+            assert_eq!(link["address"], port.mac.to_string());
+            assert_eq!(link["addr_info"].as_array().map(Vec::len), Some(1), "no link-local address: {link}");
+            assert_eq!(link["addr_info"][0]["local"], port.addresses[0].addr().to_string());
+        }
+        let neighbours = ip_json(&format!("-n {router} neigh"));
+        assert_eq!(neighbours.as_array().map(Vec::len), Some(4), "{neighbours}");
+        assert!(
+            neighbours.as_array().expect("a list").iter().all(|row| row["state"] == serde_json::json!(["PERMANENT"])),
+            "{neighbours}"
+        );
+        let vm = &ip_json("-n vm-blue1 route show default")[0];
+        assert_eq!((vm["gateway"].as_str(), vm["dev"].as_str()), (Some("10.1.0.1"), Some("eth0")));
+        // Somebody asks again: nothing changes.
+        let changes = bench.switch.memory().changes;
+        assert_eq!(bench.settled().operations, 0);
+        assert_eq!(bench.switch.memory().changes, changes, "the switch was told something");
+        bench.stop_agent();
+        assert_eq!(names(&ip_json("-n vm-blue1 link show dev eth0"), "ifname"), ["eth0"], "it outlives the agent");
+    });
+}
+
+/// Input: an entry, a link and a namespace taken away, a foreign flow and a learned one added. Output: ours are back, the
+/// others' stay.
+#[test]
+fn drift_is_repaired_and_foreign_flows_stay() {
+    in_namespace("drift_is_repaired_and_foreign_flows_stay", || {
+        let mut bench = Bench::started();
+        bench.settled();
+        let (router, show) = bench.router();
+        let port = &show.routers[0].interfaces[0].ifname;
+        let neighbours = || ip_json(&format!("-n {router} neigh")).as_array().map_or(0, Vec::len);
+        ip(&format!("-n {router} neigh flush dev {port} nud permanent"));
+        assert!(neighbours() < 4);
+        bench.settled();
+        assert_eq!(neighbours(), 4);
+        let br_int: IfName = "br-int".parse().expect("a name");
+        let foreign = [
+            format!("cookie=0x7,table=5,priority=1 actions=drop"),
+            format!(
+                "cookie={LEARNED_COOKIE:#x},table=61,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 actions=output:x"
+            ),
+        ];
+        {
+            let mut memory = bench.switch.memory();
+            let flows = &mut memory.bridges.get_mut(&br_int).expect("made").1;
+            flows.extend(foreign.iter().map(|text| flow(text)));
+            let ours = flows.iter().filter(|(_, flow)| flow.cookie == COOKIE).map(|(key, _)| key.clone());
+            let ours: Vec<String> = ours.take(5).collect();
+            ours[..3].iter().for_each(|key| drop(flows.remove(key)));
+            flows.get_mut(&ours[4]).expect("there").actions = "drop".to_owned();
+            flows.extend([flow(&format!("cookie={COOKIE:#x},table=0,priority=9,in_port=gone actions=drop"))]);
+        }
+        assert_eq!(bench.settled().operations, 5);
+        let flows = bench.switch.memory().bridges[&br_int].1.clone();
+        assert!(foreign.iter().all(|text| flows.contains_key(&flow(text).0)), "a foreign flow was touched");
+        ip(&format!("netns del vm-blue1"));
+        bench.settled();
+        assert_eq!(names(&ip_json("-n vm-blue1 link show dev eth0"), "ifname"), ["eth0"]);
+        bench.stop_agent();
+    });
+}
+
+/// Input: drift that nobody asks about. Output: it is repaired within a second all the same.
+#[test]
+fn the_kernel_itself_tells_of_drift() {
+    in_namespace("the_kernel_itself_tells_of_drift", || {
+        let mut bench = Bench::started();
+        bench.settled();
+        let (router, show) = bench.router();
+        let port = &show.routers[0].interfaces[0].ifname;
+        let until = |what: &str, is: &dyn Fn() -> bool| {
+            let started = Instant::now();
+            while !is() {
+                assert!(started.elapsed() < LONG, "{what} was not repaired");
+                thread::yield_now();
+            }
+            println!("{what}: repaired in {:?}", started.elapsed());
+        };
+        let neighbours = || ip_json(&format!("-n {router} neigh")).as_array().map_or(0, Vec::len);
+        ip(&format!("-n {router} neigh flush dev {port} nud permanent"));
+        until("neighbours", &|| neighbours() == 4);
+        ip(&format!("-n {router} addr flush dev {port}"));
+        until("address", &|| ip(&format!("-n {router} -o -4 addr show dev {port}")).contains("10."));
+        ip("-n vm-blue1 link set eth0 down");
+        until("link", &|| ip("-n vm-blue1 -o link show dev eth0").contains(",UP"));
+        ip("-n vm-blue1 link del eth0");
+        until("veth", &|| ip("-n vm-blue1 -o addr").contains("10.1.0."));
+        ip(&format!("netns del {router}"));
+        until("namespace", &|| {
+            let there = ip("netns list").contains(&router);
+            there && neighbours() == 4
+        });
+        bench.stop_agent();
+    });
+}
+
+/// Input: a switch that starts late, then restarts empty. Output: it is told everything each time.
+#[test]
+fn a_switch_may_be_late_and_may_forget() {
+    in_namespace("a_switch_may_be_late_and_may_forget", || {
+        let mut bench = Bench::new();
+        bench.start_agent();
+        let early: Converged = bench.client().call(&Ask::Wait { timeout_millis: 1 }).expect("it answers");
+        assert!(!early.converged);
+        bench.start_switch();
+        bench.settled();
+        let flows = |bench: &Bench| -> Vec<usize> {
+            bench.switch.memory().bridges.values().map(|(_, flows)| flows.len()).collect()
+        };
+        let before = flows(&bench);
+        assert!(before.len() == 2 && before.iter().all(|count| *count > 10), "{before:?}");
+        // Its memory is gone, and nobody tells the agent: what it observes does.
+        bench.switch.memory().bridges.clear();
+        bench.settled();
+        assert_eq!(flows(&bench), before);
+        bench.stop_agent();
+    });
+}
+
+/// Input: a port the switch refuses. Output: an error that names it, and the rest of the node at work.
+#[test]
+fn one_port_in_trouble_is_not_the_nodes_trouble() {
+    in_namespace("one_port_in_trouble_is_not_the_nodes_trouble", || {
+        let mut bench = Bench::new();
+        let topology = Topology::example();
+        let view = dvr::placement::view(&topology, "node1").expect("it is there");
+        let port = view.networks[0].local_ports[0].port.to_string();
+        bench.switch.memory().refuse_port = Some(port.clone());
+        bench.start_switch();
+        bench.start_agent();
+        let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 2000 }).expect("it answers");
+        assert!(!state.converged && state.errors.iter().any(|error| error.contains(&port)), "{state:?}");
+        let flows: Vec<String> = {
+            let memory = bench.switch.memory();
+            memory
+                .bridges
+                .values()
+                .flat_map(|(_, flows)| flows.values())
+                .map(|flow| flow.actions.clone() + &flow.matching)
+                .collect()
+        };
+        assert!(
+            flows.len() > 20 && flows.iter().all(|flow| !flow.contains(&port)),
+            "a flow names a port that is not there"
+        );
+        bench.switch.memory().refuse_port = None;
+        bench.settled();
+        bench.stop_agent();
+    });
+}
+
+/// Input: readers. Output: what they are shown is what the kernel and the switch have.
+#[test]
+fn readers_see_live_data() {
+    in_namespace("readers_see_live_data", || {
+        let mut bench = Bench::started();
+        bench.settled();
+        let mut client = bench.client();
+        let neighbours: Vec<Neighbour> = client.call(&Ask::Neighbours).expect("it answers");
+        assert_eq!(neighbours.len(), 4);
+        assert!(neighbours.iter().all(|row| row.state == "PERMANENT"), "{neighbours:?}");
+        let responders: Vec<Responder> = client.call(&Ask::Responders).expect("it answers");
+        assert_eq!(responders.len(), 6, "two networks of two machines and a router: {responders:?}");
+        assert!(responders.iter().all(|row| row.answers == 7), "{responders:?}");
+        let br_tun: IfName = "br-tun".parse().expect("a name");
+        let learned = format!(
+            "cookie={LEARNED_COOKIE:#x},table=20,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 \
+             actions=load:0->NXM_OF_VLAN_TCI[],load:0x1->NXM_NX_TUN_ID[],output:vxlan-x"
+        );
+        bench.switch.memory().bridges.get_mut(&br_tun).expect("made").1.extend([flow(&learned)]);
+        let forwardings: Vec<Forwarding> = client.call(&Ask::Forwardings).expect("it answers");
+        let count = |origin: &str| forwardings.iter().filter(|row| row.origin == origin).count();
+        assert_eq!((count("populated"), count("learned")), (6, 1), "{forwardings:?}");
+        let row = forwardings.iter().find(|row| row.origin == "learned").expect("counted");
+        assert_eq!((row.port.as_str(), row.age_secs), ("vxlan-x", Some(3)));
+        bench.stop_agent();
+    });
+}
+
+/// Input: a machine that moves to the other node, by SIGHUP; then a purge. Output: it is gone here; then everything is.
+#[test]
+fn a_new_topology_is_taken_and_a_purge_leaves_nothing() {
+    in_namespace("a_new_topology_is_taken_and_a_purge_leaves_nothing", || {
+        let mut bench = Bench::started();
+        bench.settled();
+        ip("netns add foreign");
+        let text = std::fs::read_to_string(&bench.config.topology).expect("written above");
+        let moved = text.replace("blue1:   {node: node1", "blue1:   {node: node2");
+        assert_ne!(text, moved, "the example has another shape");
+        std::fs::write(&bench.config.topology, moved).expect("ours");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).expect("a signal to oneself");
+        bench.settled();
+        let listed = ip("netns list");
+        assert!(!listed.contains("vm-blue1") && listed.contains("vm-orange2"), "{listed}");
+        std::fs::write(&bench.config.topology, "version: 99").expect("ours");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).expect("a signal to oneself");
+        let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 500 }).expect("it answers");
+        assert!(!state.converged && state.errors[0].contains("topology.yaml"), "{state:?}");
+        assert!(ip("netns list").contains("vm-orange2"), "a mistake in the file takes nothing away");
+        bench.stop_agent();
+        block_on(purge(&bench.config)).expect("everything goes");
+        assert_eq!(ip("netns list").trim(), "foreign");
+        assert!(bench.switch.memory().bridges.is_empty());
+        let kept = std::fs::read_dir(&bench.config.run_dir).expect("there").filter_map(Result::ok);
+        assert!(kept.map(|file| file.file_name()).all(|name| name != "local-vlans.json"));
+        block_on(purge(&bench.config)).expect("twice is no error");
+    });
+}
