@@ -23,10 +23,10 @@ pub(super) enum CliError {
     #[error(transparent)]
     Lab(#[from] lab::Error),
     /// A daemon could not be asked, or refused.
-    #[error("{}{source}", node.as_ref().map(|node| format!("node `{node}`: ")).unwrap_or_default())]
+    #[error("node `{node}`: {source}")]
     Daemon {
-        /// The node, if it is one of several.
-        node: Option<String>,
+        /// The node.
+        node: String,
         /// Why.
         source: ControlError,
     },

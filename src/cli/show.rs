@@ -28,16 +28,21 @@ pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
         let mut shown = Shown { node: site.node.clone(), agent: None, switch: None, errors: Vec::new() };
         match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
             Ok(show) => shown.agent = Some(show),
-            Err(error) => shown.errors.push(error.to_string()),
+            Err(error) => shown.errors.push(why(error)),
         }
         match target::ask(&site, Daemon::Switch, &switch::Request::Show) {
             Ok(show) => shown.switch = Some(show),
-            Err(error) => shown.errors.push(error.to_string()),
+            Err(error) => shown.errors.push(why(error)),
         }
         nodes.push(shown);
     }
     output::render(args.output.output, &nodes, |nodes| nodes.iter().map(text).collect())?;
     Ok(if nodes.iter().all(|node| node.errors.is_empty()) { DONE } else { FAILED })
+}
+
+/// What is wrong, without the node's name, which stands above it.
+fn why(error: CliError) -> String {
+    if let CliError::Daemon { source, .. } = error { source.to_string() } else { error.to_string() }
 }
 
 fn text(shown: &Shown) -> String {

@@ -81,7 +81,7 @@ pub(super) fn ask<Req: Serialize, Rep: DeserializeOwned>(
     daemon: Daemon,
     request: &Req,
 ) -> Result<Rep, CliError> {
-    let failed = |source| CliError::Daemon { node: Some(site.node.clone()), source };
+    let failed = |source| CliError::Daemon { node: site.node.clone(), source };
     let (mut client, _hello) = open::<serde_json::Value>(site, daemon).map_err(failed)?;
     client.call(request).map_err(failed)
 }

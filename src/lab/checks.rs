@@ -203,3 +203,88 @@ fn judge(outline: &Outline, probe: &Probe, question: &Question, outcome: &Outcom
         wrong,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Topology;
+
+    const TENANTS: &str = "version: 1
+nodes: {node1: {}, node2: {}}
+networks:
+  red:   {type: vxlan, subnets: [{cidr: 10.0.0.0/24}]}
+  green: {type: vxlan, subnets: [{cidr: 10.0.0.0/24}]}
+vms:
+  r1: {node: node1, network: red, ip: 10.0.0.11}
+  r2: {node: node2, network: red, ip: 10.0.0.12}
+  g1: {node: node1, network: green, ip: 10.0.0.11}
+  g3: {node: node2, network: green, ip: 10.0.0.13}
+";
+
+    fn asked(outline: &Outline) -> Vec<String> {
+        let word = |(probe, question): &(Probe, Question)| {
+            format!("{} {} {} {}", question.kind, outline.stations[probe.from].vm, question.to, probe.target)
+        };
+        questions(outline).iter().map(word).collect()
+    }
+
+    #[test]
+    fn the_example_is_asked_whole() {
+        let outline = Outline::of(&Topology::example());
+        let asked = asked(&outline);
+        assert_eq!(asked.iter().filter(|line| line.starts_with("reach")).count(), 12);
+        assert_eq!(asked.iter().filter(|line| line.starts_with("gateway")).count(), 4);
+        assert_eq!(asked.len(), 16);
+        assert_eq!(isolated_pairs(&outline), 0);
+    }
+
+    #[test]
+    fn the_same_address_is_asked_of_the_own_tenant() {
+        let outline = Outline::read("test", TENANTS).expect("a topology");
+        let asked = asked(&outline);
+        for line in [
+            "reach r1 r2 10.0.0.12",
+            "isolation r1 g3 10.0.0.13",
+            "reach g1 g3 10.0.0.13",
+            "isolation g1 r2 10.0.0.12",
+            "reach r2 r1 10.0.0.11",
+            "reach g3 g1 10.0.0.11",
+        ] {
+            assert!(asked.iter().any(|asked| asked == line), "`{line}` is not asked: {asked:#?}");
+        }
+        assert_eq!(isolated_pairs(&outline), 8, "two by two, both ways");
+    }
+
+    /// What is wrong when this becomes of the question whether `from` reaches `target`.
+    fn wrong(from: &str, target: &str, outcome: &Outcome) -> Vec<String> {
+        let outline = Outline::read("test", TENANTS).expect("a topology");
+        let target: IpAddr = target.parse().expect("an address");
+        let all = questions(&outline);
+        let (probe, question) = all
+            .iter()
+            .find(|(probe, _)| outline.stations[probe.from].vm == from && probe.target == target)
+            .expect("the question is asked");
+        judge(&outline, probe, question, outcome).wrong
+    }
+
+    #[test]
+    fn every_breach_is_told() {
+        let reply = Some((Duration::from_millis(1), 64));
+        let [g1, g3, r1, r2] = [0, 1, 2, 3];
+        let outcome =
+            |arrived: &[(usize, u8)], reply| Outcome { sent: 1, arrived: arrived.to_vec(), reply, refused: None };
+        assert_eq!(wrong("r1", "10.0.0.12", &outcome(&[(r2, 64)], reply)), Vec::<String>::new());
+        assert_eq!(wrong("r1", "10.0.0.13", &outcome(&[], None)), Vec::<String>::new());
+        for (from, target, outcome) in [
+            ("r1", "10.0.0.12", outcome(&[], None)),
+            ("r1", "10.0.0.12", outcome(&[(r2, 63)], reply)),
+            ("r1", "10.0.0.12", outcome(&[(r2, 64)], Some((Duration::ZERO, 63)))),
+            ("r1", "10.0.0.12", outcome(&[(r2, 64), (g3, 64)], reply)),
+            ("r1", "10.0.0.13", outcome(&[(g3, 63)], None)),
+            ("r1", "10.0.0.13", outcome(&[], reply)),
+            ("g3", "10.0.0.11", outcome(&[(g1, 64), (r1, 64)], reply)),
+        ] {
+            assert_eq!(wrong(from, target, &outcome).len(), 1, "{from} → {target}: {outcome:?}");
+        }
+    }
+}

@@ -40,8 +40,8 @@ pub use picture::draw;
 pub use place::Place;
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
-pub use wires::{cut, heal};
 pub use up::{FirstPing, Raised, Request, up};
+pub use wires::{cut, heal};
 
 /// Where a node's daemons keep their sockets and logs, as on a host.
 pub const RUN_DIR: &str = "/run/dvr";

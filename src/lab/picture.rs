@@ -94,3 +94,36 @@ fn print_row(out: &mut String, row: &[&Vec<String>]) {
         out.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Topology;
+
+    #[test]
+    fn the_example_is_drawn() {
+        let drawn = draw(&Outline::of(&Topology::example()));
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert!(lines[0].contains("┌─ node1 ─") && lines[0].contains("┌─ node2 ─"), "{drawn}");
+        for word in ["blue1", "10.2.0.20", "router 10.1.0.1 10.2.0.1", "172.31.0.1", "172.31.0.2", "10.1.0.0/24"] {
+            assert!(drawn.contains(word), "{word} is missing:\n{drawn}");
+        }
+        let boxes: Vec<usize> =
+            lines.iter().take_while(|line| !line.starts_with("networks")).map(|line| line.chars().count()).collect();
+        assert!(boxes.iter().all(|width| *width == boxes[0]), "the boxes' right edges do not line up:\n{drawn}");
+    }
+
+    #[test]
+    fn many_nodes_take_several_rows_and_many_vms_are_counted() {
+        let nodes: Vec<String> = (1..=9).map(|node| format!("node{node}: {{}}")).collect();
+        let vms: Vec<String> = (1..=20).map(|vm| format!("  vm{vm}: {{node: node1, network: blue}}\n")).collect();
+        let text = format!(
+            "version: 1\nnodes: {{{}}}\nnetworks: {{blue: {{type: vxlan, subnets: [{{cidr: 10.1.0.0/24}}]}}}}\nvms:\n{}",
+            nodes.join(", "),
+            vms.concat()
+        );
+        let drawn = draw(&Outline::read("test", &text).expect("a topology"));
+        assert!(drawn.lines().all(|line| line.chars().count() <= WIDTH + 2), "{drawn}");
+        assert!(drawn.contains("… and 8 more"), "{drawn}");
+    }
+}
