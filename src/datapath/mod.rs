@@ -20,7 +20,10 @@ mod key;
 mod learn;
 mod matching;
 mod normal;
+pub mod offload;
 mod packet;
+#[cfg(feature = "kernel")]
+pub mod port;
 mod switch;
 mod table;
 mod text;

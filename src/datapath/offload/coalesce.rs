@@ -1,0 +1,246 @@
+//! Joining segments that arrived one by one into the super-frame they were cut from.
+//!
+//! The rules are those of Linux's GRO (`net/ipv4/tcp_offload.c`, `net/core/gro.c`), minus what a cut would not give
+//! back: cutting what was joined must yield every octet that arrived. So IPv4 identification must count up, and a
+//! segment whose checksums are wrong is neither joined nor repaired: it goes on as it came, for its receiver to refuse.
+
+use super::checksum::Sum;
+use super::layout::{Layout, Network, Transport};
+use crate::datapath::packet::{Checksum, Offload, SegmentKind, Segmentation};
+use crate::wire::{checksum, ipv6, tcp};
+
+/// The greatest value of the IP length fields.
+const IP_LEN_LIMIT: usize = 65_535;
+
+/// Datagrams in one UDP super-frame: Linux's receiving limit before 6.9 (`UDP_MAX_SEGMENTS`).
+const DATAGRAM_LIMIT: usize = 64;
+
+/// What a frame is to a train.
+#[derive(Clone, Copy, Debug)]
+pub enum Started {
+    /// The first of a train.
+    Train(Train),
+    /// Nothing follows it; its transport checksum is right, or not looked at.
+    Alone(Checksum),
+}
+
+/// What became of a frame offered to a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// It is part of the train, which goes on.
+    Taken,
+    /// It is part of the train, and the last.
+    Last,
+    /// It is not part of the train.
+    Refused,
+}
+
+/// Segments that follow each other. Holds no octets: the first frame is handed in again each time.
+#[derive(Clone, Copy, Debug)]
+pub struct Train {
+    layout: Layout,
+    /// Octets of payload in each segment but the last.
+    size: usize,
+    /// Octets of payload so far.
+    payload: usize,
+    count: usize,
+    /// PSH and FIN of the last segment.
+    closing: u8,
+}
+
+impl Train {
+    /// Starts a train with this frame, if others may follow it.
+    #[must_use]
+    pub fn start(frame: &[u8]) -> Started {
+        let Some(layout) = Layout::of(frame).filter(|layout| is_plain(layout, frame)) else {
+            return Started::Alone(Checksum::Complete);
+        };
+        if !sums_up(&layout, frame) {
+            return Started::Alone(Checksum::Complete);
+        }
+        let size = frame.len() - layout.payload_at;
+        let goes_on = match layout.transport {
+            Transport::Tcp => {
+                let flags = frame[layout.transport_at + 13];
+                flags & (tcp::ACK | tcp::SYN | tcp::RST | tcp::URG | tcp::PSH | tcp::FIN) == tcp::ACK
+            }
+            Transport::Udp => true,
+        };
+        if size == 0 || !goes_on {
+            return Started::Alone(Checksum::Verified);
+        }
+        Started::Train(Self { layout, size, payload: size, count: 1, closing: 0 })
+    }
+
+    /// Octets of headers in each of its frames.
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        self.layout.payload_at
+    }
+
+    /// Offers the frame that came next. `first` is the frame the train started with, unchanged.
+    pub fn extend(&mut self, first: &[u8], frame: &[u8]) -> Extended {
+        let Layout { transport, network_at, payload_at, .. } = self.layout;
+        if frame.len() <= payload_at || !self.follows(first, frame) {
+            return Extended::Refused;
+        }
+        let size = frame.len() - payload_at;
+        let limit = match transport {
+            Transport::Tcp => super::SEGMENT_LIMIT,
+            Transport::Udp => DATAGRAM_LIMIT,
+        };
+        let too_much = payload_at - network_at + self.payload + size > IP_LEN_LIMIT;
+        if size > self.size || too_much || self.count >= limit || !sums_up(&self.layout, frame) {
+            return Extended::Refused;
+        }
+        self.payload += size;
+        self.count += 1;
+        if transport == Transport::Tcp {
+            self.closing = frame[self.layout.transport_at + 13] & (tcp::PSH | tcp::FIN);
+        }
+        if size < self.size || self.closing != 0 { Extended::Last } else { Extended::Taken }
+    }
+
+    /// Whether every header field of `frame` is what the next segment's would be. Checksums are left to [`sums_up`].
+    fn follows(&self, first: &[u8], frame: &[u8]) -> bool {
+        let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
+        let same = |from: usize, to: usize| first[from..to] == frame[from..to];
+        if !same(0, network_at) {
+            return false;
+        }
+        let network_follows = match network {
+            Network::V4 => {
+                let length = read(frame, network_at + 2);
+                usize::from(length) == frame.len() - network_at
+                    && read(frame, network_at + 4) == read(first, network_at + 4).wrapping_add(low(self.count))
+                    && same(network_at, network_at + 2)
+                    && same(network_at + 6, network_at + 10)
+                    && same(network_at + 12, transport_at)
+                    && header_sums_up(&frame[network_at..transport_at])
+            }
+            Network::V6 => {
+                let length = read(frame, network_at + 4);
+                usize::from(length) == frame.len() - network_at - ipv6::HEADER_LEN
+                    && same(network_at, network_at + 4)
+                    && same(network_at + 6, transport_at)
+            }
+        };
+        network_follows
+            && match transport {
+                Transport::Tcp => {
+                    let at = transport_at;
+                    let closing = tcp::PSH | tcp::FIN;
+                    // CWR is the first segment's alone; a second one is a mark of its own.
+                    let flags = first[at + 13] & !tcp::CWR;
+                    let sequence = long(first, at + 4).wrapping_add(u32::try_from(self.payload).unwrap_or(0));
+                    long(frame, at + 4) == sequence
+                        && frame[at + 13] & !closing == flags
+                        && same(at, at + 4)
+                        && same(at + 8, at + 13)
+                        && same(at + 14, at + 16)
+                        && same(at + 18, payload_at)
+                }
+                Transport::Udp => {
+                    let length = usize::from(read(frame, transport_at + 4));
+                    length == frame.len() - transport_at && same(transport_at, transport_at + 4)
+                }
+            }
+    }
+
+    /// Ends the train: rewrites the first frame's headers, of which `head` must hold at least those, to stand for all of
+    /// it, and says what the super-frame asks of its receiver.
+    pub fn finish(self, head: &mut [u8]) -> Offload {
+        if self.count == 1 {
+            return Offload { checksum: Checksum::Verified, segmentation: None, header_len: 0 };
+        }
+        let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
+        let length = payload_at - transport_at + self.payload;
+        match network {
+            Network::V4 => {
+                write(head, network_at + 2, low(transport_at - network_at + length));
+                write(head, network_at + 10, 0);
+                let sum = checksum::of(&head[network_at..transport_at]);
+                write(head, network_at + 10, sum);
+            }
+            Network::V6 => write(head, network_at + 4, low(length)),
+        }
+        let ecn = match transport {
+            Transport::Tcp => {
+                head[transport_at + 13] |= self.closing;
+                head[transport_at + 13] & tcp::CWR != 0
+            }
+            Transport::Udp => {
+                write(head, transport_at + 4, low(length));
+                false
+            }
+        };
+        let pseudo = checksum::fold(self.layout.pseudo(head, length));
+        write(head, self.layout.checksum_at(), pseudo);
+        let kind = match (transport, network) {
+            (Transport::Tcp, Network::V4) => SegmentKind::TcpV4,
+            (Transport::Tcp, Network::V6) => SegmentKind::TcpV6,
+            (Transport::Udp, _) => SegmentKind::Udp,
+        };
+        Offload {
+            checksum: Checksum::Partial { start: low(transport_at), offset: self.layout.checksum_offset() },
+            segmentation: Some(Segmentation { kind, size: low(self.size), ecn }),
+            header_len: low(payload_at),
+        }
+    }
+}
+
+/// Whether the packet has no options below its transport and its lengths are exactly the frame's.
+fn is_plain(layout: &Layout, frame: &[u8]) -> bool {
+    let Layout { network, transport, network_at, transport_at, .. } = *layout;
+    let behind = frame.len() - transport_at;
+    let network_plain = match network {
+        Network::V4 => {
+            transport_at - network_at == 20
+                && usize::from(read(frame, network_at + 2)) == frame.len() - network_at
+                && header_sums_up(&frame[network_at..transport_at])
+        }
+        Network::V6 => transport_at - network_at == 40 && usize::from(read(frame, network_at + 4)) == behind,
+    };
+    network_plain
+        && match transport {
+            Transport::Tcp => true,
+            Transport::Udp => usize::from(read(frame, transport_at + 4)) == behind,
+        }
+}
+
+/// The same for an IPv4 header.
+fn header_sums_up(header: &[u8]) -> bool {
+    checksum::of(header) == 0 && read(header, 10) != 0xffff
+}
+
+/// Whether the transport checksum is right, and written as a cut would write it: zero has two forms.
+fn sums_up(layout: &Layout, frame: &[u8]) -> bool {
+    let other_zero = match layout.transport {
+        Transport::Tcp => 0xffff,
+        Transport::Udp => 0,
+    };
+    if read(frame, layout.checksum_at()) == other_zero {
+        return false;
+    }
+    let mut sum = Sum::new(layout.pseudo(frame, frame.len() - layout.transport_at));
+    sum.add(&frame[layout.transport_at..]);
+    sum.fold() == 0xffff
+}
+
+fn read(octets: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([octets[at], octets[at + 1]])
+}
+
+fn long(octets: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+}
+
+fn write(octets: &mut [u8], at: usize, value: u16) {
+    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// A length, bounded by [`IP_LEN_LIMIT`], or a count as its 16-bit field.
+#[expect(clippy::cast_possible_truncation, reason = "at most IP_LEN_LIMIT, or a counter that wraps like its field")]
+const fn low(value: usize) -> u16 {
+    value as u16
+}

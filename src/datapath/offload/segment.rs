@@ -1,0 +1,186 @@
+//! Cutting a super-frame: header templates and payload ranges, no payload touched.
+//!
+//! What differs from segment to segment is what Linux makes differ (`net/ipv4/tcp_offload.c`, `udp_offload.c`,
+//! `af_inet.c`): IPv4 identification counts up; lengths, sequence numbers and checksums follow; PSH and FIN stay for the
+//! last segment, CWR for the first.
+
+use core::ops::Range;
+
+use super::checksum::Sum;
+use super::layout::{Layout, Network, Transport};
+use crate::datapath::packet::{Packet, SegmentKind};
+use crate::wire::{checksum, tcp};
+
+/// Segments one super-frame may be cut into. 64 KB at TCP's least segment of Linux (`TCP_MIN_MSS`, 88 octets) are
+/// 745; a sender that asks for more is up to something.
+pub const SEGMENT_LIMIT: usize = 1024;
+
+/// Octets of headers a segment may have.
+pub const HEADER_LIMIT: usize = 256;
+
+/// Why a super-frame cannot be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Uncuttable {
+    /// Its headers are not those of the transport it claims.
+    #[error("the headers are not those of an unfragmented {0:?} packet")]
+    NotThat(SegmentKind),
+    /// A segment size of zero, or more segments than [`SEGMENT_LIMIT`].
+    #[error("{payload} octets are not cut into segments of {size}")]
+    Size {
+        /// Octets of payload.
+        payload: usize,
+        /// Octets asked for in each segment.
+        size: u16,
+    },
+    /// The headers are longer than [`HEADER_LIMIT`].
+    #[error("headers of {0} octets are too long to be repeated")]
+    Headers(usize),
+}
+
+/// A super-frame, ready to be cut. Holds no octets: the packet is handed in again for each segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    layout: Layout,
+    size: usize,
+    payload: usize,
+}
+
+impl Segments {
+    /// How the packet is to be cut; `None` if it stands for itself alone.
+    ///
+    /// # Errors
+    /// Says why it cannot be cut as it asks to be.
+    pub fn of(packet: &Packet<'_>) -> Result<Option<Self>, Uncuttable> {
+        let Some(segmentation) = packet.offload.segmentation else {
+            return Ok(None);
+        };
+        let kind = segmentation.kind;
+        let layout = Layout::of(packet.head()).ok_or(Uncuttable::NotThat(kind))?;
+        let fits = match kind {
+            SegmentKind::TcpV4 => layout.transport == Transport::Tcp && layout.network == Network::V4,
+            SegmentKind::TcpV6 => layout.transport == Transport::Tcp && layout.network == Network::V6,
+            SegmentKind::Udp => layout.transport == Transport::Udp,
+        };
+        if !fits {
+            return Err(Uncuttable::NotThat(kind));
+        }
+        if layout.payload_at > HEADER_LIMIT {
+            return Err(Uncuttable::Headers(layout.payload_at));
+        }
+        let payload = packet.len() - layout.payload_at;
+        let size = usize::from(segmentation.size);
+        if size == 0 || payload.div_ceil(size) > SEGMENT_LIMIT {
+            return Err(Uncuttable::Size { payload, size: segmentation.size });
+        }
+        Ok(Some(Self { layout, size, payload }))
+    }
+
+    /// How many segments there are: at least one.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        let count = self.payload.div_ceil(self.size);
+        if count == 0 { 1 } else { count }
+    }
+
+    /// Octets of headers in each.
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        self.layout.payload_at
+    }
+
+    /// Octets of payload in each but the last.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Which part of the payload a segment carries, in octets from the payload's first.
+    #[must_use]
+    pub fn range(&self, index: usize) -> Range<usize> {
+        let from = index * self.size;
+        from.min(self.payload)..(from + self.size).min(self.payload)
+    }
+
+    /// Writes a segment's headers to `header`, which is [`Self::header_len`] long, and hands the pieces of its payload to
+    /// `take` in order.
+    pub fn cut<'p>(&self, packet: &'p Packet<'_>, index: usize, header: &mut [u8], mut take: impl FnMut(&'p [u8])) {
+        let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
+        let range = self.range(index);
+        let length = payload_at - transport_at + range.len();
+        header.copy_from_slice(&packet.head()[..payload_at]);
+        match network {
+            Network::V4 => {
+                let total = transport_at - network_at + length;
+                let identification = read(header, network_at + 4).wrapping_add(low(index));
+                write(header, network_at + 2, low(total));
+                write(header, network_at + 4, identification);
+                write(header, network_at + 10, 0);
+                let sum = checksum::of(&header[network_at..transport_at]);
+                write(header, network_at + 10, sum);
+            }
+            Network::V6 => write(header, network_at + 4, low(transport_at - network_at - 40 + length)),
+        }
+        match transport {
+            Transport::Tcp => self.tcp(index, &mut header[transport_at..]),
+            Transport::Udp => write(header, transport_at + 4, low(length)),
+        }
+        let at = self.layout.checksum_at();
+        write(header, at, 0);
+        let mut sum = Sum::new(self.layout.pseudo(header, length));
+        sum.add(&header[transport_at..]);
+        // TCP headers are whole words and UDP's is 8 octets, so the payload starts even.
+        pieces(packet, payload_at, range, |piece| {
+            sum.add(piece);
+            take(piece);
+        });
+        let folded = !sum.fold();
+        write(header, at, if folded == 0 && transport == Transport::Udp { 0xffff } else { folded });
+    }
+
+    fn tcp(&self, index: usize, header: &mut [u8]) {
+        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let offset = u32::try_from(index * self.size).unwrap_or(0);
+        header[4..8].copy_from_slice(&sequence.wrapping_add(offset).to_be_bytes());
+        if index != 0 {
+            header[13] &= !tcp::CWR;
+        }
+        if index + 1 != self.count() {
+            header[13] &= !(tcp::PSH | tcp::FIN);
+        }
+    }
+}
+
+/// Hands out the payload's octets `range`, piece by piece, in order.
+fn pieces<'p>(packet: &'p Packet<'_>, payload_at: usize, range: Range<usize>, mut take: impl FnMut(&'p [u8])) {
+    let mut from = range.start + payload_at;
+    let mut left = range.len();
+    let mut base = 0;
+    for piece in core::iter::once(packet.head()).chain(packet.tail().iter().copied()) {
+        if left == 0 {
+            return;
+        }
+        if from < base + piece.len() {
+            let here = &piece[from - base..];
+            let here = &here[..left.min(here.len())];
+            take(here);
+            from += here.len();
+            left -= here.len();
+        }
+        base += piece.len();
+    }
+}
+
+fn read(octets: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([octets[at], octets[at + 1]])
+}
+
+fn write(octets: &mut [u8], at: usize, value: u16) {
+    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// A length or count as the 16-bit field that carries it. Lengths are bounded by the segment's size, which is 16 bits,
+/// and the headers' length; one that does not fit comes of a sender's nonsense and makes a packet no one takes.
+#[expect(clippy::cast_possible_truncation, reason = "a field of 16 bits is all there is")]
+const fn low(value: usize) -> u16 {
+    value as u16
+}

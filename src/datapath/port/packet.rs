@@ -1,0 +1,102 @@
+//! Packet sockets: a port on an interface that exists, such as one end of a veth pair or a provider's card.
+//!
+//! The vnet header makes super-frames and unfinished checksums pass both ways, as between the kernel's own devices.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use super::batch_sys::Batch;
+use super::{PortDrop, PortError, Ready, frame, netns, packet_sys};
+use crate::datapath::Packet;
+use crate::types::IfName;
+use crate::wire::ethernet;
+
+/// Octets of frames that may wait in a socket: some 32 super-frames, as the kernel accounts for them.
+const BUFFER_OCTETS: libc::c_int = 8 << 20;
+
+/// Opens `queues` sockets on an interface of the namespace; the kernel spreads flows over them.
+///
+/// # Errors
+/// [`PortError`] says which step failed.
+pub fn open(netns: Option<&Path>, name: &IfName, queues: usize) -> Result<Vec<OwnedFd>, PortError> {
+    netns::within(netns, || {
+        let failed = |what| move |source: io::Error| PortError::Kernel { port: name.to_string(), what, source };
+        let index = packet_sys::index_of(name).map_err(failed("find the interface"))?;
+        let mut sockets: Vec<OwnedFd> = Vec::with_capacity(queues);
+        for _ in 0..queues.max(1) {
+            let socket = packet_sys::socket().map_err(failed("open a packet socket"))?;
+            let set = |option, value| packet_sys::set_option(socket.as_fd(), libc::SOL_PACKET, option, value);
+            set(libc::PACKET_VNET_HDR, 1).map_err(failed("ask for vnet headers"))?;
+            set(libc::PACKET_AUXDATA, 1).map_err(failed("ask for VLAN tags"))?;
+            set(libc::PACKET_IGNORE_OUTGOING, 1).map_err(failed("ignore what it sends itself"))?;
+            grow(socket.as_fd(), BUFFER_OCTETS).map_err(failed("enlarge the buffers"))?;
+            packet_sys::bind(socket.as_fd(), index).map_err(failed("bind"))?;
+            if queues > 1 {
+                let group = match sockets.first() {
+                    None => libc::PACKET_FANOUT_FLAG_UNIQUEID << 16,
+                    Some(first) => packet_sys::option(first.as_fd(), libc::SOL_PACKET, libc::PACKET_FANOUT)
+                        .map_err(failed("read the fanout group"))?
+                        .cast_unsigned(),
+                };
+                let group = (group | libc::PACKET_FANOUT_HASH << 16).cast_signed();
+                set(libc::PACKET_FANOUT, group).map_err(failed("join the fanout group"))?;
+            }
+            sockets.push(socket);
+        }
+        Ok(sockets)
+    })
+}
+
+/// Enlarges a socket's buffers: beyond the system's limit where we may, up to it elsewhere.
+pub(super) fn grow(socket: BorrowedFd<'_>, octets: libc::c_int) -> io::Result<()> {
+    for (forced, polite) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+        packet_sys::set_option(socket, libc::SOL_SOCKET, forced, octets)
+            .or_else(|_| packet_sys::set_option(socket, libc::SOL_SOCKET, polite, octets))?;
+    }
+    Ok(())
+}
+
+/// Reads what waits, at most one batch, and hands each frame to `take`, or why it was refused.
+pub fn read(
+    socket: BorrowedFd<'_>,
+    batch: &mut Batch,
+    mut take: impl FnMut(Result<&mut Packet<'_>, PortDrop>),
+) -> Ready {
+    let count = match batch.receive(socket) {
+        Ok(count) => count,
+        Err(error) => {
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Ready::Empty,
+                // Down is reported once; whether the interface is gone, the socket itself knows.
+                _ if packet_sys::bound_to(socket).is_ok_and(|index| index > 0) => Ready::Down,
+                _ => Ready::Gone,
+            };
+        }
+    };
+    let (memory, received) = batch.parts();
+    for message in received {
+        if message.truncated {
+            take(Err(PortDrop::Truncated));
+            continue;
+        }
+        let (start, offload) = match frame::parse(memory, message.start, message.len) {
+            Ok(parsed) => parsed,
+            Err(reason) => {
+                take(Err(reason));
+                continue;
+            }
+        };
+        let mut packet = Packet::new(memory, start, message.start + message.len, &[], offload);
+        if let Some((kind, control)) = message.tag {
+            if !packet.open(12, ethernet::TAG_LEN) {
+                take(Err(PortDrop::Truncated));
+                continue;
+            }
+            packet.head_mut()[12..14].copy_from_slice(&kind.to_be_bytes());
+            packet.head_mut()[14..16].copy_from_slice(&control.to_be_bytes());
+        }
+        take(Ok(&mut packet));
+    }
+    Ready::Frames(count)
+}

@@ -1,0 +1,73 @@
+//! Options of packet sockets (packet(7)) and of sockets at large that no safe wrapper has.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::batch_sys::socklen;
+use crate::types::IfName;
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `setsockopt(2)` for an option that is an `int`.
+pub(super) fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: `socket` is open for the call's length, and the option's value is the `int` that is pointed to.
+    done(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), socklen::<libc::c_int>())
+    })
+}
+
+/// `getsockopt(2)` for an option that is an `int`.
+pub(super) fn option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = socklen::<libc::c_int>();
+    // SAFETY: `socket` is open for the call's length; value and length are written within the `int` pointed to.
+    done(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) })?;
+    Ok(value)
+}
+
+/// A packet socket that receives nothing until it is bound.
+pub(super) fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    done(fd)?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The index of an interface of the calling thread's namespace.
+pub(super) fn index_of(name: &IfName) -> io::Result<libc::c_int> {
+    let mut text = [0_u8; libc::IFNAMSIZ];
+    text[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
+    // SAFETY: a name has at most 15 octets, so `text` ends in a zero, and it lives for the call's length.
+    let index = unsafe { libc::if_nametoindex(text.as_ptr().cast()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index.cast_signed()) }
+}
+
+/// Binds to an interface, for every protocol.
+pub(super) fn bind(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<()> {
+    // SAFETY: `sockaddr_ll` is a C struct of integers: all zeroes is a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { core::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).unwrap_or(0).to_be();
+    address.sll_ifindex = index;
+    // SAFETY: `socket` is open for the call's length, and the address is a whole `sockaddr_ll` of the length told.
+    done(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>()) })
+}
+
+/// The index of the interface the socket is bound to; negative once that is gone (`packet_notifier`, `af_packet.c`).
+pub(super) fn bound_to(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: `sockaddr_ll` is a C struct of integers: all zeroes is a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { core::mem::zeroed() };
+    let mut length = socklen::<libc::sockaddr_ll>();
+    // SAFETY: `socket` is open for the call's length, and at most `length` octets of the address are written.
+    done(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) })?;
+    Ok(address.sll_ifindex)
+}
