@@ -5,8 +5,14 @@ pub mod agent;
 pub mod api;
 pub mod bridge;
 #[cfg(feature = "kernel")]
+pub mod cli;
+#[cfg(feature = "kernel")]
+pub mod clock;
+#[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
+#[cfg(feature = "kernel")]
+pub mod lab;
 pub mod link;
 pub mod model;
 pub mod neigh;
@@ -17,6 +23,8 @@ pub mod placement;
 pub mod plan;
 pub mod program;
 pub mod route;
+#[cfg(feature = "kernel")]
+pub mod switch;
 pub mod types;
 pub mod vxlan;
 pub mod wire;

@@ -1,0 +1,101 @@
+//! A datapath port and the descriptors behind it.
+
+use core::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::api::switch::PortCounters;
+use crate::datapath::DpPort;
+use crate::datapath::port::Counters;
+use crate::datapath::port::vxlan::Endpoint;
+
+/// What is behind a datapath port. All of the switch's packet descriptors are in these, so that they can be handed on.
+#[derive(Debug)]
+pub(super) enum Media {
+    /// Queues of a TAP, one a worker.
+    Tap {
+        queues: Vec<OwnedFd>,
+        /// Whether the kernel takes UDP super-frames.
+        datagrams: bool,
+    },
+    /// Packet sockets on an interface, one a worker.
+    Packet(Vec<OwnedFd>),
+    /// The sockets of a local tunnel endpoint, one set a worker.
+    Vxlan(Vec<Endpoint>),
+}
+
+/// A datapath port.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) dp: DpPort,
+    pub(super) media: Media,
+    /// One a worker.
+    pub(super) counters: Tallies,
+    faulted: AtomicBool,
+    fault: Mutex<Option<String>>,
+}
+
+/// Counters of something, one set a worker.
+#[derive(Debug, Clone)]
+pub(super) struct Tallies(Arc<[Counters]>);
+
+impl Tallies {
+    pub(super) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Counters::default()).collect())
+    }
+
+    /// This worker's.
+    pub(super) fn at(&self, worker: usize) -> &Counters {
+        &self.0[worker]
+    }
+
+    pub(super) fn sum(&self) -> PortCounters {
+        let mut sum = PortCounters::default();
+        for counters in self.0.iter() {
+            counters.add_to(&mut sum);
+        }
+        sum
+    }
+}
+
+/// Where a tunnel port of one remote endpoint is counted, if there is one.
+pub(super) type Remotes = std::collections::BTreeMap<IpAddr, Tallies>;
+
+impl Line {
+    pub(super) fn new(dp: DpPort, media: Media, workers: usize) -> Self {
+        Self { dp, media, counters: Tallies::new(workers), faulted: AtomicBool::new(false), fault: Mutex::new(None) }
+    }
+
+    /// The descriptor this worker reads.
+    pub(super) fn input(&self, worker: usize) -> BorrowedFd<'_> {
+        match &self.media {
+            Media::Tap { queues, .. } | Media::Packet(queues) => queues[worker].as_fd(),
+            Media::Vxlan(endpoints) => endpoints[worker].receive.as_fd(),
+        }
+    }
+
+    /// Why it carries nothing, if it does not.
+    pub(super) fn fault(&self) -> Option<String> {
+        if self.faulted.load(Ordering::Acquire) { lock(&self.fault).clone() } else { None }
+    }
+
+    /// Says why it carries nothing from now on.
+    pub(super) fn set_fault(&self, why: &str) {
+        if !self.faulted.load(Ordering::Acquire) {
+            tracing::warn!(port = ?self.dp, why, "a port is at fault");
+            *lock(&self.fault) = Some(why.to_owned());
+            self.faulted.store(true, Ordering::Release);
+        }
+    }
+
+    /// It carries again.
+    pub(super) fn clear_fault(&self) {
+        if self.faulted.load(Ordering::Acquire) {
+            tracing::info!(port = ?self.dp, "a port works again");
+            *lock(&self.fault) = None;
+            self.faulted.store(false, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The switch's daemon: threads that carry frames between ports and engine, and the socket they are ruled by.
+//!
+//! ```text
+//!  clients ══ control threads ──▶ Table: ports and their descriptors ── Command ──▶ worker 0 … n
+//!                    │                                                                  │
+//!                    └────────────▶ Mutex<Switch>: bridges, flows ◀── on a cache miss ──┘
+//! ```
+//! Every descriptor is owned by a [`line::Line`] in one [`table::Table`]; workers hold it by reference count. Each
+//! worker has its own queue of every line, its own cache and its own counters, so that in the steady state workers share
+//! nothing that is written.
+
+mod line;
+mod outputs;
+mod service;
+mod table;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::control::{Server, ServerError};
+use crate::datapath::Switch;
+use crate::datapath::port::{DropCounters, tap};
+use service::SwitchService;
+use worker::WorkerLink;
+
+/// How often idle and hard timeouts are looked at.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Worker threads at most.
+const WORKER_LIMIT: usize = 64;
+
+/// What a switch is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchConfig {
+    /// Where its socket is, `switch.sock`; made if it is not there.
+    pub run_dir: PathBuf,
+    /// Worker threads; by default one on up to two processors, and one each up to eight on more.
+    pub workers: Option<usize>,
+}
+
+impl SwitchConfig {
+    /// The defaults, in this run directory.
+    #[must_use]
+    pub const fn new(run_dir: PathBuf) -> Self {
+        Self { run_dir, workers: None }
+    }
+
+    fn workers(&self) -> usize {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        // With two processors the machines' own stacks need the other one.
+        let chosen = self.workers.unwrap_or(if processors <= 2 { 1 } else { processors.min(8) });
+        chosen.clamp(1, WORKER_LIMIT)
+    }
+}
+
+/// Why a switch could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchdError {
+    /// The run directory cannot be made.
+    #[error("cannot make the run directory {}: {source}; choose another with --run-dir", path.display())]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// The socket cannot be served.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// A thread or its descriptors cannot be made.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What it was to do.
+        what: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// A thread ended that must not.
+    #[error("a thread of the switch died; this is a bug: please report it with the log above")]
+    Died,
+}
+
+/// What all threads see.
+#[derive(Debug)]
+struct Shared {
+    switch: Mutex<Switch>,
+    /// Frames the ports lost, one set a worker.
+    drops: Vec<DropCounters>,
+    /// Set when a thread dies.
+    died: AtomicBool,
+}
+
+/// What a lock holds, even if a thread died holding it: the process is ending then, and says so.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the process in order if the thread that owns it panics: a switch without one of its threads would look alive.
+struct Sentinel(Arc<Shared>);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.died.store(true, Ordering::SeqCst);
+            // It fails only for lack of a process, which is this one.
+            let _ = kill(Pid::this(), Signal::SIGTERM);
+        }
+    }
+}
+
+/// Runs a switch until SIGTERM or SIGINT. Call it before other threads exist: it blocks both signals for all.
+///
+/// # Errors
+/// Says what kept it from starting, or what died.
+pub fn run(config: &SwitchConfig) -> Result<(), SwitchdError> {
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let start = |what| move |source| SwitchdError::Start { what, source };
+    ends.thread_block().map_err(|errno| start("signal handling")(errno.into()))?;
+    std::fs::create_dir_all(&config.run_dir)
+        .map_err(|source| SwitchdError::RunDir { path: config.run_dir.clone(), source })?;
+    let socket = config.run_dir.join("switch.sock");
+    let server = Server::bind(&socket)?;
+
+    let count = config.workers();
+    let shared = Arc::new(Shared {
+        switch: Mutex::new(Switch::new()),
+        drops: (0..count).map(|_| DropCounters::default()).collect(),
+        died: AtomicBool::new(false),
+    });
+    let mut links = Vec::with_capacity(count);
+    let mut threads = Vec::with_capacity(count);
+    for index in 0..count {
+        let (link, thread) = worker::spawn(index, &shared).map_err(start("a worker"))?;
+        links.push(link);
+        threads.push(thread);
+    }
+    let links: Arc<[WorkerLink]> = links.into();
+    let service = Arc::new(SwitchService::new(Arc::clone(&shared), Arc::clone(&links)));
+    let stopper = server.stopper();
+    let sentinel = Sentinel(Arc::clone(&shared));
+    let serve = {
+        let service = Arc::clone(&service);
+        move || {
+            let _sentinel = sentinel;
+            server.serve(&service)
+        }
+    };
+    let control = thread::Builder::new().name("accept".to_owned()).spawn(serve).map_err(start("the control socket"))?;
+    let (stop, stopped) = mpsc::channel::<()>();
+    let sentinel = Sentinel(Arc::clone(&shared));
+    let expire = {
+        let (shared, links) = (Arc::clone(&shared), Arc::clone(&links));
+        move || {
+            let _sentinel = sentinel;
+            while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                worker::refresh(&links);
+                lock(&shared.switch).expire(crate::clock::monotonic());
+            }
+        }
+    };
+    let expiry = thread::Builder::new().name("expiry".to_owned()).spawn(expire).map_err(start("expiry"))?;
+
+    let tap = tap::probe();
+    tracing::info!(socket = %socket.display(), workers = count, tap = tap.as_deref().unwrap_or("yes"), "the switch runs");
+    let ended = ends.wait();
+    tracing::info!(signal = ?ended.ok(), "the switch ends");
+    stopper.stop();
+    drop(stop);
+    for link in links.iter() {
+        link.stop();
+    }
+    let mut died = shared.died.load(Ordering::SeqCst);
+    for thread in threads {
+        died |= thread.join().is_err();
+    }
+    died |= expiry.join().is_err();
+    match control.join() {
+        Ok(served) => served?,
+        Err(_) => died = true,
+    }
+    if died { Err(SwitchdError::Died) } else { Ok(()) }
+}

@@ -1,0 +1,158 @@
+//! Where a worker sends frames: the engine's [`Egress`].
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::line::{Line, Media, Remotes};
+use crate::datapath::port::vxlan::{Sender, Tally};
+use crate::datapath::port::{PortDrop, frame};
+use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
+
+/// Datapath ports at most.
+pub(super) const LINE_LIMIT: u32 = 4096;
+
+/// A line as one worker uses it.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) line: Arc<Line>,
+    /// Tunnels only.
+    sender: Option<Sender>,
+    pub(super) remotes: Remotes,
+    /// Wake-ups for an error that a read did not show.
+    pub(super) strikes: u32,
+}
+
+/// All lines of one worker.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    worker: usize,
+    shared: Arc<Shared>,
+    /// By datapath port number.
+    table: Vec<Option<Output>>,
+    /// Numbers of the tunnels among them.
+    tunnels: Vec<usize>,
+}
+
+impl Outputs {
+    pub(super) const fn new(worker: usize, shared: Arc<Shared>) -> Self {
+        Self { worker, shared, table: Vec::new(), tunnels: Vec::new() }
+    }
+
+    pub(super) fn attach(&mut self, line: Arc<Line>) {
+        let index = line.dp.0 as usize;
+        if self.table.len() <= index {
+            self.table.resize_with(index + 1, || None);
+        }
+        let sender = match &line.media {
+            Media::Vxlan(endpoints) => Some(Sender::new(&endpoints[self.worker])),
+            Media::Tap { .. } | Media::Packet(_) => None,
+        };
+        if sender.is_some() {
+            self.tunnels.push(index);
+        }
+        self.table[index] = Some(Output { line, sender, remotes: Remotes::new(), strikes: 0 });
+    }
+
+    /// Forgets a line, whose waiting frames go first.
+    pub(super) fn detach(&mut self, dp: DpPort) -> Option<Arc<Line>> {
+        let index = dp.0 as usize;
+        self.flush_one(index);
+        self.tunnels.retain(|tunnel| *tunnel != index);
+        self.table.get_mut(index)?.take().map(|output| output.line)
+    }
+
+    pub(super) fn get(&mut self, dp: DpPort) -> Option<&mut Output> {
+        self.table.get_mut(dp.0 as usize)?.as_mut()
+    }
+
+    /// Sends what waits at every tunnel.
+    pub(super) fn flush(&mut self) {
+        for at in 0..self.tunnels.len() {
+            self.flush_one(self.tunnels[at]);
+        }
+    }
+
+    fn flush_one(&mut self, index: usize) {
+        let Some(Some(Output { line, sender: Some(sender), remotes, .. })) = self.table.get_mut(index) else {
+            return;
+        };
+        if let Media::Vxlan(endpoints) = &line.media {
+            sender.flush(&endpoints[self.worker], &Ledger { worker: self.worker, shared: &self.shared, line, remotes });
+        }
+    }
+
+    /// Counts a frame that came by this line from nowhere in particular, or from a remote endpoint.
+    pub(super) fn count_received(&mut self, dp: DpPort, tunnel: Option<&TunnelMeta>, octets: usize) {
+        let worker = self.worker;
+        if let Some(output) = self.get(dp) {
+            output.line.counters.at(worker).received(octets);
+            if let Some(tallies) = tunnel.and_then(|meta| output.remotes.get(&meta.src)) {
+                tallies.at(worker).received(octets);
+            }
+        }
+    }
+
+    /// Counts a frame that came by this line and was refused.
+    pub(super) fn count_refused(&mut self, dp: DpPort, reason: PortDrop) {
+        let worker = self.worker;
+        self.shared.drops[worker].add(reason, 1);
+        if let Some(output) = self.get(dp) {
+            output.line.counters.at(worker).refused();
+        }
+    }
+}
+
+/// Where a tunnel's sends are counted.
+struct Ledger<'a> {
+    worker: usize,
+    shared: &'a Shared,
+    line: &'a Line,
+    remotes: &'a Remotes,
+}
+
+impl Tally for Ledger<'_> {
+    fn settle(&self, to: core::net::IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
+        let both = [Some(&self.line.counters), self.remotes.get(&to)];
+        for counters in both.into_iter().flatten().map(|tallies| tallies.at(self.worker)) {
+            match result {
+                Ok(()) => counters.sent(frames, octets),
+                Err(_) => counters.lost(frames),
+            }
+        }
+        if let Err(reason) = result {
+            self.shared.drops[self.worker].add(reason, frames);
+        }
+    }
+}
+
+impl Egress for Outputs {
+    fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
+        let worker = self.worker;
+        let Some(Some(output)) = self.table.get_mut(port.0 as usize) else {
+            self.shared.drops[worker].add(PortDrop::NoPort, 1);
+            return;
+        };
+        let Output { line, sender, remotes, .. } = output;
+        let octets = packet.len();
+        let sent = match (&line.media, sender, tunnel) {
+            (Media::Tap { queues, datagrams }, _, _) => {
+                let cut = packet.offload.segmentation.is_some_and(|cut| cut.kind == SegmentKind::Udp && !datagrams);
+                let queue = &queues[worker];
+                if cut { frame::write_cut(queue, packet) } else { frame::write(queue, packet) }
+            }
+            (Media::Packet(queues), _, _) => frame::write(&queues[worker], packet),
+            (Media::Vxlan(endpoints), Some(sender), Some(meta)) => {
+                let ledger = Ledger { worker, shared: &self.shared, line, remotes };
+                return sender.send(&endpoints[worker], meta, packet, &ledger);
+            }
+            (Media::Vxlan(_), _, _) => Err(PortDrop::NoTunnel),
+        };
+        match sent {
+            Ok(()) => line.counters.at(worker).sent(1, octets),
+            Err(reason) => {
+                line.counters.at(worker).lost(1);
+                self.shared.drops[worker].add(reason, 1);
+            }
+        }
+    }
+}

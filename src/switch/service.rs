@@ -1,0 +1,159 @@
+//! What a switch answers to its clients.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::table::Table;
+use super::worker::{self, WorkerLink};
+use super::{Shared, lock};
+use crate::api::switch::{Bridge, Hello, Port, Request, Show};
+use crate::api::{self, Refusal};
+use crate::clock;
+use crate::control::{Reply, Service};
+use crate::datapath::port::{PortDrop, PortError, tap};
+use crate::datapath::{PortView, SwitchError};
+
+/// Why a request is refused, before it becomes an answer.
+pub(super) struct SwitchRefusal(Refusal);
+
+pub(super) fn refused(code: &str, message: String) -> SwitchRefusal {
+    SwitchRefusal(Refusal { message, code: code.to_owned() })
+}
+
+impl From<SwitchError> for SwitchRefusal {
+    fn from(error: SwitchError) -> Self {
+        let code = match &error {
+            SwitchError::UnknownBridge(_) => "unknown-bridge",
+            SwitchError::UnknownPort { .. } => "unknown-port",
+            SwitchError::BridgeExists(_) | SwitchError::PortExists { .. } => "exists",
+            SwitchError::TooManyBridges(_) | SwitchError::TableFull { .. } => "limit",
+            SwitchError::BadNumber { .. } | SwitchError::Taken { .. } => "taken",
+            SwitchError::BadFlow { .. } | SwitchError::BadFilter(_) => "bad-flow",
+        };
+        refused(code, error.to_string())
+    }
+}
+
+impl From<PortError> for SwitchRefusal {
+    fn from(error: PortError) -> Self {
+        refused("kernel", error.to_string())
+    }
+}
+
+/// The switch, to its clients.
+#[derive(Debug)]
+pub(super) struct SwitchService {
+    shared: Arc<Shared>,
+    links: Arc<[WorkerLink]>,
+    /// Changes of bridges and ports, one at a time.
+    table: Mutex<Table>,
+    instance: String,
+}
+
+impl SwitchService {
+    pub(super) fn new(shared: Arc<Shared>, links: Arc<[WorkerLink]>) -> Self {
+        // The kernel makes a random one at every read; a process id and a clock are nearly as good.
+        let instance = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_or_else(
+            |_| format!("{}-{}", std::process::id(), clock::monotonic().as_nanos()),
+            |text| text.trim().to_owned(),
+        );
+        Self { shared, links, table: Mutex::new(Table::default()), instance }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            version: api::VERSION,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            instance: self.instance.clone(),
+            workers: self.links.len(),
+            tap_refused: tap::probe(),
+        }
+    }
+
+    fn show(&self) -> Show {
+        let cache = worker::refresh(&self.links);
+        let table = lock(&self.table);
+        let (views, mut drops) = {
+            let switch = lock(&self.shared.switch);
+            (switch.bridges(), switch.drops())
+        };
+        for reason in PortDrop::ALL {
+            let count: u64 = self.shared.drops.iter().map(|drops| drops.get(reason)).sum();
+            if count != 0 {
+                *drops.entry(reason.name().to_owned()).or_default() += count;
+            }
+        }
+        let none = BTreeMap::new();
+        let bridges = views.into_iter().map(|view| {
+            let known = table.bridges.get(&view.name).unwrap_or(&none);
+            let port = |there: PortView| {
+                let port = known.get(&there.name)?;
+                // What crosses a patch never leaves the engine, which counts it.
+                let counters = port.counters().unwrap_or(there.counters);
+                Some(Port { number: there.number, config: port.config.clone(), counters, fault: port.fault() })
+            };
+            let ports = view.ports.into_iter().filter_map(port).collect();
+            Bridge { name: view.name, mode: view.mode, flows: view.flows, ports }
+        });
+        Show { bridges: bridges.collect(), drops, cache }
+    }
+
+    fn obey(&self, request: Request) -> Result<Reply, SwitchRefusal> {
+        let switch = || lock(&self.shared.switch);
+        Ok(match request {
+            Request::Hello { .. } => Reply::of(&self.hello()),
+            Request::AddBridge { bridge, mode } => {
+                let mut table = lock(&self.table);
+                let there = switch().bridges().into_iter().find(|view| view.name == bridge);
+                match there {
+                    Some(view) if view.mode == mode => {}
+                    Some(_) => {
+                        let message = format!("bridge {bridge} exists in another mode: remove it first");
+                        return Err(refused("exists", message));
+                    }
+                    None => switch().add_bridge(&bridge, mode)?,
+                }
+                table.bridges.entry(bridge).or_default();
+                Reply::of(&())
+            }
+            Request::DelBridge { bridge } => {
+                let mut table = lock(&self.table);
+                switch().del_bridge(&bridge)?;
+                table.forget_bridge(&bridge, &self.links);
+                Reply::of(&())
+            }
+            Request::AddPort { bridge, port } => {
+                Reply::of(&lock(&self.table).add(&bridge, port, &self.shared, &self.links)?)
+            }
+            Request::DelPort { bridge, port } => {
+                lock(&self.table).remove(&bridge, &port, &self.shared, &self.links)?;
+                Reply::of(&())
+            }
+            Request::Show => Reply::of(&self.show()),
+            Request::Flows { bridge, changes } => {
+                Reply::of(&switch().change_flows(&bridge, &changes, clock::monotonic())?)
+            }
+            Request::DumpFlows { bridge, filter, names } => {
+                worker::refresh(&self.links);
+                Reply::of(&switch().dump_flows(&bridge, &filter, names, clock::monotonic())?)
+            }
+            Request::Fdb { bridge } => {
+                worker::refresh(&self.links);
+                Reply::of(&switch().fdb(&bridge, clock::monotonic())?)
+            }
+        })
+    }
+}
+
+impl Service for SwitchService {
+    type Request = Request;
+
+    fn greeting(&self, request: &Request) -> Option<u32> {
+        if let Request::Hello { version } = request { Some(*version) } else { None }
+    }
+
+    fn answer(&self, request: Request) -> Result<Reply, Refusal> {
+        self.obey(request).map_err(|SwitchRefusal(refusal)| refusal)
+    }
+}

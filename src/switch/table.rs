@@ -1,0 +1,199 @@
+//! Every port with its configuration, its numbers and its descriptors: what the control side knows.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::line::{Line, Media, Tallies};
+use super::outputs::LINE_LIMIT;
+use super::service::{SwitchRefusal, refused};
+use super::worker::{self, WorkerLink};
+use super::{Shared, lock};
+use crate::api::switch::{PortConfig, PortCounters, PortKind};
+use crate::datapath::port::{packet, tap, vxlan};
+use crate::datapath::{DpPort, NewPort, NewPortKind};
+use crate::types::IfName;
+
+/// A port of a bridge.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) number: u32,
+    pub(super) config: PortConfig,
+    /// Where it is connected; a patch is not.
+    line: Option<Arc<Line>>,
+    /// A tunnel's own counters, among those of all tunnels of its line.
+    remote: Option<Tallies>,
+}
+
+impl Port {
+    /// What its line counted; `None` for a patch, which has none.
+    pub(super) fn counters(&self) -> Option<PortCounters> {
+        match (&self.remote, &self.line) {
+            (Some(tallies), _) => Some(tallies.sum()),
+            (None, Some(line)) => Some(line.counters.sum()),
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn fault(&self) -> Option<String> {
+        self.line.as_ref()?.fault()
+    }
+}
+
+/// All ports by bridge and name, and the lines they share.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) bridges: BTreeMap<IfName, BTreeMap<IfName, Port>>,
+    /// Lines by number: the one place that owns the descriptors.
+    lines: BTreeMap<DpPort, Arc<Line>>,
+    /// Tunnel endpoints' lines.
+    endpoints: BTreeMap<(IpAddr, u16), DpPort>,
+}
+
+impl Table {
+    /// Makes a port, or finds it made already; one at fault is made anew, under its number.
+    pub(super) fn add(
+        &mut self,
+        bridge: &IfName,
+        config: PortConfig,
+        shared: &Shared,
+        links: &[WorkerLink],
+    ) -> Result<u32, SwitchRefusal> {
+        let mut number = None;
+        if let Some((at, port)) = self.find(&config.name) {
+            if at != bridge || port.config != config {
+                let message = format!(
+                    "port {} exists on bridge {at} already, with another configuration or place: remove it first",
+                    config.name
+                );
+                return Err(refused("exists", message));
+            }
+            if port.fault().is_none() {
+                return Ok(port.number);
+            }
+            number = Some(port.number);
+            self.remove(bridge, &config.name, shared, links)?;
+        }
+        let (line, is_new) = self.open(&config, links.len())?;
+        let added = lock(&shared.switch).add_port(bridge, new_port(&config, line.as_ref(), number));
+        let number = match added {
+            Ok(number) => number,
+            Err(error) => {
+                self.close_unused(line, links);
+                return Err(error.into());
+            }
+        };
+        let mut remote = None;
+        if let Some(line) = &line {
+            if is_new {
+                worker::attach(links, line);
+            }
+            if let PortKind::Vxlan { remote: ip, .. } = &config.kind {
+                let tallies = Tallies::new(links.len());
+                worker::count_remote(links, line.dp, *ip, Some(&tallies));
+                remote = Some(tallies);
+            }
+        }
+        let name = config.name.clone();
+        self.bridges.entry(bridge.clone()).or_default().insert(name, Port { number, config, line, remote });
+        Ok(number)
+    }
+
+    /// Removes a port, and its descriptors if no other port needs them.
+    pub(super) fn remove(
+        &mut self,
+        bridge: &IfName,
+        name: &IfName,
+        shared: &Shared,
+        links: &[WorkerLink],
+    ) -> Result<(), SwitchRefusal> {
+        lock(&shared.switch).del_port(bridge, name)?;
+        if let Some(port) = self.bridges.get_mut(bridge).and_then(|ports| ports.remove(name)) {
+            self.disconnect(port, links);
+        }
+        Ok(())
+    }
+
+    /// Removes a bridge's ports, which the engine has forgotten already.
+    pub(super) fn forget_bridge(&mut self, bridge: &IfName, links: &[WorkerLink]) {
+        for (_, port) in self.bridges.remove(bridge).unwrap_or_default() {
+            self.disconnect(port, links);
+        }
+    }
+
+    fn find(&self, name: &IfName) -> Option<(&IfName, &Port)> {
+        self.bridges.iter().find_map(|(bridge, ports)| Some((bridge, ports.get(name)?)))
+    }
+
+    fn disconnect(&mut self, port: Port, links: &[WorkerLink]) {
+        if let (PortKind::Vxlan { remote, .. }, Some(line)) = (&port.config.kind, &port.line) {
+            worker::count_remote(links, line.dp, *remote, None);
+        }
+        self.close_unused(port.line, links);
+    }
+
+    /// Closes a line no port is connected to.
+    fn close_unused(&mut self, line: Option<Arc<Line>>, links: &[WorkerLink]) {
+        let Some(line) = line else {
+            return;
+        };
+        let dp = line.dp;
+        let mut ports = self.bridges.values().flat_map(BTreeMap::values);
+        if ports.any(|port| port.line.as_ref().is_some_and(|line| line.dp == dp)) {
+            return;
+        }
+        worker::detach(links, dp);
+        self.endpoints.retain(|_, endpoint| *endpoint != dp);
+        self.lines.remove(&dp);
+    }
+
+    /// The line for a port, opened if there is none to share; and whether it was. A patch has none.
+    fn open(&mut self, config: &PortConfig, workers: usize) -> Result<(Option<Arc<Line>>, bool), SwitchRefusal> {
+        let media = match &config.kind {
+            PortKind::Patch { .. } => return Ok((None, false)),
+            PortKind::Tap { netns, device, mac } => {
+                let name = device.as_ref().unwrap_or(&config.name);
+                let tap = tap::open(netns.as_deref(), name, *mac, workers)?;
+                Media::Tap { queues: tap.queues, datagrams: tap.datagrams }
+            }
+            PortKind::Packet { netns, device } => {
+                Media::Packet(packet::open(netns.as_deref(), device.as_ref().unwrap_or(&config.name), workers)?)
+            }
+            PortKind::Vxlan { remote, local, udp_port } => {
+                if remote.is_ipv4() != local.is_ipv4() {
+                    let message = format!("tunnel {}: {local} and {remote} are of different families", config.name);
+                    return Err(refused("bad-tunnel", message));
+                }
+                if let Some(line) = self.endpoints.get(&(*local, *udp_port)).and_then(|dp| self.lines.get(dp)) {
+                    return Ok((Some(Arc::clone(line)), false));
+                }
+                Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?)
+            }
+        };
+        let free = (0..LINE_LIMIT).map(DpPort).find(|dp| !self.lines.contains_key(dp));
+        let Some(dp) = free else {
+            let message = format!("port {}: the switch has {LINE_LIMIT} ports already: remove one", config.name);
+            return Err(refused("limit", message));
+        };
+        let line = Arc::new(Line::new(dp, media, workers));
+        self.lines.insert(dp, Arc::clone(&line));
+        if let PortKind::Vxlan { local, udp_port, .. } = &config.kind {
+            self.endpoints.insert((*local, *udp_port), dp);
+        }
+        Ok((Some(line), true))
+    }
+}
+
+fn new_port(config: &PortConfig, line: Option<&Arc<Line>>, number: Option<u32>) -> NewPort {
+    let kind = match (&config.kind, line) {
+        (PortKind::Patch { peer }, _) => NewPortKind::Patch { peer: peer.clone() },
+        (PortKind::Vxlan { remote, local, .. }, Some(line)) => {
+            NewPortKind::Vxlan { dp: line.dp, local: *local, remote: *remote }
+        }
+        (PortKind::Tap { .. } | PortKind::Packet { .. }, Some(line)) => NewPortKind::Netdev { dp: line.dp },
+        (PortKind::Vxlan { .. } | PortKind::Tap { .. } | PortKind::Packet { .. }, None) => {
+            unreachable!("only a patch has no line")
+        }
+    };
+    NewPort { name: config.name.clone(), kind, vlan: config.vlan.clone(), number }
+}
