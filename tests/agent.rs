@@ -10,66 +10,120 @@ use std::time::{Duration, Instant};
 
 use dvr::agent::{AgentConfig, Attachment, purge, run};
 use dvr::api::agent::{Converged, Forwarding, Neighbour, Request as Ask, Responder, Show as AgentShow};
-use dvr::api::switch::{Bridge, BridgeMode, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, Request, Show};
+use dvr::api::switch::{
+    Bridge, CacheCounters, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, PortKind, Request, Show, VlanMode,
+};
 use dvr::api::{Refusal, VERSION};
 use dvr::control::{Client, Reply, Server, Service, Stopper};
+use dvr::datapath::{BridgeView, DpPort, NewPort, NewPortKind, PortView, Switch, SwitchError};
 use dvr::model::Topology;
 use dvr::program::{COOKIE, LEARNED_COOKIE};
-use dvr::types::IfName;
+use dvr::types::{IfName, Timestamp};
 use support::{block_on, in_namespace, ip, ip_json};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// What the switch was told. Flows are kept as text: the key is table, priority and match.
-#[derive(Default)]
+/// What the switch was told: the engine itself, with ports that carry nothing, and how each was asked for.
 struct Memory {
-    bridges: BTreeMap<IfName, (BTreeMap<IfName, PortConfig>, BTreeMap<String, Flow>)>,
+    engine: Switch,
+    ports: BTreeMap<IfName, PortConfig>,
     changes: usize,
     refuse_port: Option<String>,
 }
 
 #[derive(Clone)]
 struct FakeSwitch {
-    instance: String,
     memory: Arc<Mutex<Memory>>,
+}
+
+fn empty() -> Memory {
+    Memory { engine: Switch::new(), ports: BTreeMap::new(), changes: 0, refuse_port: None }
 }
 
 impl FakeSwitch {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().expect("no test thread panicked")
     }
+
+    fn flows(&self, bridge: &str) -> Vec<Flow> {
+        self.memory().engine.dump_flows(&ifname(bridge), "", true, Timestamp::ZERO).expect("it is there")
+    }
+
+    fn change(&self, bridge: &str, changes: &[FlowChange]) {
+        self.memory().engine.change_flows(&ifname(bridge), changes, Timestamp::ZERO).expect("good flows");
+    }
 }
 
-fn flow(text: &str) -> (String, Flow) {
-    let (head, actions) = text.split_once(" actions=").unwrap_or((text, ""));
-    let (mut cookie, mut table, mut priority, mut matching) = (0, 0, 0, Vec::new());
-    for word in head.split(',') {
-        match word.split_once('=') {
-            Some(("cookie", value)) => cookie = u64::from_str_radix(&value[2..], 16).expect("hexadecimal"),
-            Some(("table", value)) => table = value.parse().expect("a table"),
-            Some(("priority", value)) => priority = value.parse().expect("a priority"),
-            _ => matching.push(word),
+fn ifname(text: &str) -> IfName {
+    text.parse().expect("a name")
+}
+
+impl Memory {
+    fn add_port(&mut self, bridge: &IfName, port: PortConfig) -> Result<(), SwitchError> {
+        let dp = DpPort(u32::try_from(self.changes).expect("few ports"));
+        let kind = match &port.kind {
+            PortKind::Patch { peer } => NewPortKind::Patch { peer: peer.clone() },
+            PortKind::Vxlan { remote, local, .. } => NewPortKind::Vxlan { dp, local: *local, remote: *remote },
+            PortKind::Tap { .. } | PortKind::Packet { .. } => NewPortKind::Netdev { dp },
+        };
+        let new = NewPort { name: port.name.clone(), kind, vlan: VlanMode::Trunk, number: None };
+        self.engine.add_port(bridge, new)?;
+        self.ports.insert(port.name.clone(), port);
+        Ok(())
+    }
+
+    fn show(&self) -> Show {
+        let port = |port: PortView| Port {
+            number: port.number,
+            config: self.ports[&port.name].clone(),
+            counters: PortCounters::default(),
+            fault: None,
+        };
+        let bridge = |bridge: BridgeView| Bridge {
+            name: bridge.name,
+            mode: bridge.mode,
+            flows: bridge.flows,
+            ports: bridge.ports.into_iter().map(port).collect(),
+        };
+        Show {
+            bridges: self.engine.bridges().into_iter().map(bridge).collect(),
+            drops: BTreeMap::new(),
+            cache: CacheCounters::default(),
         }
     }
-    let matching = matching.join(",");
-    let key = format!("{table},{priority},{matching}");
-    let line = String::new();
-    let flow = Flow {
-        cookie,
-        duration_secs: 0.0,
-        table,
-        n_packets: 7,
-        n_bytes: 0,
-        idle_timeout: 0,
-        hard_timeout: 0,
-        idle_age: 0,
-        hard_age: 3,
-        priority,
-        matching,
-        actions: actions.to_owned(),
-        line,
-    };
-    (key, flow)
+
+    fn answer(&mut self, request: Request) -> Result<Reply, SwitchError> {
+        let engine = &mut self.engine;
+        Ok(match request {
+            Request::Hello { .. } => Reply::of(&Hello {
+                version: VERSION,
+                release: String::new(),
+                pid: 0,
+                instance: "one".to_owned(),
+                workers: 1,
+                tap_refused: Some("this one only remembers".to_owned()),
+            }),
+            Request::AddBridge { bridge, mode } => Reply::of(&engine.add_bridge(&bridge, mode)?),
+            Request::DelBridge { bridge } => {
+                engine.del_bridge(&bridge)?;
+                Reply::of(&())
+            }
+            Request::AddPort { bridge, port } => Reply::of(&self.add_port(&bridge, port)?),
+            Request::DelPort { bridge, port } => {
+                engine.del_port(&bridge, &port)?;
+                Reply::of(&())
+            }
+            Request::Show => Reply::of(&self.show()),
+            Request::Flows { bridge, changes } => {
+                engine.change_flows(&bridge, &changes, Timestamp::ZERO)?;
+                Reply::of(&())
+            }
+            Request::DumpFlows { bridge, filter, names } => {
+                Reply::of(&engine.dump_flows(&bridge, &filter, names, Timestamp::ZERO)?)
+            }
+            Request::Fdb { .. } => panic!("the bridges are not in normal mode"),
+        })
+    }
 }
 
 impl Service for FakeSwitch {
@@ -84,79 +138,12 @@ impl Service for FakeSwitch {
         let is_reading =
             matches!(request, Request::Hello { .. } | Request::Show | Request::DumpFlows { .. } | Request::Fdb { .. });
         memory.changes += usize::from(!is_reading);
-        Ok(match request {
-            Request::Hello { .. } => Reply::of(&Hello {
-                version: VERSION,
-                release: String::new(),
-                pid: 0,
-                instance: self.instance.clone(),
-                workers: 1,
-                tap_refused: Some("this one only remembers".to_owned()),
-            }),
-            Request::AddBridge { bridge, .. } => {
-                memory.bridges.entry(bridge).or_default();
-                Reply::of(&())
-            }
-            Request::DelBridge { bridge } => {
-                memory.bridges.remove(&bridge);
-                Reply::of(&())
-            }
-            Request::AddPort { port, .. } if memory.refuse_port.as_deref() == Some(port.name.as_str()) => {
-                return Err(Refusal { message: format!("cannot add port {}", port.name), code: "kernel".to_owned() });
-            }
-            Request::AddPort { bridge, port } => {
-                memory.bridges.get_mut(&bridge).expect("made").0.insert(port.name.clone(), port);
-                Reply::of(&())
-            }
-            Request::DelPort { bridge, port } => {
-                memory.bridges.get_mut(&bridge).expect("made").0.remove(&port);
-                Reply::of(&())
-            }
-            Request::Show => Reply::of(&Show {
-                bridges: memory.bridges.iter().map(bridge_of).collect(),
-                drops: BTreeMap::new(),
-                cache: dvr::api::switch::CacheCounters::default(),
-            }),
-            Request::Flows { bridge, changes } => {
-                let flows = &mut memory.bridges.get_mut(&bridge).expect("made").1;
-                for change in changes {
-                    match change {
-                        FlowChange::Add(text) => {
-                            let (key, flow) = flow(&text);
-                            flows.insert(key, flow);
-                        }
-                        FlowChange::ModifyStrict(text) => {
-                            let (key, new) = flow(&text);
-                            flows.get_mut(&key).expect("there").actions = new.actions;
-                        }
-                        FlowChange::DeleteStrict(text) => {
-                            flows.remove(&flow(&text).0).expect("there");
-                        }
-                        FlowChange::Modify(text) | FlowChange::Delete(text) => panic!("not strict: {text}"),
-                    }
-                }
-                Reply::of(&())
-            }
-            Request::DumpFlows { bridge, .. } => {
-                Reply::of(&memory.bridges[&bridge].1.values().cloned().collect::<Vec<_>>())
-            }
-            Request::Fdb { .. } => panic!("the bridges are not in normal mode"),
-        })
-    }
-}
-
-fn bridge_of((name, (ports, flows)): (&IfName, &(BTreeMap<IfName, PortConfig>, BTreeMap<String, Flow>))) -> Bridge {
-    let port = |(number, config): (u32, &PortConfig)| Port {
-        number,
-        config: config.clone(),
-        counters: PortCounters::default(),
-        fault: None,
-    };
-    Bridge {
-        name: name.clone(),
-        mode: BridgeMode::Flow,
-        flows: flows.len(),
-        ports: (1..).zip(ports.values()).map(port).collect(),
+        if let Request::AddPort { port, .. } = &request
+            && memory.refuse_port.as_deref() == Some(port.name.as_str())
+        {
+            return Err(Refusal { message: format!("cannot add port {}", port.name), code: "kernel".to_owned() });
+        }
+        memory.answer(request).map_err(|error| Refusal { message: error.to_string(), code: "engine".to_owned() })
     }
 }
 
@@ -176,7 +163,7 @@ impl Bench {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/example.yaml");
         std::fs::copy(example, &topology).expect("the example is readable");
         let config = AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology, run_dir) };
-        let switch = FakeSwitch { instance: "one".to_owned(), memory: Arc::default() };
+        let switch = FakeSwitch { memory: Arc::new(Mutex::new(empty())) };
         Self { config, switch, switch_server: None, agent: None }
     }
 
@@ -285,27 +272,33 @@ fn drift_is_repaired_and_foreign_flows_stay() {
         assert!(neighbours() < 4);
         bench.settled();
         assert_eq!(neighbours(), 4);
-        let br_int: IfName = "br-int".parse().expect("a name");
         let foreign = [
-            format!("cookie=0x7,table=5,priority=1 actions=drop"),
+            "cookie=0x7,table=5,priority=1 actions=drop".to_owned(),
             format!(
-                "cookie={LEARNED_COOKIE:#x},table=61,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 actions=output:x"
+                "cookie={LEARNED_COOKIE:#x},table=61,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 \
+                 actions=output:1"
             ),
         ];
-        {
-            let mut memory = bench.switch.memory();
-            let flows = &mut memory.bridges.get_mut(&br_int).expect("made").1;
-            flows.extend(foreign.iter().map(|text| flow(text)));
-            let ours = flows.iter().filter(|(_, flow)| flow.cookie == COOKIE).map(|(key, _)| key.clone());
-            let ours: Vec<String> = ours.take(5).collect();
-            ours[..3].iter().for_each(|key| drop(flows.remove(key)));
-            flows.get_mut(&ours[4]).expect("there").actions = "drop".to_owned();
-            flows.extend([flow(&format!("cookie={COOKIE:#x},table=0,priority=9,in_port=gone actions=drop"))]);
-        }
-        assert_eq!(bench.settled().operations, 5);
-        let flows = bench.switch.memory().bridges[&br_int].1.clone();
-        assert!(foreign.iter().all(|text| flows.contains_key(&flow(text).0)), "a foreign flow was touched");
-        ip(&format!("netns del vm-blue1"));
+        let before = bench.switch.flows("br-int");
+        let strict = |flow: &Flow| format!("table={},priority={},{}", flow.table, flow.priority, flow.matching);
+        let ours: Vec<&Flow> = before.iter().filter(|flow| !flow.matching.is_empty()).take(5).collect();
+        let mut changes: Vec<FlowChange> =
+            ours[..3].iter().map(|flow| FlowChange::DeleteStrict(strict(flow))).collect();
+        changes.push(FlowChange::ModifyStrict(format!("{} actions=output:99", strict(ours[4]))));
+        changes.push(FlowChange::Add(format!("cookie={COOKIE:#x},table=0,priority=9,in_port=99 actions=drop")));
+        changes.extend(foreign.iter().cloned().map(FlowChange::Add));
+        bench.switch.change("br-int", &changes);
+        bench.settled();
+        let after = bench.switch.flows("br-int");
+        let text = |flow: &Flow| (flow.cookie, strict(flow), flow.actions.clone());
+        let sorted = |flows: &[Flow]| {
+            let mut ours: Vec<_> = flows.iter().filter(|flow| flow.cookie == COOKIE).map(text).collect();
+            ours.sort();
+            ours
+        };
+        assert_eq!(sorted(&after), sorted(&before));
+        assert_eq!(after.len(), before.len() + foreign.len(), "a foreign flow was touched");
+        ip("netns del vm-blue1");
         bench.settled();
         assert_eq!(names(&ip_json("-n vm-blue1 link show dev eth0"), "ifname"), ["eth0"]);
         bench.stop_agent();
@@ -339,8 +332,9 @@ fn the_kernel_itself_tells_of_drift() {
         until("veth", &|| ip("-n vm-blue1 -o addr").contains("10.1.0."));
         ip(&format!("netns del {router}"));
         until("namespace", &|| {
-            let there = ip("netns list").contains(&router);
-            there && neighbours() == 4
+            // Its name is listed before it is mounted, and cannot be entered between.
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
+            mounts.contains(&router) && neighbours() == 4
         });
         bench.stop_agent();
     });
@@ -357,12 +351,12 @@ fn a_switch_may_be_late_and_may_forget() {
         bench.start_switch();
         bench.settled();
         let flows = |bench: &Bench| -> Vec<usize> {
-            bench.switch.memory().bridges.values().map(|(_, flows)| flows.len()).collect()
+            bench.switch.memory().engine.bridges().iter().map(|bridge| bridge.flows).collect()
         };
         let before = flows(&bench);
         assert!(before.len() == 2 && before.iter().all(|count| *count > 10), "{before:?}");
         // Its memory is gone, and nobody tells the agent: what it observes does.
-        bench.switch.memory().bridges.clear();
+        *bench.switch.memory() = empty();
         bench.settled();
         assert_eq!(flows(&bench), before);
         bench.stop_agent();
@@ -382,15 +376,7 @@ fn one_port_in_trouble_is_not_the_nodes_trouble() {
         bench.start_agent();
         let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 2000 }).expect("it answers");
         assert!(!state.converged && state.errors.iter().any(|error| error.contains(&port)), "{state:?}");
-        let flows: Vec<String> = {
-            let memory = bench.switch.memory();
-            memory
-                .bridges
-                .values()
-                .flat_map(|(_, flows)| flows.values())
-                .map(|flow| flow.actions.clone() + &flow.matching)
-                .collect()
-        };
+        let flows: Vec<String> = bench.switch.flows("br-int").into_iter().map(|flow| flow.line).collect();
         assert!(
             flows.len() > 20 && flows.iter().all(|flow| !flow.contains(&port)),
             "a flow names a port that is not there"
@@ -413,18 +399,19 @@ fn readers_see_live_data() {
         assert!(neighbours.iter().all(|row| row.state == "PERMANENT"), "{neighbours:?}");
         let responders: Vec<Responder> = client.call(&Ask::Responders).expect("it answers");
         assert_eq!(responders.len(), 6, "two networks of two machines and a router: {responders:?}");
-        assert!(responders.iter().all(|row| row.answers == 7), "{responders:?}");
-        let br_tun: IfName = "br-tun".parse().expect("a name");
+        assert!(responders.iter().all(|row| row.answers == 0), "{responders:?}");
+        let (_, show) = bench.router();
+        let peer = show.peers[0].port.clone().expect("networks are shared");
         let learned = format!(
             "cookie={LEARNED_COOKIE:#x},table=20,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 \
-             actions=load:0->NXM_OF_VLAN_TCI[],load:0x1->NXM_NX_TUN_ID[],output:vxlan-x"
+             actions=load:0->NXM_OF_VLAN_TCI[],load:0x1->NXM_NX_TUN_ID[],output:{peer}"
         );
-        bench.switch.memory().bridges.get_mut(&br_tun).expect("made").1.extend([flow(&learned)]);
+        bench.switch.change("br-tun", &[FlowChange::Add(learned)]);
         let forwardings: Vec<Forwarding> = client.call(&Ask::Forwardings).expect("it answers");
         let count = |origin: &str| forwardings.iter().filter(|row| row.origin == origin).count();
         assert_eq!((count("populated"), count("learned")), (6, 1), "{forwardings:?}");
         let row = forwardings.iter().find(|row| row.origin == "learned").expect("counted");
-        assert_eq!((row.port.as_str(), row.age_secs), ("vxlan-x", Some(3)));
+        assert_eq!((row.node.as_deref(), row.age_secs), (Some("node2"), Some(0)));
         bench.stop_agent();
     });
 }
@@ -452,7 +439,7 @@ fn a_new_topology_is_taken_and_a_purge_leaves_nothing() {
         bench.stop_agent();
         block_on(purge(&bench.config)).expect("everything goes");
         assert_eq!(ip("netns list").trim(), "foreign");
-        assert!(bench.switch.memory().bridges.is_empty());
+        assert!(bench.switch.memory().engine.bridges().is_empty());
         let kept = std::fs::read_dir(&bench.config.run_dir).expect("there").filter_map(Result::ok);
         assert!(kept.map(|file| file.file_name()).all(|name| name != "local-vlans.json"));
         block_on(purge(&bench.config)).expect("twice is no error");

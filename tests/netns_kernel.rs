@@ -1,5 +1,6 @@
 //! Desired state against a real kernel: made, repeated, repaired, taken down, with other people's objects in between.
 
+#![cfg(feature = "kernel")]
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod support;
@@ -10,6 +11,7 @@ use dvr::link::{LinkKind, LinkSpec};
 use dvr::neigh::NeighbourSpec;
 use dvr::netns::{LinkPattern, Name, NetnsName, NetnsRule, Ownership, Pattern, Sysctl};
 use dvr::plan::kernel::Kernel;
+use dvr::plan::monitor::{Monitor, Pulse};
 use dvr::plan::{Blocked, KernelSpec, NamespaceSpec, Plan, diff, verify};
 use dvr::route::RouteSpec;
 use dvr::types::{IfName, Mac, Mtu};
@@ -234,10 +236,13 @@ fn ten_thousand_neighbours() {
                 NeighbourSpec { ip, mac: mac(number + 1) }
             })
             .collect();
+        let made = plan(&mut kernel, &spec, &Ownership::agent());
         #[expect(clippy::disallowed_methods, reason = "for the reader; nothing depends on it")]
         let start = std::time::Instant::now();
-        let made = settle(&mut kernel, &spec);
-        println!("{} steps in {:?}, observed twice", made.ops.len(), start.elapsed());
+        block_on(kernel.apply(&made)).expect("applied");
+        println!("{} steps in {:?}", made.ops.len(), start.elapsed());
+        let idle = settle(&mut kernel, &spec);
+        assert!(idle.is_empty(), "{idle}");
         for family in ["-4", "-6"] {
             let entries = ip_json(&format!("-n qrouter-1 {family} neigh show nud permanent dev qr-blue"));
             let entries = entries.as_array().expect("entries").clone();
@@ -258,11 +263,8 @@ fn a_failed_step_says_what_and_why_and_spares_other_namespaces() {
     in_namespace("a_failed_step_says_what_and_why_and_spares_other_namespaces", || {
         let mut kernel = kernel();
         let mut spec = example();
-        spec.namespaces[0].links[0].addresses.push("127.0.0.0/0".parse().expect("a prefix"));
         spec.namespaces[0].routes.push(route("10.8.0.0/16", "203.0.113.1"));
-        let mut unreachable = example();
-        unreachable.namespaces[0].routes.push(route("10.8.0.0/16", "203.0.113.1"));
-        let first = plan(&mut kernel, &unreachable, &Ownership::agent());
+        let first = plan(&mut kernel, &spec, &Ownership::agent());
         let failure = block_on(kernel.apply(&first)).expect_err("no way to 203.0.113.1");
         let text = failure.to_string();
         println!("{text}");
@@ -368,6 +370,36 @@ fn a_foreign_link_in_the_own_namespace_blocks_and_stays() {
     });
 }
 
+#[test]
+fn a_shared_link_keeps_what_others_put_on_it() {
+    in_namespace("a_shared_link_keeps_what_others_put_on_it", || {
+        for command in [
+            "link add uplink type veth peer name wire",
+            "addr add 192.0.2.7/24 dev uplink",
+            "link set uplink up",
+            "link set wire up",
+            "neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 nud permanent dev uplink",
+            "route add 198.51.100.0/24 via 192.0.2.9 proto 100",
+            "addr add 203.0.113.1/32 dev lo",
+        ] {
+            ip(command);
+        }
+        let mut uplink = LinkSpec::new(ifname("uplink"), LinkKind::External);
+        uplink.addresses = vec!["192.0.2.8/24".parse().expect("an address")];
+        uplink.neighbours = vec![neighbour("192.0.2.10", 10)];
+        let links = vec![LinkSpec::new(ifname("lo"), LinkKind::Loopback), uplink];
+        let own = NamespaceSpec { links, ..NamespaceSpec::new(NetnsName::Own) };
+        let mut kernel = kernel();
+        println!("{}", settle(&mut kernel, &KernelSpec { namespaces: vec![own] }));
+        let addresses = ip("addr");
+        for address in ["192.0.2.7/24", "192.0.2.8/24", "203.0.113.1/32"] {
+            assert!(addresses.contains(address), "{address} is gone:\n{addresses}");
+        }
+        assert_eq!(ip_json("neigh show nud permanent dev uplink").as_array().map(Vec::len), Some(2));
+        assert!(ip("route").contains("198.51.100.0/24"));
+    });
+}
+
 /// Two interfaces in each of two routers, any of them missing, with any of a few addresses, neighbours and routes.
 fn any_spec() -> impl Strategy<Value = KernelSpec> {
     let addresses = ["10.1.0.1/24", "10.1.0.2/24", "10.1.0.2/16", "10.2.0.1/24", "fd00:1::1/64", "fd00:2::1/64"];
@@ -426,5 +458,104 @@ fn any_state_leads_to_any_other_and_back() {
         if let Err(error) = outcome {
             panic!("{error}");
         }
+    });
+}
+
+#[test]
+fn changes_are_heard_where_they_happen() {
+    in_namespace("changes_are_heard_where_they_happen", || {
+        let mut kernel = kernel();
+        settle(&mut kernel, &example());
+        block_on(async {
+            let mut monitor = Monitor::new(PathBuf::from("/run/netns"));
+            let checked = example().check().expect("no contradiction");
+            monitor.watch(&checked).expect("watching");
+            let router = netns("qrouter-1");
+            for harm in [
+                "-n qrouter-1 neigh del 10.1.0.10 dev qr-blue",
+                "-n qrouter-1 addr add 192.0.2.1/24 dev qr-blue",
+                "-n qrouter-1 route del 10.9.0.0/16",
+                "-n qrouter-1 link set qr-orange mtu 1400",
+            ] {
+                ip(harm);
+                assert_eq!(monitor.next().await.expect("a pulse"), Pulse::Changed(router.clone()), "ip {harm}");
+                monitor.watch(&checked).expect("watching");
+            }
+            flood();
+            ip("-n qrouter-1 -batch /run/flood");
+            loop {
+                if monitor.next().await.expect("a pulse") == Pulse::Lost(router.clone()) {
+                    break;
+                }
+            }
+            ip("netns del vm-blue1");
+            loop {
+                if monitor.next().await.expect("a pulse") == Pulse::Namespaces {
+                    break;
+                }
+            }
+        });
+    });
+}
+
+/// A file of many changes to one neighbour, for `ip -batch`.
+fn flood() {
+    let line = |n: u32| format!("neigh replace 10.1.0.50 lladdr {} nud permanent dev qr-blue\n", mac(n));
+    std::fs::write("/run/flood", (0..20_000).map(line).collect::<String>()).expect("written");
+}
+
+#[test]
+fn a_dump_among_changes_is_whole_or_an_error() {
+    in_namespace("a_dump_among_changes_is_whole_or_an_error", || {
+        let mut kernel = kernel();
+        let mut spec = example();
+        let stable = (0..3_000).map(|n: u32| NeighbourSpec { ip: (0x0a01_1000 + n).to_be_bytes().into(), mac: mac(n) });
+        spec.namespaces[0].links[0].neighbours = stable.collect();
+        settle(&mut kernel, &spec);
+        flood();
+        #[expect(clippy::disallowed_methods, reason = "somebody else who changes the same tables")]
+        let mut other = std::process::Command::new("ip")
+            .args(["-n", "qrouter-1", "-batch", "/run/flood"])
+            .spawn()
+            .expect("iproute2");
+        let checked = spec.check().expect("no contradiction");
+        let (mut whole, mut torn) = (0, 0);
+        while whole == 0 || other.try_wait().expect("a child").is_none() {
+            match block_on(kernel.observe(&checked)) {
+                Ok(observed) => {
+                    let link = &observed.namespaces[&netns("qrouter-1")].links[&ifname("qr-blue")];
+                    let there: std::collections::BTreeSet<_> =
+                        link.neighbours.iter().filter_map(dvr::neigh::NeighbourState::project).collect();
+                    assert!(spec.namespaces[0].links[0].neighbours.iter().all(|wanted| there.contains(wanted)));
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("changed during each of"), "{error}");
+                    torn += 1;
+                }
+            }
+        }
+        println!("{whole} whole, {torn} given up");
+        other.wait().expect("a child");
+    });
+}
+
+#[test]
+fn a_missing_device_type_is_told_from_a_missing_attribute() {
+    in_namespace("a_missing_device_type_is_told_from_a_missing_attribute", || {
+        use netlink_packet_route::RouteNetlinkMessage;
+        use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+        let mut connection = dvr::netlink::Connection::open().expect("a socket");
+        let mut message = LinkMessage::default();
+        let kind = InfoKind::Other("dvr-nonesuch".to_owned());
+        message.attributes =
+            vec![LinkAttribute::IfName("x0".to_owned()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
+        let create = netlink_packet_core::NLM_F_CREATE | netlink_packet_core::NLM_F_EXCL;
+        let error =
+            connection.request(RouteNetlinkMessage::NewLink(message.clone()), create).expect_err("no such type");
+        assert!(error.lacks_device_type() && error.is_unsupported(), "{error}");
+        message.attributes = vec![LinkAttribute::IfName("x0".to_owned())];
+        let error = connection.request(RouteNetlinkMessage::DelLink(message), 0).expect_err("no such link");
+        assert!(error.is_absent() && !error.lacks_device_type(), "{error}");
     });
 }

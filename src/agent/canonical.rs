@@ -1,35 +1,67 @@
 //! Flows in the engine's own words, so that two texts of one flow compare equal. Pure.
+//!
+//! The words are had by asking: the flows are put into a bridge that carries nothing, of an engine that is our own, with
+//! ports of the same names and numbers, and read back.
 
-use crate::api::switch::Port;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::api::switch::{BridgeMode, Flow, FlowChange, Port, VlanMode};
+use crate::datapath::{DpPort, NewPort, NewPortKind, Switch, SwitchError};
+use crate::program::ProgramFlow;
+use crate::types::{IfName, Timestamp};
+
+use super::switch_spec::fixed;
 
 /// A flow that makes no sense to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("flow `{flow}` makes no sense to the engine: {why}")]
-pub(super) struct BadFlow {
-    flow: String,
-    why: String,
-}
+#[error("the program does not fit the engine: {0}")]
+pub(super) struct BadFlow(#[from] SwitchError);
 
-/// A bridge's ports by name.
-pub(super) struct Numbers;
-
-impl Numbers {
-    pub(super) fn new(_ports: &[Port]) -> Self {
-        Self
-    }
-}
-
-/// A flow's match and actions, each in one text only.
-#[derive(Debug, PartialEq, Eq)]
+/// A flow's match and actions, each in one text only, beside its table and priority.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Canonical {
+    pub(super) table: u8,
+    pub(super) priority: u16,
     pub(super) matching: String,
     pub(super) actions: String,
 }
 
 impl Canonical {
-    pub(super) fn of(_table: u8, matching: &str, actions: &str, _ports: &Numbers) -> Result<Self, BadFlow> {
-        let mut words: Vec<&str> = matching.split(',').collect();
-        words.sort_unstable();
-        Ok(Self { matching: words.join(","), actions: actions.to_ascii_lowercase() })
+    /// The flow as the switch that dumped it says it.
+    pub(super) fn dumped(flow: &Flow) -> Self {
+        let Flow { table, priority, matching, actions, .. } = flow;
+        Self { table: *table, priority: *priority, matching: matching.clone(), actions: actions.clone() }
     }
+}
+
+/// Each of `flows`, as the engine would dump it in a bridge with these ports.
+///
+/// # Errors
+/// Names the first flow that the engine refuses.
+pub(super) fn canonical(flows: &[Cow<'_, ProgramFlow>], ports: &[Port]) -> Result<Vec<Canonical>, BadFlow> {
+    let bridge: IfName = fixed("scratch");
+    let mut scratch = Switch::new();
+    scratch.add_bridge(&bridge, BridgeMode::Flow)?;
+    for port in ports {
+        let kind = NewPortKind::Netdev { dp: DpPort(port.number) };
+        let (name, number) = (port.config.name.clone(), Some(port.number));
+        scratch.add_port(&bridge, NewPort { name, kind, vlan: VlanMode::Trunk, number })?;
+    }
+    // Its place in the list is each flow's cookie.
+    let text = |(at, flow): (usize, &Cow<'_, ProgramFlow>)| {
+        FlowChange::Add(format!("cookie={at:#x},{} actions={}", flow.strict_match(), flow.actions))
+    };
+    let changes: Vec<FlowChange> = flows.iter().enumerate().map(text).collect();
+    scratch.change_flows(&bridge, &changes, Timestamp::ZERO)?;
+    let dumped = scratch.dump_flows(&bridge, "", true, Timestamp::ZERO)?;
+    let by_place: BTreeMap<u64, Canonical> = dumped.iter().map(|flow| (flow.cookie, Canonical::dumped(flow))).collect();
+    let of = |(at, flow): (u64, &Cow<'_, ProgramFlow>)| {
+        by_place.get(&at).cloned().unwrap_or_else(|| {
+            // One that a later flow replaced says nothing of its own.
+            let ProgramFlow { table, priority, matching, actions } = flow.as_ref().clone();
+            Canonical { table, priority, matching, actions }
+        })
+    };
+    Ok((0..).zip(flows).map(of).collect())
 }

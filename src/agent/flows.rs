@@ -4,49 +4,74 @@
 //! cookie are looked at: what was learned, and what somebody else added, stays. An unchanged flow is not touched, so it
 //! keeps its counters; one with other actions is modified in place, for the same reason.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::api::switch::{Flow, FlowChange, Port};
 use crate::program::{COOKIE, ProgramFlow};
 
-use super::canonical::{BadFlow, Canonical, Numbers};
+use super::canonical::{BadFlow, Canonical, canonical};
 
 /// What tells one flow from another in a bridge: table, priority, match.
 type Key = (u8, u16, String);
 
-/// The changes, to be made at one instant: additions and modifications first.
+/// Flows by what tells them apart, each with its actions.
+type Wanted<'a> = BTreeMap<Key, (&'a ProgramFlow, String)>;
+
+/// The changes, to be made at one instant: modifications, additions, removals.
 ///
 /// # Errors
-/// When a flow of either side makes no sense to the engine.
+/// When a wanted flow makes no sense to the engine.
 pub(super) fn changes(desired: &[ProgramFlow], observed: &[Flow], ports: &[Port]) -> Result<Vec<FlowChange>, BadFlow> {
-    let numbers = Numbers::new(ports);
-    let mut wanted: BTreeMap<Key, (&ProgramFlow, String)> = BTreeMap::new();
-    for flow in desired {
-        let Canonical { matching, actions } = Canonical::of(flow.table, &flow.matching, &flow.actions, &numbers)?;
-        wanted.insert((flow.table, flow.priority, matching), (flow, actions));
-    }
-    let mut upserts = Vec::new();
-    let mut deletions = Vec::new();
+    let mut wanted = keyed(desired, ports)?;
+    let mut differing = Vec::new();
     for flow in observed.iter().filter(|flow| flow.cookie == COOKIE) {
-        let Canonical { matching, actions } = Canonical::of(flow.table, &flow.matching, &flow.actions, &numbers)?;
-        match wanted.remove(&(flow.table, flow.priority, matching)) {
-            Some((_, same)) if same == actions => {}
-            Some((flow, _)) => {
-                let text = format!("{} actions={}", flow.strict_match(), flow.actions);
-                upserts.push(FlowChange::ModifyStrict(text));
-            }
-            None => deletions.push(FlowChange::DeleteStrict(strict(flow))),
+        if !take_equal(&mut wanted, Canonical::dumped(flow)) {
+            differing.push(flow);
         }
     }
-    upserts.extend(wanted.into_values().map(|(flow, _)| FlowChange::Add(flow.to_string())));
-    upserts.append(&mut deletions);
-    Ok(upserts)
+    // A switch of another release may say the same in other words: ours are tried before anything is changed.
+    let again: Vec<Cow<'_, ProgramFlow>> = differing.iter().map(|flow| Cow::Owned(as_program(flow))).collect();
+    let dumped = || differing.iter().map(|flow| Canonical::dumped(flow)).collect();
+    let again = if again.is_empty() { Vec::new() } else { canonical(&again, ports).unwrap_or_else(|_| dumped()) };
+    let mut changes = Vec::new();
+    let mut removals = Vec::new();
+    for (flow, said) in differing.into_iter().zip(again) {
+        let key = (said.table, said.priority, said.matching.clone());
+        if take_equal(&mut wanted, said) {
+            continue;
+        }
+        match wanted.remove(&key) {
+            Some((flow, _)) => {
+                changes.push(FlowChange::ModifyStrict(format!("{} actions={}", flow.strict_match(), flow.actions)));
+            }
+            None => removals.push(FlowChange::DeleteStrict(as_program(flow).strict_match())),
+        }
+    }
+    changes.extend(wanted.into_values().map(|(flow, _)| FlowChange::Add(flow.to_string())));
+    changes.append(&mut removals);
+    Ok(changes)
 }
 
-fn strict(flow: &Flow) -> String {
-    let Flow { table, priority, matching, .. } = flow;
-    ProgramFlow { table: *table, priority: *priority, matching: matching.clone(), actions: String::new() }
-        .strict_match()
+fn keyed<'a>(flows: &'a [ProgramFlow], ports: &[Port]) -> Result<Wanted<'a>, BadFlow> {
+    let borrowed: Vec<Cow<'_, ProgramFlow>> = flows.iter().map(Cow::Borrowed).collect();
+    let said = canonical(&borrowed, ports)?;
+    let entry =
+        |(flow, said): (&'a ProgramFlow, Canonical)| ((said.table, said.priority, said.matching), (flow, said.actions));
+    Ok(flows.iter().zip(said).map(entry).collect())
+}
+
+/// Takes the wanted flow out if the observed one is the same in everything.
+fn take_equal(wanted: &mut Wanted<'_>, observed: Canonical) -> bool {
+    let Canonical { table, priority, matching, actions } = observed;
+    let key = (table, priority, matching);
+    let is_equal = wanted.get(&key).is_some_and(|(_, same)| *same == actions);
+    is_equal && wanted.remove(&key).is_some()
+}
+
+fn as_program(flow: &Flow) -> ProgramFlow {
+    let Canonical { table, priority, matching, actions } = Canonical::dumped(flow);
+    ProgramFlow { table, priority, matching, actions }
 }
 
 /// How often each flow of `flows` matched, in their order; zero for one that is not there.
@@ -54,17 +79,10 @@ fn strict(flow: &Flow) -> String {
 /// # Errors
 /// As [`changes`].
 pub(super) fn packets(flows: &[ProgramFlow], observed: &[Flow], ports: &[Port]) -> Result<Vec<u64>, BadFlow> {
-    let numbers = Numbers::new(ports);
-    let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
-    for flow in observed.iter().filter(|flow| flow.cookie == COOKIE) {
-        let matching = Canonical::of(flow.table, &flow.matching, &flow.actions, &numbers)?.matching;
-        counts.insert((flow.table, flow.priority, matching), flow.n_packets);
-    }
-    flows
-        .iter()
-        .map(|flow| {
-            let matching = Canonical::of(flow.table, &flow.matching, &flow.actions, &numbers)?.matching;
-            Ok(counts.get(&(flow.table, flow.priority, matching)).copied().unwrap_or(0))
-        })
-        .collect()
+    let ours = observed.iter().filter(|flow| flow.cookie == COOKIE);
+    let counts: BTreeMap<Key, u64> =
+        ours.map(|flow| ((flow.table, flow.priority, flow.matching.clone()), flow.n_packets)).collect();
+    let borrowed: Vec<Cow<'_, ProgramFlow>> = flows.iter().map(Cow::Borrowed).collect();
+    let count = |said: Canonical| counts.get(&(said.table, said.priority, said.matching)).copied().unwrap_or(0);
+    Ok(canonical(&borrowed, ports)?.into_iter().map(count).collect())
 }

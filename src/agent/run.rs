@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -31,6 +32,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MOST: Duration = Duration::from_millis(500);
 /// Changes come in bursts: what follows within this time is seen by the same pass.
 const BURST: Duration = Duration::from_millis(10);
+/// The least time the event loop is given to meet signals.
+const TURN: Duration = Duration::from_millis(1);
 /// How often the namespace directory is looked at: a name that is unmounted tells nobody.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How often everything is looked at with no reason at all: kernel switches and ports change in silence.
@@ -116,6 +119,10 @@ impl Outside {
                 () = sleep_until(deadline) => reasons.look = true,
             }
         }
+        // One turn of the event loop, so that a signal sent before a question was asked is met before its answer.
+        sleep(TURN).await;
+        reasons.reload |= self.hangup.recv().now_or_never().is_some();
+        reasons.stop |= self.terminate.recv().now_or_never().is_some();
         for _ in 0..EVENTS_MAX {
             let Ok(event) = self.inbox.try_recv() else { break };
             reasons.take(event, node).await;

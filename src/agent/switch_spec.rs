@@ -10,7 +10,8 @@ use crate::model::view::{Attachment, NodeView};
 use crate::netns::PORTS_NETNS;
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow};
 use crate::types::{IfName, Mac, VlanId};
-use crate::wire::vxlan;
+use crate::vxlan::{self, BadTunnels, TunnelSpec};
+use crate::wire;
 
 use super::Attach;
 
@@ -27,21 +28,30 @@ pub(super) fn fixed(name: &'static str) -> IfName {
     IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
+/// Why a view has no switch that would do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SwitchSpecError {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Tunnels(#[from] BadTunnels),
+}
+
 /// The switch's part of `view`: br-int, then br-tun, the order in which their flows are to change, so that nothing
 /// comes from the wire before br-int knows what to do with it.
 ///
 /// # Errors
-/// As [`Program::of`].
+/// As [`Program::of`] and [`vxlan::tunnels`].
 pub(super) fn bridges(
     view: &NodeView,
     vlans: &BTreeMap<Uuid, VlanId>,
     attach: Attach,
     netns_dir: &Path,
-) -> Result<[BridgeSpec; 2], ProgramError> {
+) -> Result<[BridgeSpec; 2], SwitchSpecError> {
     let Program { br_int, br_tun } = Program::of(view, vlans)?;
     let integration =
         BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir), flows: br_int };
-    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view), flows: br_tun };
+    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view)?, flows: br_tun };
     Ok([integration, tunnel])
 }
 
@@ -72,14 +82,14 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
     ports
 }
 
-fn tunnel_ports(view: &NodeView) -> BTreeMap<IfName, PortKind> {
+fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnels> {
     let needed = program::tunnel_peers(view);
-    let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
-    for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
-        let kind = PortKind::Vxlan { remote: peer.tunnel_ip, local: view.node.tunnel_ip, udp_port: vxlan::PORT };
-        ports.insert(program::vxlan_port(peer.tunnel_ip), kind);
-    }
-    ports
+    let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
+    let tunnels = vxlan::tunnels(view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
+    let tunnel =
+        |TunnelSpec { port, local, remote }| (port, PortKind::Vxlan { remote, local, udp_port: wire::vxlan::PORT });
+    let patch = (fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) });
+    Ok(tunnels.into_iter().map(tunnel).chain([patch]).collect())
 }
 
 /// What must be asked before the flows: bridges and ports that are missing, and ports that are not as wanted, do not

@@ -24,10 +24,11 @@ pub struct LinkSpec {
     /// Kernel switches to set once the link exists and before it goes up, such as
     /// `net/ipv6/conf/qr-0123456789a/accept_dad`.
     pub sysctls: Vec<Sysctl>,
-    /// Its addresses, host bits included. Any other is removed, save those the kernel made itself. IPv6 addresses are
+    /// Its addresses, host bits included. Any other is removed, save those the kernel made itself, and save on a link that
+    /// is not ours alone: a loopback, or an [`LinkKind::External`] in the process's own namespace. IPv6 addresses are
     /// added without duplicate address detection: a distributed router's are duplicates by design.
     pub addresses: Vec<IpNet>,
-    /// Its PERMANENT neighbour entries. Any other PERMANENT entry is removed.
+    /// Its PERMANENT neighbour entries. Any other PERMANENT entry is removed, with the same exceptions.
     pub neighbours: Vec<NeighbourSpec>,
     /// The bridge it is a port of, in the same namespace.
     pub controller: Option<IfName>,

@@ -41,9 +41,8 @@ fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
     ip.map(|ip| (message.header.ifindex, NeighbourState { ip, mac: address, permanent }))
 }
 
-/// Why an op on many entries failed: which entry, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("{}{source}", .ip.map(|ip| format!("entry {ip}: ")).unwrap_or_default())]
+/// Why an op on many entries failed: at which entry, and why.
+#[derive(Debug)]
 pub(crate) struct Failure {
     /// The entry, unless the op failed as a whole.
     pub(crate) ip: Option<IpAddr>,

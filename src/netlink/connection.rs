@@ -251,16 +251,20 @@ impl Connection {
                 Err(errno) => return Err(Error::Receive(errno.into())),
             }
         };
-        let mut rest = &self.buffer[..length];
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let malformed = |error: netlink_packet_core::DecodeError| Error::Malformed(error.to_string());
-            let octets = NetlinkBuffer::new_checked(rest).map_err(malformed)?.length() as usize;
-            messages.push(NetlinkMessage::deserialize(rest).map_err(malformed)?);
-            rest = rest.get(octets.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(messages)
+        decode(&self.buffer[..length])
     }
+}
+
+/// The messages of a datagram.
+pub(super) fn decode(mut rest: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
+    let malformed = |error: netlink_packet_core::DecodeError| Error::Malformed(error.to_string());
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let octets = NetlinkBuffer::new_checked(rest).map_err(malformed)?.length() as usize;
+        messages.push(NetlinkMessage::deserialize(rest).map_err(malformed)?);
+        rest = rest.get(octets.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(messages)
 }
 
 fn refused(code: i32, attributes: Option<&[u8]>) -> Error {

@@ -22,6 +22,9 @@ impl fmt::Display for Refusal {
         if let Some(text) = &self.text {
             write!(out, " ({text})")?;
         }
+        if self.errno == Errno::EPERM {
+            out.write_str(": needs CAP_NET_ADMIN in the user namespace that owns the network namespace; try as root")?;
+        }
         Ok(())
     }
 }
@@ -90,11 +93,29 @@ impl Error {
         matches!(self.errno(), Some(Errno::EBUSY | Errno::EAGAIN))
     }
 
-    /// Whether this kernel was built without what was asked for. A bare EOPNOTSUPP proves nothing for a device: only with
-    /// the text "Unknown device type" is it the device that is missing.
+    /// Whether this kernel was built without what was asked for, a device type or something about it: see
+    /// [`Error::lacks_device_type`].
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         matches!(self.errno(), Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT))
+    }
+
+    /// Whether this kernel has no such type of device. EOPNOTSUPP alone proves nothing, as an attribute may be what it does
+    /// not know; the text tells (`rtnl_newlink()`, `net/core/rtnetlink.c`).
+    #[must_use]
+    pub fn lacks_device_type(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                refusal.errno == Errno::EOPNOTSUPP && refusal.text.as_deref() == Some("Unknown device type")
+            }
+            Self::Open(_)
+            | Self::Send(_)
+            | Self::Receive(_)
+            | Self::Torn { .. }
+            | Self::Overrun
+            | Self::Malformed(_)
+            | Self::NoLink(_) => false,
+        }
     }
 
     /// Whether the process lacks the right (`CAP_NET_ADMIN` in the namespace's user namespace).

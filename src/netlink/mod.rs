@@ -3,7 +3,7 @@
 //! A socket belongs for life to the namespace it was opened in, so there is one [`Connection`] a namespace, opened on a
 //! thread that entered it for just that. The kernel carries a request out inside `sendmsg(2)`: the answer is queued before
 //! the call returns, and nothing is ever waited for but the kernel's own lock. So a connection is plain and synchronous;
-//! there is no task to keep alive and no channel to fill.
+//! there is no task to keep alive and no channel to fill. What must be waited for, notifications, is in [`monitor`].
 //!
 //! Messages are netlink-packet-route's. The exchange is ours, because three things matter here that the usual client
 //! hides: a dump torn by a concurrent change (`NLM_F_DUMP_INTR`), a dump that ends in an error (`NLMSG_DONE` carries one),
@@ -12,6 +12,8 @@
 
 mod connection;
 mod error;
+pub mod monitor;
+mod sys;
 
 pub use connection::{BATCH_MAX, BatchFailure, Connection, DUMP_TRIES_MAX};
 pub use error::{Error, Refusal};

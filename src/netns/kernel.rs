@@ -1,7 +1,7 @@
 //! The kernel's side of namespaces: a directory of mounted ones, and code run inside them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -249,7 +249,10 @@ pub fn set_sysctl(sysctl: &Sysctl) -> Result<(), Error> {
         return Err(Error::NotNetwork(sysctl.key.clone()));
     }
     let failed = |source| Error::Sysctl { sysctl: sysctl.clone(), source };
-    fs::write(Path::new("/proc/sys").join(&sysctl.key), &sysctl.value).map_err(failed)
+    let path = Path::new("/proc/sys").join(&sysctl.key);
+    // Not created: a switch that does not exist is to be told as such.
+    let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    file.write_all(sysctl.value.as_bytes()).map_err(failed)
 }
 
 /// A switch's value in the calling thread's namespace, words joined by single spaces; `None` if there is no such switch.

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use crate::bridge::{self, BridgeOp, PortSpec, PortState};
 use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState};
-use crate::neigh;
+use crate::neigh::{self, NeighOp};
 use crate::netns::{self, Name, NetnsName, NetnsOp, Ownership, Sysctl};
-use crate::route::{self, RouteOp, RouteSpec, RouteState};
+use crate::route::{self, RouteOp, RouteSpec};
 use crate::types::IfName;
 
 use super::{Blocked, Checked, KernelState, NamespaceSpec, NamespaceState, Op, Plan};
@@ -173,12 +173,18 @@ impl Stage {
             );
             self.states.extend(member.map(|op| Op::Bridge(name.clone(), op)));
             self.states.extend(admin_state.map(op));
+            let shared = is_shared(name, link);
+            if shared {
+                // What others put on it counts as little as what the kernel did.
+                found.addresses.iter_mut().for_each(|state| state.kernel_made = true);
+            }
             let addresses = link::addresses(link, &found);
             if loses_ipv4(&addresses, &found) || (found.up && !link.up) {
                 flushed.insert(&link.name);
             }
             self.addresses.extend(addresses.into_iter().map(op));
-            let neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
+            let mut neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
+            neighbours.retain(|step| !(shared && matches!(step, NeighOp::Remove { .. })));
             self.neighbours.extend(neighbours.into_iter().map(|op| Op::Neigh(name.clone(), op)));
         }
         state.routes.retain(|route| {
@@ -194,9 +200,11 @@ impl Stage {
             !link.is_some_and(|link| self.absent.contains(&(name.clone(), link.clone())))
         };
         let routes: Vec<RouteSpec> = netns.routes.iter().filter(usable).cloned().collect();
-        let observed: &[RouteState] = &state.routes;
-        for op in route::diff(&routes, observed) {
+        // In a namespace that others use too, the protocol number alone is no proof: the link must be ours as well.
+        let ours = |ifname: &IfName| netns.links.iter().any(|link| link.name == *ifname && !is_shared(name, link));
+        for op in route::diff(&routes, &state.routes) {
             match &op {
+                RouteOp::Remove(route) if *name == NetnsName::Own && !route.ifname.as_ref().is_some_and(ours) => {}
                 RouteOp::Add(_) => self.routes.push(Op::Route(name.clone(), op)),
                 RouteOp::Remove(_) => self.route_removals.push(Op::Route(name.clone(), op)),
             }
@@ -208,6 +216,16 @@ impl Stage {
         let tail = [self.route_removals, self.addresses, self.neighbours, self.routes];
         let head = [removals, namespaces, switches, creations, attributes, states];
         Plan { ops: head.into_iter().chain(tail).flatten().collect(), awaited: self.awaited, blocked: self.blocked }
+    }
+}
+
+/// Whether others may have put addresses and neighbours of theirs on the link: on a loopback, and on what we did not make
+/// in the process's own namespace. From such a link nothing is removed.
+pub(super) fn is_shared(netns: &NetnsName, link: &LinkSpec) -> bool {
+    match link.kind {
+        LinkKind::Loopback => true,
+        LinkKind::External => *netns == NetnsName::Own,
+        LinkKind::Veth { .. } | LinkKind::Bridge => false,
     }
 }
 

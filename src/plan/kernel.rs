@@ -35,8 +35,11 @@ pub enum Error {
     /// A namespace as such.
     #[error(transparent)]
     Netns(#[from] netns::Error),
-    /// An exchange with the kernel.
-    #[error("{what}: {source}")]
+    /// An exchange with the kernel for one step.
+    #[error(transparent)]
+    Step(#[from] netlink::Error),
+    /// An exchange with the kernel for more than a step says.
+    #[error("cannot {what}: {source}")]
     Netlink {
         /// What was attempted.
         what: String,
@@ -56,7 +59,7 @@ impl Error {
     pub fn is_exists(&self) -> bool {
         match self {
             Self::Netns(error) => error.is_exists(),
-            Self::Netlink { source, .. } => source.is_exists(),
+            Self::Step(source) | Self::Netlink { source, .. } => source.is_exists(),
         }
     }
 
@@ -65,7 +68,7 @@ impl Error {
     pub fn is_absent(&self) -> bool {
         match self {
             Self::Netns(error) => error.is_absent(),
-            Self::Netlink { source, .. } => source.is_absent(),
+            Self::Step(source) | Self::Netlink { source, .. } => source.is_absent(),
         }
     }
 
@@ -74,7 +77,7 @@ impl Error {
     pub fn is_busy(&self) -> bool {
         match self {
             Self::Netns(error) => error.errno() == Some(nix::errno::Errno::EBUSY),
-            Self::Netlink { source, .. } => source.is_busy(),
+            Self::Step(source) | Self::Netlink { source, .. } => source.is_busy(),
         }
     }
 
@@ -83,7 +86,7 @@ impl Error {
     pub fn is_unsupported(&self) -> bool {
         match self {
             Self::Netns(_) => false,
-            Self::Netlink { source, .. } => source.is_unsupported(),
+            Self::Step(source) | Self::Netlink { source, .. } => source.is_unsupported(),
         }
     }
 }
@@ -254,7 +257,6 @@ impl Kernel {
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
-        let plain = |source| Error::Netlink { what: "route netlink".to_owned(), source };
         match op {
             Op::Netns(NetnsOp::Create(name)) => self.create(name),
             Op::Netns(NetnsOp::Remove(name)) => self.remove(name),
@@ -262,17 +264,20 @@ impl Kernel {
             Op::Sysctl(NetnsName::Named(name), sysctl) => {
                 Ok(self.directory.enter(name, || netns::set_sysctl(sysctl))??)
             }
-            Op::Bridge(netns, op) => bridge::kernel::execute(self.connection(netns)?, op).map_err(plain),
+            Op::Bridge(netns, op) => bridge::kernel::execute(self.connection(netns)?, op).map_err(Error::Step),
             Op::Link(netns, op) => {
                 let other = self.other_end(netns, op)?;
                 let fd = other.as_ref().map(AsRawFd::as_raw_fd);
-                links::execute(self.connection(netns)?, op, fd).map_err(plain)
+                links::execute(self.connection(netns)?, op, fd).map_err(Error::Step)
             }
             Op::Neigh(netns, op) => neighbours::execute(self.connection(netns)?, op).map_err(|failure| {
-                let what = failure.ip.map_or_else(|| "route netlink".to_owned(), |ip| format!("entry {ip}"));
-                Error::Netlink { what, source: failure.source }
+                let source = failure.source;
+                match failure.ip {
+                    Some(ip) => Error::Netlink { what: format!("change the entry for {ip}"), source },
+                    None => Error::Step(source),
+                }
             }),
-            Op::Route(netns, op) => route::kernel::execute(self.connection(netns)?, op).map_err(plain),
+            Op::Route(netns, op) => route::kernel::execute(self.connection(netns)?, op).map_err(Error::Step),
         }
     }
 
@@ -299,7 +304,14 @@ impl Kernel {
             links::execute(&mut connection, &LinkOp::Up(loopback), None)?;
             Ok(connection)
         })?;
-        let connection = made.map_err(Error::of(what))?;
+        let connection = match made {
+            Ok(connection) => connection,
+            Err(source) => {
+                // A namespace without loopback would pass for a good one. The first error is the one to tell.
+                let _removed = self.directory.remove(name);
+                return Err(Error::Netlink { what, source });
+            }
+        };
         self.named.insert(name.clone(), (self.directory.identity(name)?, connection));
         Ok(())
     }
@@ -308,12 +320,9 @@ impl Kernel {
     fn remove(&mut self, name: &Name) -> Result<(), Error> {
         let mounted = self.directory.entries()?.get(name) == Some(&Entry::Mounted);
         if mounted {
-            let failed = || Error::of(format!("delete the veth pairs of namespace {name}"));
             let connection = self.connection(&NetnsName::Named(name.clone()))?;
-            let found = links::observe(connection).map_err(failed())?;
-            for (link, _) in found.into_iter().filter(|(_, link)| link.kind.as_deref() == Some("veth")) {
-                links::execute(connection, &LinkOp::Delete(link), None).map_err(failed())?;
-            }
+            let what = format!("delete the veth pairs of namespace {name}");
+            links::delete_veths(connection).map_err(Error::of(what))?;
         }
         self.named.remove(name);
         Ok(self.directory.remove(name)?)

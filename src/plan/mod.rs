@@ -6,6 +6,8 @@
 mod diff;
 #[cfg(feature = "kernel")]
 pub mod kernel;
+#[cfg(feature = "kernel")]
+pub mod monitor;
 mod op;
 mod spec;
 mod state;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::link::{LinkKind, LinkSpec, LinkState};
+use crate::link::{AddressState, LinkKind, LinkSpec, LinkState};
 use crate::neigh::{NeighbourSpec, NeighbourState};
 use crate::netns::{Entry, NetnsName, Sysctl};
 
-use super::diff::are_paired;
+use super::diff::{are_paired, is_shared};
 use super::{Checked, KernelState, NamespaceSpec, NamespaceState};
 
 /// A field that is not as wanted.
@@ -123,13 +123,16 @@ impl Found<'_> {
             self.differs(&object, "bridge", &observed, &wanted);
         }
         self.switches(sysctls, netns);
+        let shared = is_shared(self.netns, spec);
         let wanted: BTreeSet<IpNet> = addresses.iter().copied().collect();
-        let there = found.addresses.iter().filter(|state| !state.kernel_made || wanted.contains(&state.address));
+        let spared = |state: &&AddressState| (state.kernel_made || shared) && !wanted.contains(&state.address);
+        let there = found.addresses.iter().filter(|state| !spared(state));
         self.sets(&object, "address", &wanted, &there.map(|state| state.address).collect());
         // As in the plan, the later of two wanted entries for one address counts.
         let wanted: std::collections::BTreeMap<_, NeighbourSpec> =
             neighbours.iter().map(|entry| (entry.ip, *entry)).collect();
-        let there = found.neighbours.iter().filter_map(NeighbourState::project).collect();
+        let there = found.neighbours.iter().filter_map(NeighbourState::project);
+        let there = there.filter(|entry| !shared || wanted.contains_key(&entry.ip)).collect();
         self.sets(&object, "neighbour", &wanted.into_values().collect(), &there);
     }
 

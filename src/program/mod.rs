@@ -39,6 +39,7 @@ use uuid::Uuid;
 use crate::model::view::NodeView;
 use crate::types::{IfName, Mac, VlanId};
 
+pub use crate::vxlan::port_name as vxlan_port;
 pub use flow::ProgramFlow;
 pub use vlan::{OutOfVlans, local_vlans};
 
@@ -195,18 +196,4 @@ pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
     };
     let named: BTreeSet<String> = view.networks.iter().flat_map(remote).collect();
     view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(*name)).collect()
-}
-
-/// The name of the tunnel port to an endpoint: `vxlan-` and the eight hexadecimal digits of its IPv4 address, as in
-/// Neutron; for IPv6, nine digits of a hash of the address (RFC 9562 §5.5, version 5), which is what fits.
-#[must_use]
-pub fn vxlan_port(remote: IpAddr) -> IfName {
-    let text = match remote {
-        IpAddr::V4(ip) => format!("vxlan-{:08x}", ip.to_bits()),
-        IpAddr::V6(ip) => {
-            let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, &ip.octets()).simple().to_string();
-            format!("vxlan-{}", hash.get(..9).unwrap_or_else(|| unreachable!("a UUID prints as 32 digits")))
-        }
-    };
-    IfName::new(text).unwrap_or_else(|_| unreachable!("six letters and at most nine digits name an interface"))
 }

@@ -1,0 +1,112 @@
+//! What the kernel tells without being asked: that something changed.
+//!
+//! Only the fact is passed on, not the change: whoever hears it looks again at the whole. So nothing here has to be kept in
+//! order, and a lost notification (`ENOBUFS`) costs no more than any other.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::unix::AsyncFd;
+
+use super::connection::decode;
+use super::{Error, sys};
+
+/// What was heard since the last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Something changed that may matter.
+    Change,
+    /// The kernel dropped notifications because they were not read fast enough: anything may have changed.
+    Overrun,
+}
+
+/// A socket that hears of changes to links, neighbours, addresses and routes in one namespace.
+pub struct Listener {
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
+}
+
+/// Multicast groups (`enum rtnetlink_groups`, `linux/rtnetlink.h`) as the bits of a bind: LINK 1, NEIGH 3, IPV4_IFADDR 5,
+/// IPV4_ROUTE 7, IPV6_IFADDR 9, IPV6_ROUTE 11.
+const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// The greatest notification taken; the kernel's own are at most a page and a half.
+const DATAGRAM_OCTETS: usize = 1 << 16;
+/// How many notifications are read in one go before the caller is told.
+const DRAIN_MAX: usize = 1024;
+/// `NUD_FAILED` and `NUD_PERMANENT` (`linux/neighbour.h`). Entries in other states come and go with traffic.
+const TELLING_STATES: u16 = 0x20 | 0x80;
+
+/// A socket bound to the groups and not yet watched: it may be made on any thread, and belongs to that thread's namespace.
+///
+/// # Errors
+/// When the kernel grants no socket.
+pub fn socket() -> Result<Socket, Error> {
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(Error::Open)?;
+    socket.bind(&SocketAddr::new(0, GROUPS)).map_err(Error::Open)?;
+    socket.set_non_blocking(true).map_err(Error::Open)?;
+    Ok(socket)
+}
+
+impl Listener {
+    /// Watches the socket on the current runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot take it.
+    pub fn new(socket: Socket) -> Result<Self, Error> {
+        let socket = sys::watch(socket).map_err(Error::Open)?;
+        Ok(Self { socket, buffer: vec![0; DATAGRAM_OCTETS] })
+    }
+
+    /// Waits for a change that may matter, reads all there is to read, and tells. May be cancelled at any time.
+    ///
+    /// # Errors
+    /// When the socket breaks.
+    pub async fn next(&mut self) -> Result<Heard, Error> {
+        let Self { socket, buffer } = self;
+        loop {
+            let mut ready = socket.readable().await.map_err(Error::Receive)?;
+            let drained = ready.try_io(|socket| drain(socket.get_ref(), buffer));
+            match drained {
+                Ok(Ok(Some(heard))) => return Ok(heard),
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => return Err(Error::Receive(error)),
+            }
+        }
+    }
+}
+
+/// Reads until nothing is left, or [`DRAIN_MAX`] notifications; WouldBlock only if there was nothing at all.
+fn drain(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Heard>> {
+    let mut heard = None;
+    for read in 0..DRAIN_MAX {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            Ok(length) => {
+                // What cannot be read may have been anything.
+                let messages = buffer.get(..length).and_then(|octets| decode(octets).ok());
+                let matters = messages.is_none_or(|messages| messages.iter().any(|message| matters(&message.payload)));
+                if matters && heard.is_none() {
+                    heard = Some(Heard::Change);
+                }
+            }
+            Err(Errno::ENOBUFS) => heard = Some(Heard::Overrun),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if read == 0 => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(Errno::EAGAIN) => return Ok(heard),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(heard.or(Some(Heard::Change)))
+}
+
+fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) = payload {
+        return u16::from(message.header.state) & TELLING_STATES != 0;
+    }
+    true
+}
