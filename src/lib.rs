@@ -41,10 +41,14 @@ pub mod api;
 pub mod bridge;
 pub mod capture;
 #[cfg(feature = "kernel")]
+pub mod cli;
+#[cfg(feature = "kernel")]
 pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
+#[cfg(feature = "kernel")]
+pub mod lab;
 pub mod link;
 pub mod model;
 pub mod neigh;
