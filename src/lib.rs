@@ -6,6 +6,7 @@ pub mod api;
 pub mod bridge;
 #[cfg(feature = "kernel")]
 pub mod cli;
+#[cfg(feature = "kernel")]
 pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
