@@ -146,6 +146,41 @@ fn the_example_works_and_leaves_nothing() {
     }
 }
 
+/// The topologies that come with the program: all pairs, both families, tenants with the same addresses.
+#[test]
+fn every_example_keeps_its_promises() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/topologies");
+    for (file, reach, isolated) in [("dual-stack", 24, 0), ("tenants", 12, 18), ("large", 748, 1_000)] {
+        for user in User::everybody(file) {
+            let text = std::fs::read_to_string(dir.join(file).with_extension("yaml")).expect("an example");
+            // Where a plain user may read it, too.
+            let copy = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+            std::fs::write(&copy, text).expect("a copy");
+            user.up(Some(&copy));
+            std::fs::remove_file(&copy).expect("our copy");
+            let report = user.json(&["lab", "test", "-o", "json"]);
+            assert_eq!(report["failures"], Value::Array(Vec::new()), "{file}");
+            assert_eq!(report["reach"], reach, "{file}");
+            assert_eq!(report["isolated"], isolated, "{file}");
+        }
+    }
+}
+
+/// A cut wire is noticed: a test that cannot fail proves nothing.
+#[test]
+fn a_cut_wire_fails_the_test_until_it_is_healed() {
+    let user = User::new("cut", false);
+    user.up(None);
+    user.good(&["lab", "cut", "node1", "node2"]);
+    let output = user.run(&["lab", "test", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let failures = report["failures"].as_array().expect("a list").len();
+    assert_eq!(failures, 8, "each of four VMs misses the two on the other node: {report}");
+    user.good(&["lab", "heal", "node1", "node2"]);
+    user.good(&["lab", "test"]);
+}
+
 #[test]
 fn the_router_is_the_same_on_every_node() {
     for user in User::everybody("router") {
