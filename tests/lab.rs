@@ -37,12 +37,20 @@ impl User {
         users
     }
 
+    /// Runs the program on this lab.
     fn run(&self, arguments: &[&str]) -> Output {
-        #[expect(clippy::disallowed_methods, reason = "the program under test")]
-        let mut command = Command::new(&self.program);
         let (before, after) =
             arguments.split_at(arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len()));
-        command.args(before).args(["--name", &self.lab]).args(after);
+        let all: Vec<&str> =
+            before.iter().copied().chain(["--name", self.lab.as_str()]).chain(after.iter().copied()).collect();
+        self.run_bare(&all)
+    }
+
+    /// Runs the program with these arguments and no other.
+    fn run_bare(&self, arguments: &[&str]) -> Output {
+        #[expect(clippy::disallowed_methods, reason = "the program under test")]
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
         if self.plain {
             command.uid(NOBODY).gid(NOBODY).env_remove("XDG_RUNTIME_DIR").current_dir("/");
         }
@@ -91,6 +99,12 @@ fn copied(lab: &str) -> PathBuf {
     path
 }
 
+/// Whether a process is there; one that only waits for this machine's init to reap it is not.
+fn lives(pid: &Value) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
 /// Processes of this machine whose command line holds a text.
 fn processes(text: &str) -> Vec<String> {
     let lines = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
@@ -116,22 +130,55 @@ fn the_example_works_and_leaves_nothing() {
         assert_eq!(report["reach"], 12, "four VMs, all reach all others");
         assert_eq!(report["gateways"], 4);
 
-        let listed = user.json(&["lab", "ls", "-o", "json"]);
-        let _names = listed.as_array().expect("a list");
-        let pid = &listed
-            .as_array()
-            .and_then(|labs| labs.iter().find(|lab| lab["name"] == user.lab.as_str()))
-            .expect("our lab is listed")["pid"];
-        assert!(Path::new(&format!("/proc/{pid}")).exists());
+        let listed = user.run_bare(&["lab", "ls", "-o", "json"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        let ours = listed.as_array().and_then(|labs| labs.iter().find(|lab| lab["name"] == user.lab.as_str()));
+        let pid = &ours.expect("our lab is listed")["pid"];
+        assert!(lives(pid));
 
         assert!(user.good(&["lab", "down"]).contains("is down"));
         assert_eq!(processes(&user.lab), Vec::<String>::new(), "processes are left");
-        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the lab's init is left");
+        assert!(!lives(pid), "the lab's init is left");
         for root in ["/run/dvr/labs".to_owned(), format!("/tmp/dvr-{NOBODY}/labs")] {
             assert!(!Path::new(&root).join(&user.lab).exists(), "files are left under {root}");
         }
         assert!(user.good(&["lab", "down"]).contains("is not there"), "a second down is as good");
     }
+}
+
+/// The topologies that come with the program: all pairs, both families, tenants with the same addresses.
+#[test]
+fn every_example_keeps_its_promises() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/topologies");
+    for (file, reach, isolated) in [("dual-stack", 24, 0), ("tenants", 12, 18), ("large", 748, 1_000)] {
+        for user in User::everybody(file) {
+            let text = std::fs::read_to_string(dir.join(file).with_extension("yaml")).expect("an example");
+            // Where a plain user may read it, too.
+            let copy = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+            std::fs::write(&copy, text).expect("a copy");
+            user.up(Some(&copy));
+            std::fs::remove_file(&copy).expect("our copy");
+            let report = user.json(&["lab", "test", "-o", "json"]);
+            assert_eq!(report["failures"], Value::Array(Vec::new()), "{file}");
+            assert_eq!(report["reach"], reach, "{file}");
+            assert_eq!(report["isolated"], isolated, "{file}");
+        }
+    }
+}
+
+/// A cut wire is noticed: a test that cannot fail proves nothing.
+#[test]
+fn a_cut_wire_fails_the_test_until_it_is_healed() {
+    let user = User::new("cut", false);
+    user.up(None);
+    user.good(&["lab", "cut", "node1", "node2"]);
+    let output = user.run(&["lab", "test", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let failures = report["failures"].as_array().expect("a list").len();
+    assert_eq!(failures, 8, "each of four VMs misses the two on the other node: {report}");
+    user.good(&["lab", "heal", "node1", "node2"]);
+    user.good(&["lab", "test"]);
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn report_text(report: &CheckReport, verbose: bool) -> String {
     out.push_str(&format!(
         "lab `{lab}`: {vms} VMs, {requests} requests, {:.1} s\n  \
          {reach:>6} times one VM reaches another's address, both ways, with the hops it should take\n  \
-         {isolated:>6} ordered pairs that must not hear of each other\n  \
+         {isolated:>6} ordered pairs of which one must get nothing from the other\n  \
          {gateways:>6} gateways answer\n",
         f64::from(u32::try_from(*took_millis).unwrap_or(u32::MAX)) / 1e3,
     ));

@@ -20,7 +20,7 @@ const PATIENCE: Patience = Patience {
 /// One thing that was tested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tested {
-    /// `reach`, `isolation` or `gateway`.
+    /// `reach`; `isolation`, nothing arrives; `one-way`, there is a way there and none back; or `gateway`.
     pub kind: &'static str,
     /// The VM that asked.
     pub from: String,
@@ -52,7 +52,7 @@ pub struct CheckReport {
     pub vms: usize,
     /// Ordered pairs, one for each address, that had to reach each other.
     pub reach: usize,
-    /// Ordered pairs that must not reach each other, by any address.
+    /// Ordered pairs of which the first must get no answer from the second, by any address.
     pub isolated: usize,
     /// Gateways asked, each by each VM that has it.
     pub gateways: usize,
@@ -70,7 +70,7 @@ pub struct CheckReport {
 struct Question {
     kind: &'static str,
     to: String,
-    /// The one station that must receive the request; `None`: none may.
+    /// The one station that may receive the request; `None`: none may.
     receiver: Option<usize>,
     /// Hops the request and the reply must have left; `None`: no reply is wanted.
     ttl: Option<u8>,
@@ -138,6 +138,13 @@ fn questions(outline: &Outline) -> Vec<(Probe, Question)> {
                     ttl: Some(FIRST_TTL.saturating_sub(*hops)),
                     answer_allowed: true,
                 },
+                None if outline.one_way.contains_key(&(from, *target)) => Question {
+                    kind: "one-way",
+                    to: names.join(", "),
+                    receiver: outline.one_way.get(&(from, *target)).copied(),
+                    ttl: None,
+                    answer_allowed: false,
+                },
                 None => Question {
                     kind: "isolation",
                     to: names.join(", "),
@@ -191,7 +198,8 @@ fn judge(outline: &Outline, probe: &Probe, question: &Question, outcome: &Outcom
                     wrong.push(format!("the request reached {vm} with {left} hops left instead of {ttl}"));
                 }
             }
-            _ => wrong.push(format!("{vm} received what was not meant for it")),
+            (Some(receiver), None) if receiver == *station => {}
+            (Some(_) | None, _) => wrong.push(format!("{vm} received what was not meant for it")),
         }
     }
     Tested {

@@ -6,7 +6,7 @@ use super::state::Process;
 use super::{Error, Lab, faults, now, sys};
 
 /// How long the machine's init may take to reap the lab's.
-const BURIAL: Duration = Duration::from_millis(500);
+const BURIAL: Duration = Duration::from_millis(1_500);
 
 /// What was there to take down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,9 +62,15 @@ fn search_path() -> OsString {
     path
 }
 
+fn on_path(command: &str) -> bool {
+    std::env::split_paths(&search_path()).any(|dir| dir.join(command).is_file())
+}
+
 fn refused(program: &OsString, place: &Place, source: io::Error) -> Error {
     let command = program.to_string_lossy().into_owned();
-    if source.kind() != io::ErrorKind::NotFound {
+    // A directory on the path that this user may not read turns "not found" into "permission denied" (execvp(3)).
+    let unseen = !command.contains('/') && !on_path(&command);
+    if source.kind() != io::ErrorKind::NotFound && !(source.kind() == io::ErrorKind::PermissionDenied && unseen) {
         return Error::os(format!("run `{command}` in {place}"), source);
     }
     let hint = match command.as_str() {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Lab, Place, RUN_DIR, Record, exec, now, report, sys};
+use super::{Error, Lab, Place, RUN_DIR, Record, exec, now, report, sys, up};
 
 /// How long a daemon may take to go, or to come.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ pub fn kill(lab: &Lab, node: &str, daemons: &[Daemon]) -> Result<Vec<Daemon>, Er
     Ok(killed)
 }
 
-/// Starts these daemons of a node anew; those that run are killed first. This process must have one thread, and stays
+/// Starts these daemons of a node anew; those that run are killed first; and waits until the node has converged. This process must have one thread, and stays
 /// inside the node.
 ///
 /// # Errors
@@ -73,22 +73,28 @@ pub fn restart(lab: &Lab, record: &Record, node: &str, daemons: &[Daemon]) -> Re
     Place { name: node.to_owned(), node: node.to_owned(), netns: None }.enter(record)?;
     for daemon in daemons {
         exec::start_daemon(*daemon, node)?;
+        let why =
+            || format!("its {} does not answer {} s after its start; see its log", daemon.name(), LIMIT.as_secs());
         let deadline = now() + LIMIT;
         while UnixStream::connect(daemon.socket(Path::new(RUN_DIR))).is_err() {
             if now() > deadline {
-                let why =
-                    format!("its {} does not answer {} s after its start; see its log", daemon.name(), LIMIT.as_secs());
-                return Err(Error::NotReady {
-                    name: record.name.to_string(),
-                    node: node.to_owned(),
-                    why,
-                    log: String::new(),
-                });
+                return Err(not_ready(record, node, why()));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    Ok(())
+    let agent = Daemon::Agent.socket(Path::new(RUN_DIR));
+    match up::converged(&agent, LIMIT) {
+        Ok(state) if state.converged => Ok(()),
+        Ok(state) => Err(not_ready(record, node, format!("its agent has not converged: {}", state.errors.join("; ")))),
+        // A switch may well be restarted alone, without an agent.
+        Err(error) if error.is_absent() && !daemons.contains(&Daemon::Agent) => Ok(()),
+        Err(error) => Err(not_ready(record, node, error.to_string())),
+    }
+}
+
+fn not_ready(record: &Record, node: &str, why: String) -> Error {
+    Error::NotReady { name: record.name.to_string(), node: node.to_owned(), why, log: String::new() }
 }
 
 /// Kills a process and waits until it is gone; one that is gone already is as good.

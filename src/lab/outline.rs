@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
-use crate::model::view::{Attachment, NodeView};
+use crate::model::view::{Attachment, NodeView, RouterPort};
 use crate::model::{Topology, Underlay};
 use crate::placement::{self, Expectation, Why};
 use crate::types::Mac;
@@ -21,6 +21,9 @@ pub struct Outline {
     /// Stations and addresses that are promised nothing, but at which somebody else than a station may answer, such as a
     /// router that bears the address where tenants overlap.
     pub answered_by_others: BTreeSet<(usize, IpAddr)>,
+    /// Stations and addresses with a way there and none back: the request arrives, a reply cannot. With the station that
+    /// bears the address.
+    pub one_way: BTreeMap<(usize, IpAddr), usize>,
     /// What carries the tunnels.
     pub underlay: Underlay,
 }
@@ -82,6 +85,7 @@ impl Outline {
             stations,
             promises: Vec::new(),
             answered_by_others: BTreeSet::new(),
+            one_way: BTreeMap::new(),
             underlay: topology.underlay().clone(),
         };
         outline.note_promises(topology);
@@ -103,10 +107,29 @@ impl Outline {
                 (Expectation::Isolated, _) => {
                     if promise.answered_by.is_some() {
                         self.answered_by_others.insert((*from, promise.target));
+                    } else if self.is_sent_on(*from, *to, promise.target) {
+                        self.one_way.insert((*from, promise.target), *to);
                     }
                 }
             }
         }
+    }
+}
+
+impl Outline {
+    /// Whether the gateway of `from` is a router with a leg in the network of `to` to which `target` is on link.
+    fn is_sent_on(&self, from: usize, to: usize, target: IpAddr) -> bool {
+        let (from, to) = (&self.stations[from], &self.stations[to]);
+        let Some(view) = self.views.get(&from.node) else { return false };
+        let Some(gateway) = from.gateways.iter().find(|gateway| gateway.is_ipv4() == target.is_ipv4()) else {
+            return false;
+        };
+        view.routers.iter().any(|router| {
+            let is_gateway =
+                router.interfaces.iter().filter(|port| port.network == from.network).any(|port| bears(port, *gateway));
+            let mut legs = router.interfaces.iter().filter(|port| port.network == to.network);
+            is_gateway && legs.any(|port| port.addresses.iter().any(|net| net.contains(&target)))
+        })
     }
 }
 
@@ -135,5 +158,9 @@ fn stations_of(view: &NodeView) -> impl Iterator<Item = Station> {
 /// Whether a router bears the address on the network.
 fn borne(view: &NodeView, network: &str, gateway: IpAddr) -> bool {
     let mut ports = view.routers.iter().flat_map(|router| &router.interfaces).filter(|port| port.network == network);
-    ports.any(|port| port.addresses.iter().any(|address| address.addr() == gateway))
+    ports.any(|port| bears(port, gateway))
+}
+
+fn bears(port: &RouterPort, address: IpAddr) -> bool {
+    port.addresses.iter().any(|net| net.addr() == address)
 }

@@ -225,7 +225,11 @@ fn ended(lab: &Lab, node: &str, why: String) -> Error {
     Error::NotReady { name: lab.name.to_string(), node: node.to_owned(), why, log: log.concat() }
 }
 
-fn converged(socket: &Path, left: Duration) -> Result<api::agent::Converged, ControlError> {
+/// What an agent says when its node has converged, or time is up.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn converged(socket: &Path, left: Duration) -> Result<api::agent::Converged, ControlError> {
     let mut client = Client::connect(socket, left + Duration::from_secs(1))?;
     let _hello: api::agent::Hello = client.call(&api::agent::Request::Hello { version: api::VERSION })?;
     let timeout_millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
