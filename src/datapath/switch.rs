@@ -548,7 +548,7 @@ impl Switch {
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
         let (created, n_packets, n_bytes) = old.map_or((now, 0, 0), |old| (old.created, old.n_packets, old.n_bytes));
-        held.tables.insert(Flow {
+        let flow = Flow {
             table: flow.table,
             priority: flow.priority,
             matching: flow.matching.clone(),
@@ -562,7 +562,13 @@ impl Switch {
             used: now,
             n_packets,
             n_bytes,
-        });
+        };
+        match known {
+            Some(known) => held.tables.replace(known, flow),
+            None => {
+                held.tables.insert(flow);
+            }
+        }
         self.changed();
     }
 

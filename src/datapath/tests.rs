@@ -9,6 +9,8 @@ use crate::wire::checksum;
 
 mod acceptance;
 mod forwarding;
+mod properties;
+mod random;
 mod text;
 
 /// A switch with a worker, and what it sent.

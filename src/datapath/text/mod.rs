@@ -21,8 +21,10 @@ pub(crate) trait PortNames {
 }
 
 /// A bridge whose ports have numbers only.
+#[cfg(test)]
 pub(crate) struct NumbersOnly;
 
+#[cfg(test)]
 impl PortNames for NumbersOnly {
     fn number(&self, _: &str) -> Option<u32> {
         None
