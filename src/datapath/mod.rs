@@ -20,6 +20,7 @@ mod key;
 mod learn;
 mod matching;
 mod normal;
+mod odp;
 mod packet;
 mod switch;
 mod table;
@@ -34,6 +35,7 @@ pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
 pub use switch::{Switch, SwitchError};
 pub use text::TextError;
+pub use trace::TraceInput;
 pub use worker::Worker;
 
 #[cfg(test)]

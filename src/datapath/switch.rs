@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::action::{self, Action};
 use super::bridge::{Bridge, BridgePorts, BridgeView, NewPort, NewPortKind, Port};
 use super::drop::DropReason;
+use super::extract::extract;
 use super::fdb::Learned;
 use super::io::{DpPort, Ingress};
 use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
 use super::matching::Match;
+use super::packet::{Offload, Packet};
 use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
 use super::text::{FlowText, TextError, Use};
+use super::trace::{self, Recorder, TraceInput};
 use super::xlate::{BridgeId, Effect, Verdict, Xlate};
 use crate::api::switch::{BridgeMode, FdbEntry, FlowChange, PortCounters};
 use crate::types::{IfName, Timestamp};
@@ -454,6 +457,41 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Tells what becomes of a packet, step by step, as `ofproto/trace` does. Changes nothing, unless `generate` has
+    /// it learn.
+    ///
+    /// # Errors
+    /// [`SwitchError::UnknownBridge`]; [`SwitchError::BadFilter`] if the packet's text is wrong.
+    pub fn trace(
+        &mut self,
+        bridge: &IfName,
+        input: &TraceInput,
+        generate: bool,
+        now: Timestamp,
+    ) -> Result<String, SwitchError> {
+        let id = self.id(bridge)?;
+        let ports = BridgePorts { bridge: self.named(bridge)?, names: false };
+        let mut key = match input {
+            TraceInput::Flow(text) => {
+                FlowText::parse(text, Use::Packet, &ports).map_err(SwitchError::BadFilter)?.matching.value
+            }
+            TraceInput::Frame { in_port, octets } => {
+                let mut octets = octets.clone();
+                let end = octets.len();
+                let ingress = Ingress { port: DpPort(*in_port), tunnel: None };
+                extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0
+            }
+        };
+        if key.is_tagged() && key.get(key::VLAN_TPID) == 0 {
+            key.set(key::VLAN_TPID, crate::wire::ethernet::TYPE_VLAN.into());
+        }
+        let number = key.get32(key::IN_PORT);
+        let mut recorder = Recorder::new();
+        let verdict = Xlate::walk(self, (id, number), &key, now, generate, Some(&mut recorder));
+        let ports = BridgePorts { bridge: self.named(bridge)?, names: false };
+        Ok(trace::report(&recorder, &key, &verdict, &ports))
     }
 
     /// Counts packets for the flows they matched.
