@@ -69,6 +69,7 @@ fn value(out: &mut String, shape: Shape, bits: u128) {
 }
 
 /// All bits of a field.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest are octets")]
 const fn exact(field: Header) -> u128 {
     match shown(field).2 {
         Shape::Mac => super::key::ones(48),

@@ -92,6 +92,7 @@ pub(crate) struct Tables {
 }
 
 /// Tables and cookies whose flows go with these actions.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other action teaches")]
 fn taught(actions: &[Action]) -> Vec<(u8, u64)> {
     let mut found = Vec::new();
     for action in actions {

@@ -445,6 +445,7 @@ impl<'a> Xlate<'a> {
         self.key.set(key::VLAN_TPID, tpid.into());
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends no others here")]
     fn network(&mut self, action: &Action) {
         match action {
             Action::ModIpSrc(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_SRC, u128::from(*address)),

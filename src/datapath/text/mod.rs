@@ -8,7 +8,7 @@ mod value;
 
 pub use lexer::TextError;
 
-pub(crate) use action::{parse_actions, print_actions};
+pub(crate) use action::print_actions;
 pub(crate) use flow::{FlowText, Use};
 pub(crate) use matching::print_match;
 
