@@ -4,6 +4,8 @@
 use core::time::Duration;
 use std::io::{self, Read, Write};
 
+use super::{Direction, Sink};
+
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
@@ -16,15 +18,6 @@ const OPTION_PACKET_FLAGS: u16 = 2;
 const ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 /// The longest block [`read`] takes, in octets: a super-frame and its options fit many times over.
 const BLOCK_LIMIT: u32 = 1 << 20;
-
-/// Which way a frame went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Into the host.
-    Inbound,
-    /// Out of it.
-    Outbound,
-}
 
 /// Writes one section of a capture file.
 #[derive(Debug)]
@@ -50,11 +43,17 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Declares an interface and returns the number that [`Self::packet`] wants.
-    ///
-    /// # Errors
-    /// What `out` says.
-    pub fn interface(&mut self, name: &str) -> io::Result<u32> {
+    fn block(&mut self, kind: u32, body: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(body.len() + 12).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.out.write_all(&kind.to_le_bytes())?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(body)?;
+        self.out.write_all(&length.to_le_bytes())
+    }
+}
+
+impl<W: Write> Sink for Writer<W> {
+    fn interface(&mut self, name: &str) -> io::Result<u32> {
         let mut body = Vec::new();
         body.extend(ETHERNET.to_le_bytes());
         body.extend([0; 2]);
@@ -68,11 +67,7 @@ impl<W: Write> Writer<W> {
         Ok(self.interfaces - 1)
     }
 
-    /// Writes one frame, seen at `time` since 1970.
-    ///
-    /// # Errors
-    /// What `out` says; `InvalidInput` for an interface that was not declared.
-    pub fn packet(&mut self, interface: u32, time: Duration, direction: Direction, frame: &[u8]) -> io::Result<()> {
+    fn frame(&mut self, interface: u32, time: Duration, direction: Direction, frame: &[u8]) -> io::Result<()> {
         if interface >= self.interfaces {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the interface was not declared"));
         }
@@ -96,20 +91,8 @@ impl<W: Write> Writer<W> {
         self.block(ENHANCED_PACKET, &body)
     }
 
-    /// Hands what was written on to whoever reads.
-    ///
-    /// # Errors
-    /// What `out` says.
-    pub fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-
-    fn block(&mut self, kind: u32, body: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(body.len() + 12).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.out.write_all(&kind.to_le_bytes())?;
-        self.out.write_all(&length.to_le_bytes())?;
-        self.out.write_all(body)?;
-        self.out.write_all(&length.to_le_bytes())
     }
 }
 
@@ -187,7 +170,7 @@ mod tests {
         let mut file = Vec::new();
         let mut writer = Writer::new(&mut file).expect("memory takes all");
         let eth0 = writer.interface("eth0").expect("memory takes all");
-        writer.packet(eth0, Duration::from_nanos(0x1_0000_0002), Direction::Outbound, b"seven!!").expect("declared");
+        writer.frame(eth0, Duration::from_nanos(0x1_0000_0002), Direction::Outbound, b"seven!!").expect("declared");
         file
     }
 
@@ -222,6 +205,6 @@ mod tests {
     #[test]
     fn an_undeclared_interface_is_refused() {
         let mut writer = Writer::new(Vec::new()).expect("memory takes all");
-        assert!(writer.packet(0, Duration::ZERO, Direction::Inbound, &[]).is_err());
+        assert!(writer.frame(0, Duration::ZERO, Direction::Inbound, &[]).is_err());
     }
 }

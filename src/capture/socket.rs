@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::pcapng::{Direction, Writer};
+use super::{Direction, Sink};
 
 /// The longest frame: 64 KB of payload and its headers.
 const FRAME_LIMIT: usize = 65_536 + 256;
@@ -47,14 +47,14 @@ pub struct Selection {
     pub count: Option<u64>,
 }
 
-/// Captures into `out` until `stop` is set or enough was seen, and returns how many frames there were. `ready` is
+/// Captures into `sink` until `stop` is set or enough was seen, and returns how many frames there were. `ready` is
 /// called once the socket is open: whatever is sent from then on is seen.
 ///
 /// # Errors
-/// When the socket cannot be opened or read, or `out` written.
+/// When the socket cannot be opened or read, or `sink` takes no more.
 pub fn run(
     selection: &Selection,
-    out: impl Write,
+    sink: &mut (impl Sink + ?Sized),
     stop: &AtomicBool,
     ready: impl FnOnce(),
 ) -> Result<u64, CaptureError> {
@@ -68,8 +68,8 @@ pub fn run(
     // A smaller buffer only loses frames sooner.
     let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER_LEN);
     setsockopt(&fd, sockopt::ReceiveTimestampns, &true).map_err(CaptureError::Open)?;
-    let mut capture = Capture { writer: Writer::new(out)?, interfaces: BTreeMap::new(), selection };
-    capture.writer.flush()?;
+    let mut capture = Capture { sink, interfaces: BTreeMap::new(), selection };
+    capture.sink.flush()?;
     ready();
     let mut buffer = vec![0; FRAME_LIMIT];
     let mut seen = 0;
@@ -78,7 +78,7 @@ pub fn run(
             Ok(true) => seen += 1,
             Ok(false) => {}
             Err(CaptureError::Receive(Errno::EAGAIN)) => {
-                capture.writer.flush()?;
+                capture.sink.flush()?;
                 let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
                 // Wakes now and then to look at `stop`.
                 match poll(&mut fds, PollTimeout::from(100_u8)) {
@@ -91,18 +91,18 @@ pub fn run(
             Err(error) => return Err(error),
         }
     }
-    capture.writer.flush()?;
+    capture.sink.flush()?;
     Ok(seen)
 }
 
-struct Capture<'a, W> {
-    writer: Writer<W>,
+struct Capture<'a, S: ?Sized> {
+    sink: &'a mut S,
     /// By ifindex: the interface's number in the file, or `None` if it was not asked for.
     interfaces: BTreeMap<usize, Option<u32>>,
     selection: &'a Selection,
 }
 
-impl<W: Write> Capture<'_, W> {
+impl<S: Sink + ?Sized> Capture<'_, S> {
     /// Receives one frame; whether it was one to keep.
     fn next(&mut self, fd: i32, buffer: &mut [u8]) -> Result<bool, CaptureError> {
         let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
@@ -119,7 +119,7 @@ impl<W: Write> Capture<'_, W> {
         let length = message.bytes;
         let Some(interface) = self.interface(link.ifindex())? else { return Ok(false) };
         let direction = if link.pkttype() == PACKET_OUTGOING { Direction::Outbound } else { Direction::Inbound };
-        self.writer.packet(interface, time.unwrap_or_default(), direction, &buffer[..length])?;
+        self.sink.frame(interface, time.unwrap_or_default(), direction, &buffer[..length])?;
         Ok(true)
     }
 
@@ -131,7 +131,7 @@ impl<W: Write> Capture<'_, W> {
         let name = name.map_or_else(|| format!("if{index}"), |name| name.to_string_lossy().into_owned());
         let asked = &self.selection.interfaces;
         let wanted = if asked.is_empty() { name != "lo" } else { asked.contains(&name) };
-        let number = if wanted { Some(self.writer.interface(&name)?) } else { None };
+        let number = if wanted { Some(self.sink.interface(&name)?) } else { None };
         self.interfaces.insert(index, number);
         Ok(number)
     }

@@ -66,6 +66,8 @@ pub enum Command {
     Arp(ReadArgs),
     /// The permanent neighbours of the routers
     Neigh(ReadArgs),
+    /// What passes a place's interfaces: a line a frame, or a pcapng file
+    Capture(CaptureArgs),
     /// What this kernel and user can do, what is missing, and how to get it
     Doctor(OutputArgs),
     /// Print completions for a shell
@@ -244,6 +246,25 @@ pub struct SwitchArgs {
     /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// What `capture` takes.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// A VM's name, a node's name, or NODE/ROUTER
+    pub place: String,
+    /// Write pcapng to this file (`-` for standard output) instead of printing lines
+    #[arg(short, long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Only this interface; may be given again; all but `lo` without it
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Stop after so many frames
+    #[arg(short, long)]
+    pub count: Option<u64>,
+    /// The lab; without it the only one that runs
+    #[arg(long)]
+    pub name: Option<LabName>,
 }
 
 /// How a reader prints.

@@ -38,12 +38,28 @@ pub(super) enum CliError {
         /// The kernel's word.
         source: std::io::Error,
     },
+    /// A file that was named cannot be made.
+    #[error("cannot write {}: {source}; check the path", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
     /// The arguments do not make sense together.
     #[error("{0}")]
     Usage(String),
     /// What was asked for is not there.
     #[error("{0}")]
     Absent(String),
+    /// A capture could not start or go on.
+    #[error("capturing at {place}: {source}")]
+    Capture {
+        /// Where.
+        place: String,
+        /// Why.
+        source: crate::capture::socket::CaptureError,
+    },
     /// The output could not be written.
     #[error("cannot write the output: {source}")]
     Output {
@@ -78,9 +94,9 @@ impl CliError {
                 | ControlError::TimedOut { .. }
                 | ControlError::Protocol { .. } => FAILED,
             },
-            Self::Read { .. } | Self::Usage(_) => USAGE,
+            Self::Read { .. } | Self::Create { .. } | Self::Usage(_) => USAGE,
             Self::Absent(_) => ABSENT,
-            Self::Output { .. } | Self::Encode { .. } | Self::Ended(_) => FAILED,
+            Self::Output { .. } | Self::Capture { .. } | Self::Encode { .. } | Self::Ended(_) => FAILED,
         }
     }
 }

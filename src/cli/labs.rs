@@ -125,7 +125,10 @@ fn exec(place: &str, name: Option<&LabName>, mut command: Vec<OsString>) -> Resu
 }
 
 /// A running lab and what it is made of.
-fn running(name: Option<&LabName>) -> Result<(Record, Outline), CliError> {
+///
+/// # Errors
+/// When there is none of that name.
+pub(super) fn running(name: Option<&LabName>) -> Result<(Record, Outline), CliError> {
     let (lab, record) = Labs::of_this_user()?.choose(name)?;
     let path = lab.topology_path();
     let text = std::fs::read_to_string(&path).map_err(|source| CliError::Read { path, source })?;

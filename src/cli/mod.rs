@@ -3,6 +3,7 @@
 //! Owns arguments, text and exit codes; what is done is done by [`crate::lab`] and by the daemons.
 
 mod args;
+mod capture;
 mod daemons;
 mod doctor;
 mod error;
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Fdb(args) => tables::forwardings(&args),
         Command::Arp(args) => tables::responders(&args),
         Command::Neigh(args) => tables::neighbours(&args),
+        Command::Capture(args) => capture::capture(&args),
         Command::Doctor(args) => doctor::doctor(args.output),
         Command::Completions { shell } => {
             let mut octets = Vec::new();

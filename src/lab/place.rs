@@ -80,6 +80,15 @@ impl Place {
         sys::set_hostname(&self.name).map_err(|source| Error::os(format!("set the host name of {}", self.name), source))
     }
 
+    /// Moves this process, which must have one thread, to the place's network namespace and leaves all else as it is.
+    ///
+    /// # Errors
+    /// [`Error::Os`] names the namespace that could not be entered.
+    pub fn enter_network(&self, record: &Record) -> Result<(), Error> {
+        space::enter_user_of(keeper(record, &self.node)?.pid)?;
+        space::enter(&self.open_netns(record)?, CloneFlags::CLONE_NEWNET, &format!("the network namespace of {self}"))
+    }
+
     /// Opens the place's network namespace from outside. This process must be in the lab's user namespace.
     ///
     /// # Errors
