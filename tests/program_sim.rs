@@ -560,7 +560,7 @@ proptest! {
                 prop_assert!(copies.insert((at, to)), "two copies to {} of {:02x?}", to, frame);
                 prop_assert!(!hosts.contains(&src(out)), "a host MAC reached {}", to);
                 let is_back = (at, to) == (&node, &port);
-                prop_assert!(!is_back || src(out) != from, "{} hears itself", to);
+                prop_assert!(!is_back || *out != frame, "{} hears itself", to);
                 prop_assert!(!networks[to].1 || *at == node, "a router elsewhere heard {:02x?}", frame);
                 prop_assert!(out[12..14] != [0x81, 0], "a local VLAN got out");
             }
