@@ -529,8 +529,6 @@ fn payload(sim: &Sim, kind: usize, (to, from): (Mac, Mac), pick: usize) -> Vec<u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
     /// Whatever machines and routers send, in whatever order.
     #[test]
     fn invariants_hold(frames in proptest::collection::vec(
