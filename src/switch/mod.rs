@@ -13,6 +13,8 @@ mod line;
 mod outputs;
 mod service;
 mod table;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::io;

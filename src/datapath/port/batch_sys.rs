@@ -35,16 +35,21 @@ pub struct Received {
     pub tag: Option<(u16, u16)>,
 }
 
+/// Octets a batch should not go beyond: they are read twice more, by then from a cache of a core's own.
+const WARM_OCTETS: usize = 256 << 10;
+
 /// Memory for [`SLOTS`] messages, reused for each batch.
 #[derive(Debug)]
 pub struct Batch {
     memory: Vec<u8>,
     received: Vec<Received>,
+    /// Messages to read at once, by the size of the last ones.
+    next: usize,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { memory: vec![0; SLOTS * BUFFER_LEN], received: Vec::with_capacity(SLOTS) }
+        Self { memory: vec![0; SLOTS * BUFFER_LEN], received: Vec::with_capacity(SLOTS), next: SLOTS }
     }
 }
 
@@ -54,7 +59,7 @@ impl Batch {
         (&mut self.memory, &self.received)
     }
 
-    /// Reads what waits, at most [`SLOTS`] messages, without waiting.
+    /// Reads what waits, without waiting: at most [`SLOTS`] messages, fewer while they are large.
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing waits.
@@ -69,7 +74,7 @@ impl Batch {
         let mut controls = [[0_u64; CONTROL_WORDS]; SLOTS];
         let slots = self.memory.chunks_exact_mut(BUFFER_LEN);
         for ((((slot, name), vector), control), header) in
-            slots.zip(&mut names).zip(&mut vectors).zip(&mut controls).zip(&mut headers)
+            slots.take(self.next).zip(&mut names).zip(&mut vectors).zip(&mut controls).zip(&mut headers)
         {
             let room = &mut slot[HEADROOM..];
             *vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
@@ -81,8 +86,8 @@ impl Batch {
             header.msg_control = control.as_mut_ptr().cast();
             header.msg_controllen = size_of_val(control);
         }
-        let count = libc::c_uint::try_from(SLOTS).unwrap_or(1);
-        // SAFETY: `socket` is open for the call's length. Each of the `count` headers points to one name, one vector and
+        let count = libc::c_uint::try_from(self.next).unwrap_or(1);
+        // SAFETY: `socket` is open for the call's length. Each of the first `count` headers, at most `SLOTS`, points to one name, one vector and
         // one control block of the lengths it states, all of which live in this frame, and each vector to a slot of
         // `memory` that nothing else refers to during the call.
         let read = unsafe {
@@ -105,6 +110,8 @@ impl Batch {
             unsafe { ancillary(&header.msg_hdr, &mut received) };
             self.received.push(received);
         }
+        let octets: usize = self.received.iter().map(|message| message.len).sum();
+        self.next = (WARM_OCTETS * read / octets.max(1)).clamp(2, SLOTS);
         Ok(read)
     }
 }

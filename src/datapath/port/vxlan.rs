@@ -10,6 +10,9 @@ mod send;
 pub use receive::{Arrival, read};
 pub use send::{Sender, Tally};
 
+#[cfg(test)]
+mod tests;
+
 use core::net::{IpAddr, SocketAddr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
