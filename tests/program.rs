@@ -1,12 +1,14 @@
 //! The programs of both bridges against golden text, and what must hold of any program's text.
 //!
-//! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`; VLANs are allocated from
-//! scratch), outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
+//! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`), or `node`, the name of a node of
+//! the built-in example; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use dvr::model::Topology;
 use dvr::model::view::NodeView;
+use dvr::placement;
 use dvr::program::{Program, ProgramFlow, local_vlans, populated, responders, tunnel_peers, vxlan_port};
 
 fn cases() -> Vec<PathBuf> {
@@ -19,7 +21,10 @@ fn cases() -> Vec<PathBuf> {
 }
 
 fn view(case: &Path) -> NodeView {
-    let text = std::fs::read_to_string(case.join("view.json")).expect("view.json");
+    let text = match std::fs::read_to_string(case.join("node")) {
+        Ok(node) => return placement::view(&Topology::example(), node.trim()).expect("a node of the example"),
+        Err(_) => std::fs::read_to_string(case.join("view.json")).expect("view.json"),
+    };
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
 }
 

@@ -9,8 +9,6 @@ use crate::plan::KernelState;
 pub(super) enum Event {
     /// Somebody wants to know whether the node is as it should be.
     Look,
-    /// The kernel told of a change.
-    Drift,
     /// The conversation with the switch ended.
     SwitchLost,
     /// A reader wants the kernel's state as it is.

@@ -20,7 +20,6 @@ mod desired;
 mod events;
 mod flows;
 mod kernel_spec;
-mod monitor;
 mod node;
 mod run;
 mod serve;

@@ -6,8 +6,9 @@ use crate::api::switch::{Request, Show};
 use crate::control::ControlError;
 use crate::link::LinkOp;
 use crate::model::view::{Attachment, NodeView};
-use crate::netns::{Name, NetnsName, Ownership, PORTS_NETNS};
+use crate::netns::{NetnsName, Ownership, PORTS_NETNS};
 use crate::plan::kernel::Kernel;
+use crate::plan::monitor::Monitor;
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op};
 use crate::program::local_vlans;
 use crate::types::IfName;
@@ -54,6 +55,7 @@ pub(super) struct Node<D> {
     config: AgentConfig,
     desired: D,
     kernel: Kernel,
+    monitor: Monitor,
     switch: Switch,
     ownership: Ownership,
     vlans: Vlans,
@@ -62,9 +64,15 @@ pub(super) struct Node<D> {
 }
 
 impl<D: Desired> Node<D> {
-    pub(super) fn new(config: AgentConfig, desired: D, kernel: Kernel, switch: Switch, vlans: Vlans) -> Self {
+    pub(super) fn new(
+        config: AgentConfig,
+        desired: D,
+        (kernel, monitor): (Kernel, Monitor),
+        switch: Switch,
+        vlans: Vlans,
+    ) -> Self {
         let ownership = Ownership::agent();
-        Self { config, desired, kernel, switch, ownership, vlans, view: None, attach: None }
+        Self { config, desired, kernel, monitor, switch, ownership, vlans, view: None, attach: None }
     }
 
     /// What is to be held, once it is known.
@@ -73,16 +81,13 @@ impl<D: Desired> Node<D> {
         Some(Held { view, vlans: self.vlans.clone(), attach })
     }
 
-    /// Namespaces whose kernel tells of changes, and whether machines' own doings are noise there.
-    pub(super) fn namespaces(&self) -> BTreeSet<Name> {
-        let Some(view) = &self.view else { return BTreeSet::new() };
-        let routers = view.routers.iter().map(|router| router.netns.as_str());
-        let machines =
-            view.networks.iter().flat_map(|network| &network.local_ports).filter_map(|vm| match &vm.attach {
-                Attachment::Netns { netns, .. } => Some(netns.as_str()),
-                Attachment::Device { .. } => None,
-            });
-        routers.chain(machines).filter_map(|name| Name::new(name).ok()).collect()
+    /// Waits until the kernel tells of a change.
+    pub(super) async fn drift(&mut self) {
+        match self.monitor.next().await {
+            Ok(pulse) => tracing::trace!(?pulse, "drift"),
+            // The look that follows meets the same trouble, and tells.
+            Err(error) => tracing::debug!(%error, "cannot listen for drift"),
+        }
     }
 
     /// The switch is another, or gone: the next pass asks anew.
@@ -141,6 +146,8 @@ impl<D: Desired> Node<D> {
         for round in 0..ROUNDS_MAX {
             let before = outcome.operations;
             let lost = self.kernel_step(&spec, outcome).await?;
+            // What changes before this listens is met by the next round: there is one after each that did something.
+            self.monitor.watch(&spec).map_err(|error| error.to_string())?;
             self.switch_step(round, &lost, outcome).map_err(|error| error.to_string())?;
             if outcome.operations == before || !outcome.errors.is_empty() {
                 return Ok(());

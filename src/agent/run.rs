@@ -6,19 +6,19 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api::agent::Converged;
 use crate::api::switch::Request;
 use crate::control::Server;
 use crate::netns::Ownership;
 use crate::plan::kernel::Kernel;
+use crate::plan::monitor::Monitor;
 use crate::plan::{self, KernelSpec};
 use crate::program::{BR_INT, BR_TUN};
 
 use super::desired::{Desired, TopologyFile};
 use super::events::{EVENTS_MAX, Event, Events};
-use super::monitor::Monitor;
 use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
@@ -34,8 +34,6 @@ const RETRY_MOST: Duration = Duration::from_millis(500);
 const BURST: Duration = Duration::from_millis(10);
 /// The least time the event loop is given to meet signals.
 const TURN: Duration = Duration::from_millis(1);
-/// How often the namespace directory is looked at: a name that is unmounted tells nobody.
-const GLANCE: Duration = Duration::from_millis(500);
 /// How often everything is looked at with no reason at all: kernel switches and ports change in silence.
 const AUDIT: Duration = Duration::from_secs(15);
 
@@ -97,25 +95,20 @@ impl Outside {
         })
     }
 
-    /// Waits for a reason, at most until `deadline`, which is one too; looks at the namespace directory meanwhile.
-    async fn reasons<D: Desired>(&mut self, deadline: Instant, node: &mut Node<D>, monitor: &Monitor) -> Reasons {
+    /// Waits for a reason, at most until `deadline`, which is one too.
+    async fn reasons<D: Desired>(&mut self, deadline: Instant, node: &mut Node<D>) -> Reasons {
         let mut reasons = Reasons::default();
-        let mut glance = interval(GLANCE);
-        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(reasons.look || reasons.reload || reasons.stop) {
             tokio::select! {
                 biased;
                 _ = self.terminate.recv() => reasons.stop = true,
                 _ = self.interrupt.recv() => reasons.stop = true,
                 _ = self.hangup.recv() => reasons.reload = true,
-                Some(event) = self.inbox.recv() => {
-                    let burst = matches!(event, Event::Drift);
-                    reasons.take(event, node).await;
-                    if burst {
-                        sleep(BURST).await;
-                    }
+                Some(event) = self.inbox.recv() => reasons.take(event, node).await,
+                () = node.drift() => {
+                    reasons.look = true;
+                    sleep(BURST).await;
                 }
-                _ = glance.tick() => reasons.look |= !monitor.is_directory_the_same(),
                 () = sleep_until(deadline) => reasons.look = true,
             }
         }
@@ -134,7 +127,7 @@ impl Outside {
 impl Reasons {
     async fn take<D: Desired>(&mut self, event: Event, node: &mut Node<D>) {
         match event {
-            Event::Look | Event::Drift => self.look = true,
+            Event::Look => self.look = true,
             Event::SwitchLost => {
                 node.switch_lost();
                 self.look = true;
@@ -151,12 +144,12 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     let failed = |source| AgentError::System { node: config.node.clone(), what: "handle signals", source };
     let mut outside = Outside::new(inbox).map_err(failed)?;
     let kernel = Kernel::open(config.netns_dir.clone())?;
-    let mut monitor = Monitor::new(kernel.directory().clone(), events.clone());
+    let monitor = Monitor::new(config.netns_dir.clone());
     let desired = TopologyFile { path: config.topology.clone(), node: config.node.clone() };
     let switch = Switch::new(config.switch_socket.clone(), Some(events));
     let kept = vlans::load(&config.run_dir)?;
     let name = config.node.clone();
-    let mut node = Node::new(config, desired, kernel, switch, kept);
+    let mut node = Node::new(config, desired, (kernel, monitor), switch, kept);
     let mut reasons = Reasons { reload: true, ..Reasons::default() };
     let mut undesired = None;
     let mut retry = RETRY_FIRST;
@@ -172,12 +165,11 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
         let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
         tell(&name, &state, &mut told);
-        monitor.follow(node.namespaces());
         let converged = state.converged;
         shared.end(node.held(), state);
         retry = if converged { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
         let deadline = Instant::now() + if converged { AUDIT } else { retry };
-        reasons = outside.reasons(deadline, &mut node, &monitor).await;
+        reasons = outside.reasons(deadline, &mut node).await;
     }
     tracing::info!(node = %name, "the agent ends; what it made stays");
     Ok(())

@@ -1,0 +1,638 @@
+//! The programs at work: three nodes, each the engine with its own program, joined by tunnels in memory.
+//!
+//! ```text
+//!  node1: blue1 orange2 teal2 r1      node2: blue2 orange1 r1      node3: teal1
+//! ```
+//! blue has IPv6 too; r1 joins blue and orange; teal has no router, and node3 has neither blue nor orange.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
+
+use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
+use dvr::datapath::{
+    DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
+};
+use dvr::model::Topology;
+use dvr::model::view::{NodeView, PortView, RouterPort};
+use dvr::placement;
+use dvr::program::{LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers, vxlan_port};
+use dvr::types::{IfName, Mac, Timestamp, VlanId};
+use dvr::wire::{arp, checksum};
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+const TOPOLOGY: &str = "
+version: 1
+nodes: {node1: {}, node2: {}, node3: {}}
+networks:
+  blue: {type: vxlan, subnets: [{cidr: 10.1.0.0/24}, {cidr: 'fd00:1::/64'}]}
+  orange: {type: vxlan, subnets: [{cidr: 10.2.0.0/24}]}
+  teal: {type: vxlan, subnets: [{cidr: 10.3.0.0/24}]}
+routers: {r1: {distributed: true, interfaces: [blue, orange]}}
+vms:
+  blue1: {node: node1, network: blue}
+  blue2: {node: node2, network: blue}
+  orange1: {node: node2, network: orange}
+  orange2: {node: node1, network: orange}
+  teal1: {node: node3, network: teal}
+  teal2: {node: node1, network: teal}
+";
+
+/// The datapath port all tunnels of a node share.
+const TUNNELS: DpPort = DpPort(1000);
+/// Frames one frame may become before it counts as a loop.
+const FRAMES_MAX: usize = 100;
+
+struct SimNode {
+    view: NodeView,
+    switch: Mutex<Switch>,
+    worker: Worker,
+    ports: BTreeMap<DpPort, String>,
+    vlans: BTreeMap<uuid::Uuid, VlanId>,
+}
+
+struct Sim {
+    nodes: Vec<SimNode>,
+}
+
+/// A frame as it was handed to a machine or router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Delivered {
+    node: String,
+    port: String,
+    frame: Vec<u8>,
+}
+
+/// A frame between two nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wired {
+    to: String,
+    vni: u64,
+    frame: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    delivered: Vec<Delivered>,
+    wired: Vec<Wired>,
+}
+
+/// Keeps what is sent.
+#[derive(Default)]
+struct Sent(Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)>);
+
+impl Egress for Sent {
+    fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
+        self.0.push((port, tunnel.copied(), packet.head().to_vec()));
+    }
+}
+
+fn name(text: &str) -> IfName {
+    IfName::new(text).expect("a legal name")
+}
+
+impl SimNode {
+    fn new(view: NodeView) -> Self {
+        let vlans = local_vlans(&BTreeMap::new(), view.networks.iter().map(|network| network.id)).expect("few");
+        let program = Program::of(&view, &vlans).expect("a good view");
+        let mut switch = Switch::new();
+        let (br_int, br_tun) = (name("br-int"), name("br-tun"));
+        for bridge in [&br_int, &br_tun] {
+            switch.add_bridge(bridge, BridgeMode::Flow).expect("a new name");
+        }
+        let mut add = |bridge: &IfName, port: &IfName, kind| {
+            let port = NewPort { name: port.clone(), kind, vlan: VlanMode::Trunk, number: None };
+            switch.add_port(bridge, port).expect("a new port");
+        };
+        add(&br_int, &name("patch-tun"), NewPortKind::Patch { peer: name("patch-int") });
+        add(&br_tun, &name("patch-int"), NewPortKind::Patch { peer: name("patch-tun") });
+        let machines = view.networks.iter().flat_map(|network| &network.local_ports).map(|vm| &vm.port);
+        let routers = view.routers.iter().flat_map(|router| &router.interfaces).map(|port| &port.ifname);
+        let mut ports = BTreeMap::new();
+        for (dp, port) in (1..).map(DpPort).zip(machines.chain(routers)) {
+            add(&br_int, port, NewPortKind::Netdev { dp });
+            ports.insert(dp, port.to_string());
+        }
+        let needed = tunnel_peers(&view);
+        for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
+            let kind = NewPortKind::Vxlan { dp: TUNNELS, local: view.node.tunnel_ip, remote: peer.tunnel_ip };
+            add(&br_tun, &vxlan_port(peer.tunnel_ip), kind);
+        }
+        for (bridge, flows) in [(&br_int, &program.br_int), (&br_tun, &program.br_tun)] {
+            let changes: Vec<FlowChange> = flows.iter().map(|flow| FlowChange::Add(flow.to_string())).collect();
+            switch.change_flows(bridge, &changes, Timestamp::ZERO).unwrap_or_else(|error| panic!("{bridge}: {error}"));
+        }
+        Self { view, switch: Mutex::new(switch), worker: Worker::new(), ports, vlans }
+    }
+
+    fn process(&mut self, ingress: &Ingress, frame: &[u8]) -> Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)> {
+        let mut room = vec![0; HEADROOM];
+        room.extend_from_slice(frame);
+        let end = room.len();
+        let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
+        let mut sent = Sent::default();
+        self.worker.process(&self.switch, ingress, &mut packet, Timestamp::from_secs(1), &mut sent);
+        sent.0
+    }
+
+    fn dp(&self, port: &str) -> DpPort {
+        *self.ports.iter().find(|(_, name)| *name == port).unwrap_or_else(|| panic!("no port {port}")).0
+    }
+
+    fn learned(&self) -> Vec<String> {
+        let switch = self.switch.lock().expect("no thread panicked");
+        let dump = |bridge| switch.dump_flows(&name(bridge), "", true, Timestamp::ZERO).expect("it is there");
+        let flows = dump("br-int").into_iter().chain(dump("br-tun"));
+        flows.filter(|flow| flow.cookie == LEARNED_COOKIE).map(|flow| flow.line).collect()
+    }
+}
+
+impl Sim {
+    fn new() -> Self {
+        let topology = Topology::parse(TOPOLOGY, "test").unwrap_or_else(|error| panic!("{error}"));
+        let view = |node| SimNode::new(placement::view(&topology, node).expect("it is there"));
+        Self { nodes: ["node1", "node2", "node3"].map(view).into() }
+    }
+
+    fn node(&self, name: &str) -> &SimNode {
+        self.nodes.iter().find(|node| node.view.node.name == name).expect("one of three")
+    }
+
+    /// Where a machine is, and its port.
+    fn vm(&self, name: &str) -> (String, PortView) {
+        let of_node = |node: &SimNode| {
+            let mut all = node.view.networks.iter().flat_map(|network| &network.local_ports);
+            all.find(|vm| vm.name == name).map(|vm| (node.view.node.name.clone(), vm.clone()))
+        };
+        self.nodes.iter().find_map(of_node).expect("a machine of the topology")
+    }
+
+    fn mac(&self, vm: &str) -> Mac {
+        self.vm(vm).1.mac
+    }
+
+    fn v4(&self, vm: &str) -> Ipv4Addr {
+        v4_of(self.vm(vm).1.addresses.iter().map(ipnet::IpNet::addr))
+    }
+
+    fn v6(&self, vm: &str) -> Ipv6Addr {
+        v6_of(self.vm(vm).1.addresses.iter().map(ipnet::IpNet::addr))
+    }
+
+    fn router(&self, network: &str) -> RouterPort {
+        let ports = &self.nodes[0].view.routers[0].interfaces;
+        ports.iter().find(|port| port.network == network).expect("r1 is on it").clone()
+    }
+
+    fn host_mac(&self, node: &str) -> Mac {
+        self.node(node).view.node.host_mac
+    }
+
+    fn vni(&self, network: &str) -> u64 {
+        let networks = self.nodes.iter().flat_map(|node| &node.view.networks);
+        networks.filter(|view| view.name == network).map(|view| u64::from(view.vni.get())).next().expect("it is placed")
+    }
+
+    /// Sends a frame into a node's port and follows everything that becomes of it.
+    fn send(&mut self, node: &str, port: &str, frame: Vec<u8>) -> Outcome {
+        let from = Ingress { port: self.node(node).dp(port), tunnel: None };
+        self.follow(node.to_owned(), from, frame)
+    }
+
+    fn send_vm(&mut self, vm: &str, frame: Vec<u8>) -> Outcome {
+        let (node, port) = self.vm(vm);
+        self.send(&node, port.port.as_str(), frame)
+    }
+
+    /// Sends a frame into a node as if another node's tunnel had brought it.
+    fn tunnelled(&mut self, (from, to): (&str, &str), vni: u64, frame: Vec<u8>) -> Outcome {
+        let (src, dst) = (self.node(from).view.node.tunnel_ip, self.node(to).view.node.tunnel_ip);
+        let tunnel = Some(TunnelMeta { id: vni, src, dst, tos: 0, ttl: 64 });
+        self.follow(to.to_owned(), Ingress { port: TUNNELS, tunnel }, frame)
+    }
+
+    fn follow(&mut self, node: String, ingress: Ingress, frame: Vec<u8>) -> Outcome {
+        let mut queue = VecDeque::from([(node, ingress, frame)]);
+        let mut outcome = Outcome::default();
+        let mut frames = 0;
+        while let Some((at, ingress, frame)) = queue.pop_front() {
+            frames += 1;
+            assert!(frames < FRAMES_MAX, "a loop: {outcome:?}");
+            let index = self.nodes.iter().position(|node| node.view.node.name == at).expect("one of three");
+            for (port, tunnel, frame) in self.nodes[index].process(&ingress, &frame) {
+                let Some(tunnel) = tunnel else {
+                    let port = self.nodes[index].ports[&port].clone();
+                    outcome.delivered.push(Delivered { node: at.clone(), port, frame });
+                    continue;
+                };
+                let is_it = |node: &&SimNode| node.view.node.tunnel_ip == tunnel.dst;
+                let to = self.nodes.iter().find(is_it).expect("tunnels lead to nodes").view.node.name.clone();
+                outcome.wired.push(Wired { to: to.clone(), vni: tunnel.id, frame: frame.clone() });
+                let arrived = TunnelMeta { src: self.nodes[index].view.node.tunnel_ip, ..tunnel };
+                queue.push_back((to, Ingress { port: TUNNELS, tunnel: Some(arrived) }, frame));
+            }
+        }
+        outcome
+    }
+}
+
+impl Outcome {
+    fn places(&self) -> BTreeSet<(&str, &str)> {
+        self.delivered.iter().map(|delivered| (delivered.node.as_str(), delivered.port.as_str())).collect()
+    }
+
+    fn only(&self) -> &Delivered {
+        assert_eq!(self.delivered.len(), 1, "{self:?}");
+        &self.delivered[0]
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.delivered.is_empty() && self.wired.is_empty()
+    }
+}
+
+fn v4_of(ips: impl Iterator<Item = IpAddr>) -> Ipv4Addr {
+    ips.filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }).next().expect("an IPv4 address")
+}
+
+fn v6_of(ips: impl Iterator<Item = IpAddr>) -> Ipv6Addr {
+    ips.filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }).next().expect("an IPv6 address")
+}
+
+fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    [&dst.octets()[..], &src.octets(), &ether_type.to_be_bytes(), payload].concat()
+}
+
+fn arp(dst: Mac, op: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
+    ethernet(dst, sender.0, 0x0806, arp::Packet::new(op, sender, target).as_bytes())
+}
+
+fn question(src: (Mac, Ipv4Addr), ip: Ipv4Addr) -> Vec<u8> {
+    arp(Mac::BROADCAST, 1, src, (Mac::ZERO, ip))
+}
+
+fn ipv4(dst: Mac, src: Mac, ips: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+    let mut header = [0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[12..16].copy_from_slice(&ips.0.octets());
+    header[16..].copy_from_slice(&ips.1.octets());
+    let sum = checksum::of(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    ethernet(dst, src, 0x0800, &[&header[..], &[0, 1, 0, 2, 0, 8, 0, 0]].concat())
+}
+
+/// A neighbour message with one link-layer address option.
+fn nd(dst: Mac, src: Mac, ips: (Ipv6Addr, Ipv6Addr), kind: u8, target: Ipv6Addr, (option, mac): (u8, Mac)) -> Vec<u8> {
+    let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets(), &[option, 1], &mac.octets()].concat();
+    let sum = checksum::pseudo(&ips.0.octets(), &ips.1.octets(), 58, message.len());
+    let sum = !checksum::fold(checksum::add(sum, &message));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let header = [&[0x60, 0, 0, 0, 0, 32, 58, 255][..], &ips.0.octets(), &ips.1.octets()].concat();
+    ethernet(dst, src, 0x86dd, &[header, message].concat())
+}
+
+fn solicitation(src: (Mac, Ipv6Addr), target: Ipv6Addr) -> Vec<u8> {
+    let [.., a, b, c] = target.octets();
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+    nd(Mac::new([0x33, 0x33, 0xff, a, b, c]), src.0, (src.1, group), 135, target, (1, src.0))
+}
+
+fn dst(frame: &[u8]) -> Mac {
+    Mac::new(frame[..6].try_into().expect("six octets"))
+}
+
+fn src(frame: &[u8]) -> Mac {
+    Mac::new(frame[6..12].try_into().expect("six octets"))
+}
+
+fn mac_at(frame: &[u8], at: usize) -> Mac {
+    Mac::new(frame[at..at + 6].try_into().expect("six octets"))
+}
+
+/// Whether an ICMPv6 message's checksum is right.
+fn is_sound(frame: &[u8]) -> bool {
+    let message = &frame[54..];
+    let sum = checksum::pseudo(&frame[22..38], &frame[38..54], 58, message.len());
+    checksum::fold(checksum::add(sum, message)) == 0xffff
+}
+
+/// Input: a packet that node1's router has routed to orange1 on node2. Output: the host MAC on the wire, the router's MAC
+/// at the machine, nothing anywhere else, nothing learned.
+#[test]
+fn a_routed_frame_changes_its_source_twice() {
+    let mut sim = Sim::new();
+    let router = sim.router("orange");
+    let frame = ipv4(sim.mac("orange1"), router.mac, (sim.v4("blue1"), sim.v4("orange1")));
+    let outcome = sim.send("node1", router.ifname.as_str(), frame.clone());
+    assert_eq!(outcome.wired.len(), 1, "{outcome:?}");
+    let wired = &outcome.wired[0];
+    assert_eq!((wired.to.as_str(), wired.vni, src(&wired.frame)), ("node2", sim.vni("orange"), sim.host_mac("node1")));
+    let delivered = outcome.only();
+    let (node, port) = sim.vm("orange1");
+    assert_eq!((&delivered.node, delivered.port.as_str()), (&node, port.port.as_str()));
+    assert_eq!(delivered.frame, frame, "as if the router were next door");
+    assert_eq!(sim.nodes.iter().flat_map(SimNode::learned).count(), 0);
+}
+
+/// Input: packets to the gateway, to a neighbour here and to one elsewhere. Output: one copy each, where it belongs.
+#[test]
+fn known_frames_are_never_flooded() {
+    let mut sim = Sim::new();
+    let router = sim.router("blue");
+    let to_router = ipv4(router.mac, sim.mac("blue1"), (sim.v4("blue1"), sim.v4("orange1")));
+    let outcome = sim.send_vm("blue1", to_router.clone());
+    assert_eq!(outcome.only(), &Delivered { node: "node1".into(), port: router.ifname.to_string(), frame: to_router });
+    assert!(outcome.wired.is_empty(), "a frame to a router left its node");
+    let to_blue2 = ipv4(sim.mac("blue2"), sim.mac("blue1"), (sim.v4("blue1"), sim.v4("blue2")));
+    let outcome = sim.send_vm("blue1", to_blue2);
+    assert_eq!(outcome.only().node, "node2");
+    assert_eq!(outcome.wired.len(), 1);
+}
+
+/// Input: questions for a gateway, a remote machine and their IPv6 addresses. Output: the answer at the asker's port,
+/// and not a frame anywhere else.
+#[test]
+fn questions_are_answered_where_they_are_asked() {
+    let mut sim = Sim::new();
+    let asker = (sim.mac("blue1"), sim.v4("blue1"));
+    let router = sim.router("blue");
+    let gateway = v4_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    for (ip, mac) in [(gateway, router.mac), (sim.v4("blue2"), sim.mac("blue2"))] {
+        let outcome = sim.send_vm("blue1", question(asker, ip));
+        assert!(outcome.wired.is_empty(), "{outcome:?}");
+        assert_eq!(outcome.only().port, sim.vm("blue1").1.port.as_str());
+        assert_eq!(outcome.only().frame, arp(asker.0, 2, (mac, ip), asker), "{ip}");
+    }
+    // The router asks the same way, and is answered the same way.
+    let outcome = sim.send("node1", router.ifname.as_str(), question((router.mac, gateway), sim.v4("blue2")));
+    assert_eq!(outcome.only().frame, arp(router.mac, 2, (sim.mac("blue2"), sim.v4("blue2")), (router.mac, gateway)));
+    let asker = (sim.mac("blue1"), sim.v6("blue1"));
+    let gateway = v6_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    for (ip, mac, flags) in [
+        (gateway, router.mac, 0xe0),
+        (router.mac.link_local(), router.mac, 0xe0),
+        (sim.v6("blue2"), sim.mac("blue2"), 0x60),
+        (sim.mac("blue2").link_local(), sim.mac("blue2"), 0x60),
+    ] {
+        let outcome = sim.send_vm("blue1", solicitation(asker, ip));
+        assert!(outcome.wired.is_empty(), "{outcome:?}");
+        let mut expected = nd(asker.0, mac, (ip, asker.1), 136, ip, (2, mac));
+        expected[58] = flags;
+        let frame = &outcome.only().frame;
+        assert!(is_sound(frame), "{ip}: a bad checksum: {frame:02x?}");
+        // The checksum covers the flags, which are written after it here.
+        expected[56..58].copy_from_slice(&frame[56..58]);
+        assert_eq!(*frame, expected, "{ip}");
+    }
+}
+
+/// Input: a question nobody knows the answer to, an announcement, a duplicate-address probe. Output: each floods once to
+/// every node that has the network, and to no other.
+#[test]
+fn what_is_unknown_floods_once_and_only_where_its_network_is() {
+    let mut sim = Sim::new();
+    let asker = (sim.mac("blue1"), sim.v4("blue1"));
+    let (blue1, blue2) = (sim.vm("blue1").1.port.to_string(), sim.vm("blue2").1.port.to_string());
+    let qr = sim.router("blue").ifname.to_string();
+    let probed = sim.v6("blue2");
+    for (what, frame) in [
+        ("question", question(asker, Ipv4Addr::new(10, 1, 0, 200))),
+        ("announcement", arp(Mac::BROADCAST, 1, asker, (Mac::ZERO, asker.1))),
+        ("probe", solicitation((asker.0, Ipv6Addr::UNSPECIFIED), probed)),
+    ] {
+        let outcome = sim.send_vm("blue1", frame);
+        let to: Vec<_> = outcome.wired.iter().map(|wired| (wired.to.as_str(), wired.vni)).collect();
+        assert_eq!(to, [("node2", sim.vni("blue"))], "{what}");
+        let expected = BTreeSet::from([("node1", qr.as_str()), ("node2", blue2.as_str())]);
+        assert_eq!(outcome.places(), expected, "{what}: not back to {blue1}, and not to the other router");
+        assert_eq!(outcome.delivered.len(), 2, "{what}: one copy each");
+    }
+    let learned = sim.node("node2").learned();
+    assert!(learned.len() == 1 && learned[0].contains(&sim.mac("blue1").to_string()), "{learned:?}");
+}
+
+/// Input: a router's question for an unknown address, and an answer to it. Output: only the host MAC on the wire, in the
+/// payload too; no machine elsewhere hears it; the answer reaches the router under its own MAC.
+#[test]
+fn a_router_asks_and_is_answered_under_the_host_mac() {
+    let mut sim = Sim::new();
+    let router = sim.router("blue");
+    let (host, blue2) = (sim.host_mac("node1"), sim.mac("blue2"));
+    let ip = v4_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let unknown = Ipv4Addr::new(10, 1, 0, 200);
+    let outcome = sim.send("node1", router.ifname.as_str(), question((router.mac, ip), unknown));
+    assert_eq!(outcome.wired.len(), 1);
+    assert_eq!(outcome.wired[0].frame, question((host, ip), unknown), "in the payload too");
+    assert!(outcome.delivered.iter().all(|delivered| delivered.node == "node1"), "{outcome:?}");
+    let answer = arp(host, 2, (blue2, unknown), (host, ip));
+    let outcome = sim.tunnelled(("node2", "node1"), sim.vni("blue"), answer);
+    assert_eq!(outcome.only().port, router.ifname.as_str());
+    assert_eq!(outcome.only().frame, arp(router.mac, 2, (blue2, unknown), (router.mac, ip)));
+
+    let ip = v6_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let unknown: Ipv6Addr = "fd00:1::200".parse().expect("an address");
+    let outcome = sim.send("node1", router.ifname.as_str(), solicitation((router.mac, ip), unknown));
+    assert_eq!(outcome.wired.len(), 1);
+    let frame = &outcome.wired[0].frame;
+    assert_eq!((src(frame), mac_at(frame, 80)), (host, host), "source and option");
+    assert!(is_sound(frame), "{frame:02x?}");
+    let answer = nd(host, blue2, (unknown, ip), 136, unknown, (2, blue2));
+    let outcome = sim.tunnelled(("node2", "node1"), sim.vni("blue"), answer);
+    assert_eq!((outcome.only().port.as_str(), dst(&outcome.only().frame)), (router.ifname.as_str(), router.mac));
+}
+
+/// Input: machines that pretend to be a router, a host or a group; tunnels that bring a router's MAC, a tag, a foreign
+/// key. Output: nothing.
+#[test]
+fn pretenders_are_not_heard() {
+    let mut sim = Sim::new();
+    let router = sim.router("blue");
+    let blue2 = sim.mac("blue2");
+    let ips = (sim.v4("blue1"), sim.v4("blue2"));
+    for mac in [router.mac, sim.host_mac("node1"), sim.host_mac("node3"), Mac::new([1, 0, 0, 0, 0, 1])] {
+        assert!(sim.send_vm("blue1", ipv4(blue2, mac, ips)).is_nothing(), "{mac} was heard");
+    }
+    let mut tagged = ipv4(blue2, sim.mac("blue1"), ips);
+    tagged.splice(12..12, [0x81, 0, 0, 2]);
+    assert!(sim.send_vm("blue1", tagged.clone()).is_nothing(), "a tag chose the network");
+    let blue = sim.vni("blue");
+    for (what, vni, frame) in [
+        ("router's MAC", blue, ipv4(blue2, router.mac, ips)),
+        ("own host MAC", blue, ipv4(blue2, sim.host_mac("node2"), ips)),
+        ("inner tag", blue, tagged),
+        ("foreign key", 77, ipv4(blue2, sim.mac("blue1"), ips)),
+    ] {
+        assert!(sim.tunnelled(("node1", "node2"), vni, frame).is_nothing(), "{what} was heard");
+    }
+    assert_eq!(sim.nodes.iter().flat_map(SimNode::learned).count(), 0);
+}
+
+/// Input: a machine in a machine talks. Output: it is found where it spoke, from both nodes; a populated address is not
+/// taken over by pretending.
+#[test]
+fn addresses_behind_machines_are_learned() {
+    let mut sim = Sim::new();
+    let nested = Mac::new([2, 0, 0, 0, 0, 9]);
+    let (ips, blue2) = ((sim.v4("blue1"), sim.v4("blue2")), sim.mac("blue2"));
+    let (node, port) = sim.vm("blue1");
+    assert_eq!(sim.send_vm("blue1", ipv4(blue2, nested, ips)).only().node, "node2");
+    let outcome = sim.send_vm("blue2", ipv4(nested, blue2, (ips.1, ips.0)));
+    assert_eq!((&outcome.only().node, outcome.only().port.as_str()), (&node, port.port.as_str()));
+    assert_eq!(outcome.wired.len(), 1, "a learned address is not flooded to");
+    let router = sim.router("blue");
+    let outcome = sim.send("node1", router.ifname.as_str(), ipv4(nested, router.mac, ips));
+    assert_eq!(outcome.only().port, port.port.as_str());
+    // blue1 pretends to be blue2: the router still finds blue2 on its own node.
+    sim.send_vm("blue1", ipv4(nested, blue2, ips));
+    let outcome = sim.send("node1", router.ifname.as_str(), ipv4(blue2, router.mac, ips));
+    assert_eq!(outcome.only().node, "node2");
+}
+
+/// The network of each port of the topology, and which ports are routers'.
+fn networks(sim: &Sim) -> BTreeMap<String, (String, bool)> {
+    let mut all = BTreeMap::new();
+    for node in &sim.nodes {
+        for network in &node.view.networks {
+            for vm in &network.local_ports {
+                all.insert(vm.port.to_string(), (network.name.clone(), false));
+            }
+        }
+        for port in node.view.routers.iter().flat_map(|router| &router.interfaces) {
+            all.insert(port.ifname.to_string(), (port.network.clone(), true));
+        }
+    }
+    all
+}
+
+fn stations(sim: &Sim) -> Vec<Mac> {
+    let mut macs: Vec<Mac> = ["blue1", "blue2", "orange1", "orange2", "teal1", "teal2"].map(|vm| sim.mac(vm)).into();
+    macs.extend(["blue", "orange"].map(|network| sim.router(network).mac));
+    macs.extend(["node1", "node2", "node3"].map(|node| sim.host_mac(node)));
+    macs.extend([Mac::new([2, 0, 0, 0, 0, 9]), Mac::new([2, 0, 0, 0, 0, 8]), Mac::BROADCAST]);
+    macs.push(Mac::new([0x33, 0x33, 0xff, 0, 0, 1]));
+    macs
+}
+
+fn payload(sim: &Sim, kind: usize, (to, from): (Mac, Mac), pick: usize) -> Vec<u8> {
+    let v4s =
+        [sim.v4("blue1"), sim.v4("blue2"), sim.v4("orange1"), Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 9, 9, 9)];
+    let v6s = [sim.v6("blue1"), sim.v6("blue2"), Ipv6Addr::UNSPECIFIED, from.link_local(), to.link_local()];
+    let (a, b) = (pick % 5, pick / 5 % 5);
+    match kind {
+        0 => ipv4(to, from, (v4s[a], v4s[b])),
+        1 => arp(to, 1, (from, v4s[a]), (Mac::ZERO, v4s[b])),
+        2 => arp(to, 2, (from, v4s[a]), (to, v4s[b])),
+        3 => nd(to, from, (v6s[a], v6s[b]), 135, v6s[b], (1, from)),
+        4 => nd(to, from, (v6s[a], v6s[b]), 136, v6s[a], (2, from)),
+        _ => ethernet(to, from, 0x88b5, &[0; 46]),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever machines and routers send, in whatever order.
+    #[test]
+    fn invariants_hold(frames in proptest::collection::vec(
+        (0_usize..10, 0_usize..15, 0_usize..15, 0_usize..6, 0_usize..25), 1..40,
+    )) {
+        let mut sim = Sim::new();
+        let networks = networks(&sim);
+        let macs = stations(&sim);
+        let hosts = ["node1", "node2", "node3"].map(|node| sim.host_mac(node));
+        let ports: Vec<(String, String)> = sim.nodes.iter()
+            .flat_map(|node| node.ports.values().map(|port| (node.view.node.name.clone(), port.clone())))
+            .collect();
+        for (port, to, from, kind, pick) in frames {
+            let (node, port) = ports[port % ports.len()].clone();
+            let (network, is_router) = networks[&port].clone();
+            // A router speaks under its own MAC; a machine may pretend anything.
+            let from = if is_router { sim.router(&network).mac } else { macs[from] };
+            let frame = payload(&sim, kind, (macs[to], from), pick);
+            let outcome = sim.send(&node, &port, frame.clone());
+            let vni = sim.vni(&network);
+            // A router's MAC is its own on its own network only.
+            let rmacs: Vec<Mac> =
+                ["blue", "orange"].into_iter().filter(|on| *on == network).map(|on| sim.router(on).mac).collect();
+            let mut copies = BTreeSet::new();
+            for Delivered { node: at, port: to, frame: out } in &outcome.delivered {
+                prop_assert_eq!(&networks[to].0, &network, "it changed networks: {:02x?}", frame);
+                prop_assert!(copies.insert((at, to)), "two copies to {} of {:02x?}", to, frame);
+                prop_assert!(!hosts.contains(&src(out)), "a host MAC reached {}", to);
+                let is_back = (at, to) == (&node, &port);
+                prop_assert!(!is_back || *out != frame, "{} hears itself", to);
+                prop_assert!(!networks[to].1 || *at == node, "a router elsewhere heard {:02x?}", frame);
+                prop_assert!(out[12..14] != [0x81, 0], "a local VLAN got out");
+            }
+            let mut targets = BTreeSet::new();
+            for Wired { to, vni: key, frame: out } in &outcome.wired {
+                prop_assert_eq!(*key, vni);
+                prop_assert!(targets.insert(to), "twice to {}", to);
+                prop_assert!(sim.node(to).view.networks.iter().any(|view| view.name == network), "{} lacks {}", to, network);
+                prop_assert!(!rmacs.contains(&src(out)) && !rmacs.contains(&dst(out)), "a router's MAC on the wire");
+                prop_assert!(out[12..14] != [0x81, 0], "a local VLAN on the wire");
+                // Where each kind of payload says who speaks.
+                let speaker = [None, Some(22), Some(22), Some(80), Some(80), None][kind];
+                if let Some(at) = speaker.filter(|_| is_router) {
+                    prop_assert!(!rmacs.contains(&mac_at(out, at)), "a router's MAC in a payload on the wire");
+                    prop_assert!(at != 80 || is_sound(out), "a bad checksum: {:02x?}", out);
+                }
+            }
+        }
+        for node in &sim.nodes {
+            for line in node.learned() {
+                prop_assert!(!hosts.iter().any(|mac| line.contains(&mac.to_string())), "learned: {}", line);
+                let is_router = |(vlan, mac): &(String, Mac)| {
+                    line.contains(vlan.as_str()) && line.contains(&format!("dl_dst={mac}"))
+                };
+                prop_assert!(!node.router_stations().iter().any(is_router), "learned: {}", line);
+            }
+        }
+    }
+}
+
+impl SimNode {
+    /// Each router interface's VLAN, as a learned flow matches it, and MAC.
+    fn router_stations(&self) -> Vec<(String, Mac)> {
+        let ports = self.view.routers.iter().flat_map(|router| &router.interfaces);
+        let station = |port: &RouterPort| {
+            let network = self.view.networks.iter().find(|network| network.name == port.network);
+            let vlan = self.vlans[&network.expect("its own").id].get();
+            (format!("vlan_tci={vlan:#06x}/0x0fff"), port.mac)
+        };
+        ports.map(station).collect()
+    }
+}
+
+#[test]
+fn every_flow_prints_back_as_it_was_read() {
+    let sim = Sim::new();
+    for node in &sim.nodes {
+        let switch = node.switch.lock().expect("no thread panicked");
+        for bridge in [name("br-int"), name("br-tun")] {
+            let dumped = switch.dump_flows(&bridge, "", true, Timestamp::ZERO).expect("it is there");
+            let again: Vec<FlowChange> = dumped
+                .iter()
+                .map(|flow| {
+                    let (table, priority) = (flow.table, flow.priority);
+                    let (matching, actions) = (flow.matching.clone(), flow.actions.clone());
+                    FlowChange::Add(ProgramFlow { table, priority, matching, actions }.to_string())
+                })
+                .collect();
+            let mut copy = Switch::new();
+            copy.add_bridge(&bridge, BridgeMode::Flow).expect("a new name");
+            let view = switch.bridges().into_iter().find(|view| view.name == bridge).expect("it is there");
+            for port in &view.ports {
+                let kind = NewPortKind::Netdev { dp: DpPort(port.number) };
+                let (name, number) = (port.name.clone(), Some(port.number));
+                copy.add_port(&bridge, NewPort { name, kind, vlan: VlanMode::Trunk, number }).expect("a new port");
+            }
+            copy.change_flows(&bridge, &again, Timestamp::ZERO).unwrap_or_else(|error| panic!("{error}"));
+            let printed = copy.dump_flows(&bridge, "", true, Timestamp::ZERO).expect("it is there");
+            let lines = |flows: Vec<dvr::api::switch::Flow>| {
+                flows.into_iter().map(|flow| flow.line).collect::<BTreeSet<String>>()
+            };
+            assert_eq!(lines(printed), lines(dumped));
+        }
+    }
+}
