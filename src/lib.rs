@@ -4,10 +4,15 @@
 pub mod agent;
 pub mod api;
 pub mod bridge;
+#[cfg(feature = "kernel")]
+pub mod cli;
+#[cfg(feature = "kernel")]
 pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
+#[cfg(feature = "kernel")]
+pub mod lab;
 pub mod link;
 pub mod model;
 pub mod neigh;

@@ -1,3 +1,7 @@
 //! The `dvr` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dvr::cli::main()
+}

@@ -415,6 +415,7 @@ impl Field {
     }
 
     /// Its row.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all but the registers are in one table")]
     pub(crate) fn info(self) -> &'static Info {
         match self {
             Self::Reg(index) => &REGISTERS[usize::from(index)],
@@ -447,10 +448,7 @@ impl Field {
 impl Info {
     /// The bits of the place that writing or matching the whole field concerns.
     pub(crate) const fn exact(&self) -> u128 {
-        match self.field {
-            Field::IpTos => 0xfc,
-            _ => self.place.ones(),
-        }
+        if matches!(self.field, Field::IpTos) { 0xfc } else { self.place.ones() }
     }
 }
 

@@ -1,45 +1,233 @@
-//! What a walk did, as `ofproto/trace` tells it.
+//! What a walk did, as `ofproto/trace` tells it: a tree of bridges, tables, actions and remarks.
 
 use core::fmt::Write;
 
+use super::action::Action;
 use super::bridge::{Bridge, BridgePorts};
+use super::field::Needs;
+use super::key::{self, Key, Mask};
+use super::matching::Match;
+use super::odp;
 use super::table::Flow;
-use super::text::{print_actions, print_match};
+use super::text::{PortNames, print_actions, print_match};
+use super::xlate::Verdict;
+use crate::wire::{ethernet, ipv4, nd};
+
+/// What is to be traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceInput {
+    /// A packet described in the syntax of flows.
+    Flow(String),
+    /// A frame, and the number of the port it comes in by.
+    Frame {
+        /// The port's number in its bridge.
+        in_port: u32,
+        /// The frame from its Ethernet header on.
+        octets: Vec<u8>,
+    },
+}
+
+/// Most nodes of one tree; what would be more is not told.
+const LIMIT_NODES: usize = 20_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Root,
+    Bridge,
+    Table,
+    Action,
+    Detail,
+    Warning,
+    Error,
+}
+
+#[derive(Debug)]
+struct Node {
+    kind: Kind,
+    text: String,
+    children: Vec<usize>,
+}
+
+/// Names a node.
+pub(crate) type NodeId = usize;
 
 /// Writes a walk down as it goes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Recorder {
-    pub(crate) text: String,
+    nodes: Vec<Node>,
 }
 
 impl Recorder {
-    fn indent(depth: usize) -> usize {
-        depth * 4
+    pub(crate) const ROOT: NodeId = 0;
+
+    pub(crate) fn new() -> Self {
+        Self { nodes: vec![Node { kind: Kind::Root, text: String::new(), children: Vec::new() }] }
     }
 
-    pub(crate) fn bridge(&mut self, depth: usize, name: &str) {
-        let indent = Self::indent(depth);
-        let title = format!("bridge(\"{name}\")");
-        let _ = write!(self.text, "\n{:indent$}{title}\n{:indent$}{:-<1$}\n", "", title.len(), "");
-    }
-
-    pub(crate) fn flow(&mut self, depth: usize, bridge: &Bridge, flow: &Flow) {
-        let indent = Self::indent(depth);
-        let ports = BridgePorts { bridge, names: false };
-        let mut line = String::new();
-        print_match(&mut line, &flow.matching, &ports);
-        let _ = write!(line, " priority {}", flow.priority);
-        if flow.cookie != 0 {
-            let _ = write!(line, ", cookie {:#x}", flow.cookie);
+    fn add(&mut self, parent: NodeId, kind: Kind, text: String) -> NodeId {
+        if self.nodes.len() >= LIMIT_NODES {
+            return parent;
         }
-        let _ = writeln!(self.text, "{:indent$}{:2}. {}", "", flow.table, line.trim_start());
-        let mut actions = String::new();
-        print_actions(&mut actions, &flow.actions, &ports);
-        let _ = writeln!(self.text, "{:indent$}    {actions}", "");
+        self.nodes.push(Node { kind, text, children: Vec::new() });
+        let node = self.nodes.len() - 1;
+        self.nodes[parent].children.push(node);
+        node
     }
 
-    pub(crate) fn detail(&mut self, depth: usize, text: String) {
-        let indent = Self::indent(depth);
-        let _ = writeln!(self.text, "{:indent$}     -> {text}", "");
+    pub(crate) fn bridge(&mut self, parent: NodeId, name: &str) -> NodeId {
+        self.add(parent, Kind::Bridge, format!("bridge(\"{name}\")"))
     }
+
+    pub(crate) fn flow(&mut self, parent: NodeId, bridge: &Bridge, flow: &Flow) -> NodeId {
+        let ports = BridgePorts { bridge, names: false };
+        let mut text = format!("{:2}. ", flow.table);
+        let mut matching = String::new();
+        print_match(&mut matching, &flow.matching, &ports);
+        if matching.pop().is_some() {
+            let _ = write!(text, "{matching}, ");
+        }
+        let _ = write!(text, "priority {}", flow.priority);
+        if flow.cookie != 0 {
+            let _ = write!(text, ", cookie {:#x}", flow.cookie);
+        }
+        let node = self.add(parent, Kind::Table, text);
+        if flow.actions.is_empty() {
+            self.add(node, Kind::Action, "drop".to_owned());
+        }
+        node
+    }
+
+    pub(crate) fn miss(&mut self, parent: NodeId, table: u8) {
+        let node = self.add(parent, Kind::Table, format!("{table:2}. No match."));
+        self.add(node, Kind::Action, "drop".to_owned());
+    }
+
+    pub(crate) fn action(&mut self, parent: NodeId, action: &Action, ports: &impl PortNames) {
+        let mut text = String::new();
+        print_actions(&mut text, core::slice::from_ref(action), ports);
+        self.add(parent, Kind::Action, text);
+    }
+
+    pub(crate) fn detail(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Detail, text);
+    }
+
+    pub(crate) fn warn(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Warning, text);
+    }
+
+    pub(crate) fn error(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Error, text);
+    }
+
+    /// Prints the tree: a branch is indented unless it is the last of its parent and goes on.
+    pub(crate) fn print(&self, out: &mut String) {
+        // Children are visited from a stack of its own: a tree is as deep as a walk.
+        let mut left: Vec<(NodeId, usize, usize)> = Vec::new();
+        let push = |left: &mut Vec<(NodeId, usize, usize)>, parent: NodeId, level: usize| {
+            let children = &self.nodes[parent].children;
+            for (index, child) in children.iter().enumerate().rev() {
+                let ends = matches!(self.nodes[*child].kind, Kind::Action | Kind::Detail | Kind::Warning | Kind::Error);
+                let more = usize::from(index + 1 != children.len() || ends);
+                left.push((*child, level + more, level + 2 * more));
+            }
+        };
+        push(&mut left, Self::ROOT, 0);
+        while let Some((node, level, inner)) = left.pop() {
+            let Node { kind, text, .. } = &self.nodes[node];
+            let indent = level * 4;
+            let _ = match kind {
+                Kind::Root => Ok(()),
+                Kind::Bridge => {
+                    let rule = "-".repeat(text.len());
+                    writeln!(out, "\n{:indent$}{text}\n{:indent$}{rule}", "", "")
+                }
+                Kind::Table | Kind::Action => writeln!(out, "{:indent$}{text}", ""),
+                Kind::Detail => writeln!(out, "{:indent$} -> {text}", ""),
+                Kind::Warning => writeln!(out, "{:indent$} >> {text}", ""),
+                Kind::Error => writeln!(out, "{:indent$} >>>> {text} <<<<", ""),
+            };
+            push(&mut left, node, inner);
+        }
+    }
+}
+
+/// The mask of every field that a packet with this key has (`flow_wildcards_init_for_packet()`).
+fn present(key: &Key) -> Mask {
+    let mut mask = Mask::ZERO;
+    let mut all = |places: &[key::Place]| places.iter().for_each(|place| mask.raise_all(*place));
+    all(&[key::IN_PORT, key::ETH_SRC, key::ETH_DST, key::ETH_TYPE, key::VLAN_TCI]);
+    if key.is_tagged() {
+        all(&[key::INNER_TCI]);
+    }
+    if key.has_tunnel() {
+        all(&[key::TUN_ID, key::TUN_SRC, key::TUN_DST, key::TUN_TOS, key::TUN_TTL]);
+    } else if key.get(key::TUN_ID) != 0 {
+        all(&[key::TUN_ID]);
+    }
+    if key.get(key::METADATA) != 0 {
+        all(&[key::METADATA]);
+    }
+    for index in 0..16 {
+        if key.get(key::register(index)) != 0 {
+            all(&[key::register(index)]);
+        }
+    }
+    let ip = [key::IP_PROTO, key::IP_TOS, key::IP_TTL, key::IP_FRAG];
+    match key.get16(key::ETH_TYPE) {
+        ethernet::TYPE_IPV4 => {
+            all(&[key::IPV4_SRC, key::IPV4_DST]);
+            all(&ip);
+        }
+        ethernet::TYPE_IPV6 => {
+            all(&[key::IPV6_SRC, key::IPV6_DST, key::IPV6_LABEL]);
+            all(&ip);
+        }
+        ethernet::TYPE_ARP | ethernet::TYPE_RARP => {
+            all(&[key::IPV4_SRC, key::IPV4_DST, key::IP_PROTO, key::ARP_SHA, key::ARP_THA]);
+        }
+        _ => {}
+    }
+    let ported = [Needs::Tcp, Needs::Udp, Needs::Sctp, Needs::Icmp4, Needs::Icmp6];
+    if ported.iter().any(|needs| needs.met_by(key)) {
+        all(&[key::TP_SRC, key::TP_DST]);
+    }
+    if key.get(key::IP_PROTO) == u128::from(ipv4::PROTOCOL_TCP) && Needs::Tcp.met_by(key) {
+        all(&[key::TCP_FLAGS]);
+    }
+    if Needs::Nd.met_by(key) {
+        let solicit = key.get(key::TP_SRC) == u128::from(nd::NEIGHBOUR_SOLICITATION);
+        all(&[key::ND_TARGET, if solicit { key::ARP_SHA } else { key::ARP_THA }]);
+    }
+    mask
+}
+
+fn print_key(out: &mut String, key: &Key, ports: &impl PortNames) {
+    let mask = present(key);
+    print_match(out, &Match { value: key.masked(&mask), mask }, ports);
+    out.pop();
+}
+
+/// The whole text of a trace.
+pub(crate) fn report(recorder: &Recorder, start: &Key, verdict: &Verdict, ports: &impl PortNames) -> String {
+    let mut out = String::from("Flow: ");
+    print_key(&mut out, start, ports);
+    out.push('\n');
+    recorder.print(&mut out);
+    out.push_str("\nFinal flow: ");
+    if verdict.last == *start {
+        out.push_str("unchanged");
+    } else {
+        print_key(&mut out, &verdict.last, ports);
+    }
+    out.push_str("\nMegaflow: recirc_id=0,eth,");
+    print_match(&mut out, &Match { value: start.masked(&verdict.mask), mask: verdict.mask.clone() }, ports);
+    out.pop();
+    out.push_str("\nDatapath actions: ");
+    odp::print(&mut out, &verdict.actions);
+    out.push('\n');
+    if let Some(reason) = verdict.drop {
+        let _ = writeln!(out, "Dropped: {}", reason.name());
+    }
+    out
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::action::{Action, Actions, port};
+use super::bridge::BridgePorts;
 use super::commit::{DpAction, commit};
 use super::drop::DropReason;
 use super::field::{Field, Needs, Subfield};
@@ -14,7 +15,7 @@ use super::key::{self, Key, Mask, Place};
 use super::learn::{self, LearnedFlow};
 use super::switch::Switch;
 use super::table::FlowRef;
-use super::trace::Recorder;
+use super::trace::{NodeId, Recorder};
 use crate::types::{Mac, Timestamp};
 use crate::wire::ethernet;
 
@@ -69,6 +70,7 @@ enum Frame {
         table: u8,
         depth: usize,
         flow: Option<FlowRef>,
+        node: NodeId,
     },
     /// The end of a patch's other side, or of a clone: everything as before, but the packet.
     Restore(Box<Saved>),
@@ -80,6 +82,7 @@ struct Saved {
     table: u8,
     depth: usize,
     flow: Option<FlowRef>,
+    node: NodeId,
     /// Whether `exit` ends here.
     patch: bool,
 }
@@ -107,6 +110,8 @@ pub(crate) struct Xlate<'a> {
     pub(crate) reason: Option<DropReason>,
     fatal: Option<DropReason>,
     pub(crate) trace: Option<&'a mut Recorder>,
+    /// In the trace: the flow whose actions are run.
+    node: NodeId,
 }
 
 impl<'a> Xlate<'a> {
@@ -153,6 +158,7 @@ impl<'a> Xlate<'a> {
             reason: None,
             fatal: None,
             trace,
+            node: Recorder::ROOT,
         };
         walk.enter_bridge();
         walk.run();
@@ -163,6 +169,9 @@ impl<'a> Xlate<'a> {
         if let Some(reason) = self.fatal {
             self.actions.clear();
             self.reason = Some(reason);
+            if let Some(trace) = &mut self.trace {
+                trace.error(self.node, reason.name().to_owned());
+            }
         }
         self.mask.clear(key::STATE_WORDS);
         let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
@@ -181,9 +190,8 @@ impl<'a> Xlate<'a> {
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        let depth = self.depth;
         if let Some(trace) = &mut self.trace {
-            trace.detail(depth, text());
+            trace.detail(self.node, text());
         }
     }
 
@@ -193,10 +201,9 @@ impl<'a> Xlate<'a> {
         if let Some(trace) = &mut self.trace
             && let Some(bridge) = self.switch.bridge(self.bridge)
         {
-            trace.bridge(self.depth, bridge.name.as_str());
+            self.node = trace.bridge(self.node, bridge.name.as_str());
         }
         if !self.lookup(0, in_port, true) && self.fatal.is_none() {
-            self.note(|| "no match: drop".to_owned());
             self.reason.get_or_insert(DropReason::TableMiss);
         }
     }
@@ -211,6 +218,7 @@ impl<'a> Xlate<'a> {
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
+                        self.tell(action);
                         self.action(action);
                         if self.stop || !self.pending.is_empty() || self.fatal.is_some() {
                             break;
@@ -224,14 +232,24 @@ impl<'a> Xlate<'a> {
                     }
                     self.stack.append(&mut self.pending);
                 }
-                Frame::Return { table, depth, flow } => {
-                    (self.table, self.depth, self.flow) = (table, depth, flow);
+                Frame::Return { table, depth, flow, node } => {
+                    (self.table, self.depth, self.flow, self.node) = (table, depth, flow, node);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, patch: _ } = *saved;
-                    (self.key, self.bridge, self.table, self.depth, self.flow) = (key, bridge, table, depth, flow);
+                    let Saved { key, bridge, table, depth, flow, node, patch: _ } = *saved;
+                    (self.key, self.bridge, self.table) = (key, bridge, table);
+                    (self.depth, self.flow, self.node) = (depth, flow, node);
                 }
             }
+        }
+    }
+
+    /// Tells the trace of an action.
+    fn tell(&mut self, action: &Action) {
+        if let Some(trace) = &mut self.trace
+            && let Some(bridge) = self.switch.bridge(self.bridge)
+        {
+            trace.action(self.node, action, &BridgePorts { bridge, names: false });
         }
     }
 
@@ -242,6 +260,7 @@ impl<'a> Xlate<'a> {
             table: self.table,
             depth: self.depth,
             flow: self.flow,
+            node: self.node,
             patch,
         }))
     }
@@ -265,9 +284,14 @@ impl<'a> Xlate<'a> {
             Some((found, Arc::clone(&tables.get(found)?.actions)))
         });
         self.key.set(key::IN_PORT, own);
-        let Some((flow, actions)) = found else { return false };
+        let Some((flow, actions)) = found else {
+            if let Some(trace) = &mut self.trace {
+                trace.miss(self.node, table);
+            }
+            return false;
+        };
         self.flows.push((self.bridge, flow));
-        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow });
+        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow, node: self.node });
         if !first && table <= self.table {
             self.depth += 1;
         }
@@ -277,7 +301,7 @@ impl<'a> Xlate<'a> {
             && let Some(bridge) = self.switch.bridge(self.bridge)
             && let Some(held) = bridge.tables.get(flow)
         {
-            trace.flow(self.depth, bridge, held);
+            self.node = trace.flow(self.node, bridge, held);
         }
         self.pending.push(Frame::Run { actions, next: 0 });
         true
@@ -312,14 +336,11 @@ impl<'a> Xlate<'a> {
             Action::Resubmit { port, table, .. } => {
                 let in_port = port.unwrap_or(self.key.get32(key::IN_PORT));
                 let table = table.unwrap_or(self.table);
-                if !self.lookup(table, in_port, false) && self.fatal.is_none() {
-                    self.note(|| format!("{table}. no match."));
-                }
+                if !self.lookup(table, in_port, false) && self.fatal.is_none() {}
             }
             Action::GotoTable(table) => {
                 if !self.lookup(*table, self.key.get32(key::IN_PORT), false) && self.fatal.is_none() {
                     self.reason.get_or_insert(DropReason::TableMiss);
-                    self.note(|| format!("{table}. no match."));
                 }
             }
             Action::WriteMetadata { value, mask } => {
@@ -424,6 +445,7 @@ impl<'a> Xlate<'a> {
         self.key.set(key::VLAN_TPID, tpid.into());
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends no others here")]
     fn network(&mut self, action: &Action) {
         match action {
             Action::ModIpSrc(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_SRC, u128::from(*address)),
@@ -479,6 +501,12 @@ impl<'a> Xlate<'a> {
 
     fn learn(&mut self, learn: &super::action::Learn) {
         learn::looked_at(learn, &mut self.mask);
+        if !self.learns {
+            let node = self.node;
+            if let Some(trace) = &mut self.trace {
+                trace.warn(node, "suppressing side effects, so learn action ignored".to_owned());
+            }
+        }
         let flow = Arc::new(learn::make(learn, &self.key));
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }

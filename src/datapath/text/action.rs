@@ -15,7 +15,7 @@ use super::value::{
 };
 
 /// The actions of a text; `drop` and nothing are the same.
-pub(crate) fn parse_actions(text: Piece<'_>, ports: &impl PortNames) -> Result<Actions, TextError> {
+pub(super) fn parse_actions(text: Piece<'_>, ports: &impl PortNames) -> Result<Actions, TextError> {
     nested(text, ports, 0)
 }
 

@@ -220,6 +220,10 @@ pub(crate) fn print_match(out: &mut String, matching: &Match, ports: &impl PortN
     printer.own(Field::Metadata);
     printer.own(Field::InPort);
     printer.vlan();
+    if printer.mask(key::INNER_TCI) != 0 {
+        let inner = matching.value.get16(key::INNER_TCI);
+        let _ = write!(printer.out, "vlan_tci1={inner:#06x},");
+    }
     printer.named(Field::EthSrc, "dl_src");
     printer.named(Field::EthDst, "dl_dst");
     printer.network(told);

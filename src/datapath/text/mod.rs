@@ -8,7 +8,7 @@ mod value;
 
 pub use lexer::TextError;
 
-pub(crate) use action::{parse_actions, print_actions};
+pub(crate) use action::print_actions;
 pub(crate) use flow::{FlowText, Use};
 pub(crate) use matching::print_match;
 
@@ -21,8 +21,10 @@ pub(crate) trait PortNames {
 }
 
 /// A bridge whose ports have numbers only.
+#[cfg(test)]
 pub(crate) struct NumbersOnly;
 
+#[cfg(test)]
 impl PortNames for NumbersOnly {
     fn number(&self, _: &str) -> Option<u32> {
         None

@@ -1,0 +1,344 @@
+//! The command table: every word, option and line of help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::lab::LabName;
+
+/// What `--help` says of exit codes and places.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done, and all is as it should be
+  1    the operation or a check failed
+  2    bad usage or bad input; nothing was touched
+  3    not running, or not found
+  `dvr lab exec` gives the command's own; 127 if there is no such command
+
+Where daemons are found:
+  --name L        the nodes of lab L
+  otherwise       this host's own, in /run/dvr (inside a lab's node: that node's)
+  otherwise       the nodes of the only lab that runs
+
+First steps:
+  dvr lab up                              two nodes, two networks, one distributed router
+  dvr lab exec blue1 -- ping 10.2.0.20    through the router, to the other node
+  dvr lab test                            everything that should work, and all that must not
+  dvr lab down";
+
+/// A distributed virtual router for plain Linux.
+#[derive(Debug, Parser)]
+#[command(name = "dvr", version, about, after_help = AFTER_HELP, disable_help_subcommand = true, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `dvr` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Whole nodes on this machine, without root: up, exec, test, ls, down
+    Lab {
+        /// What to do with a lab.
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+    /// Run this node's agent: makes kernel and switch what the topology says
+    Agent(AgentArgs),
+    /// Run this node's switch: moves the packets
+    Switch(SwitchArgs),
+    /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
+    Show(ReadArgs),
+    /// The flows of a bridge, in the text of `ovs-ofctl dump-flows`
+    DumpFlows(DumpFlowsArgs),
+    /// Add a flow to a bridge, in the text of `ovs-ofctl add-flow`
+    AddFlow(FlowArgs),
+    /// Change the actions of a bridge's flows
+    ModFlows(ChangeFlowsArgs),
+    /// Remove flows of a bridge
+    DelFlows(ChangeFlowsArgs),
+    /// Where frames to each address go, populated and learned
+    Fdb(ReadArgs),
+    /// What the ARP and ND responders answer
+    Arp(ReadArgs),
+    /// The permanent neighbours of the routers
+    Neigh(ReadArgs),
+    /// What this kernel and user can do, what is missing, and how to get it
+    Doctor(OutputArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+    /// A lab's process 1; started by `dvr lab up`
+    #[command(hide = true)]
+    LabInit {
+        /// The lab.
+        #[arg(long)]
+        name: LabName,
+        /// Its directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Whether the lab's namespaces exist already.
+        #[arg(long)]
+        inside: bool,
+    },
+    /// A lab's node; started by the lab's process 1
+    #[command(hide = true)]
+    LabKeep {
+        /// The node.
+        #[arg(long)]
+        node: String,
+    },
+    /// Tries what `dvr doctor` asks about, in namespaces of its own
+    #[command(hide = true)]
+    DoctorProbe,
+}
+
+/// What `dvr lab` does.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Start the nodes, VMs and routers of FILE on this machine
+    Up {
+        /// The topology; without it the built-in example: two nodes, blue and orange, one router
+        file: Option<PathBuf>,
+        /// The lab's name; without it FILE's, or `demo` for the example
+        #[arg(long)]
+        name: Option<LabName>,
+        /// Leave a lab that fails as it is, to look at it
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run a command inside a VM, a node or a router
+    Exec {
+        /// A VM's name, a node's name, or NODE/ROUTER
+        place: String,
+        /// The lab; without it the only one that runs
+        #[arg(long)]
+        name: Option<LabName>,
+        /// The command and its arguments; without it your shell
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Check who reaches whom, and who must not, against what the topology promises
+    Test {
+        /// The lab; without it the only one that runs
+        #[arg(long)]
+        name: Option<LabName>,
+        /// List everything that was tested
+        #[arg(short, long)]
+        verbose: bool,
+        /// How to print it
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// The labs that run
+    Ls {
+        /// How to print it
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Take a lab down; leaves no process, namespace, link or file
+    Down {
+        /// The lab; without it the only one there is
+        #[arg(long, conflicts_with = "all")]
+        name: Option<LabName>,
+        /// Every lab of this user
+        #[arg(long)]
+        all: bool,
+    },
+    /// Kill a node's daemons, as a crash would
+    Kill(FaultArgs),
+    /// Start a node's daemons anew
+    Restart(FaultArgs),
+    /// Cut the wire between two nodes
+    Cut(WireArgs),
+    /// Heal the wire between two nodes
+    Heal(WireArgs),
+}
+
+/// Which daemons of which node.
+#[derive(Debug, Args)]
+pub struct FaultArgs {
+    /// The node
+    pub node: String,
+    /// Which of its daemons
+    #[arg(value_enum, default_value_t = Which::All)]
+    pub which: Which,
+    /// The lab; without it the only one that runs
+    #[arg(long)]
+    pub name: Option<LabName>,
+}
+
+/// Which two nodes.
+#[derive(Debug, Args)]
+pub struct WireArgs {
+    /// One node
+    pub one: String,
+    /// The other node
+    pub other: String,
+    /// The lab; without it the only one that runs
+    #[arg(long)]
+    pub name: Option<LabName>,
+}
+
+/// Daemons of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// The agent
+    Agent,
+    /// The switch
+    Switch,
+    /// Both
+    All,
+}
+
+/// The agent's arguments.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The node this is; without it the host's name
+    #[arg(long)]
+    pub node: Option<String>,
+    /// The topology
+    #[arg(long, value_name = "FILE")]
+    pub topology: PathBuf,
+    /// Where its socket goes, and where the switch's is
+    #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
+    pub run_dir: PathBuf,
+    /// Where named network namespaces are
+    #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+    pub netns_dir: PathBuf,
+    /// How VMs and routers are attached to the switch
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub attach: Attach,
+    /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Kinds of attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// TAPs if they can be made, else veth pairs
+    Auto,
+    /// TAPs, or an error
+    Tap,
+    /// Veth pairs and packet sockets
+    Veth,
+}
+
+/// The switch's arguments.
+#[derive(Debug, Args)]
+pub struct SwitchArgs {
+    /// Where its socket goes
+    #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
+    pub run_dir: PathBuf,
+    /// Worker threads; without it as many as suit the processors
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// How a reader prints.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For both
+    Yaml,
+}
+
+/// What readers of nodes take.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The node; without it all of the lab's, or this host
+    pub node: Option<String>,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
+    /// How to print it
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `dump-flows` takes.
+#[derive(Debug, Args)]
+pub struct DumpFlowsArgs {
+    /// The bridge: `br-int`, or `node1/br-int`
+    #[arg(value_name = "[NODE/]BRIDGE")]
+    pub bridge: String,
+    /// Only flows this covers, such as `table=0,in_port=1`
+    #[arg(value_name = "MATCH", default_value = "")]
+    pub filter: String,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
+    /// Show ports by name; so it is without either option on a terminal
+    #[arg(long, overrides_with = "no_names")]
+    pub names: bool,
+    /// Show ports by number
+    #[arg(long)]
+    pub no_names: bool,
+    /// Leave out counters and ages
+    #[arg(long)]
+    pub no_stats: bool,
+    /// Sort by priority, lowest first
+    #[arg(long, conflicts_with = "rsort")]
+    pub sort: bool,
+    /// Sort by priority, highest first
+    #[arg(long)]
+    pub rsort: bool,
+    /// The same as `-o json`
+    #[arg(long)]
+    pub json: bool,
+    /// How to print it
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `add-flow` takes.
+#[derive(Debug, Args)]
+pub struct FlowArgs {
+    /// The bridge: `br-int`, or `node1/br-int`
+    #[arg(value_name = "[NODE/]BRIDGE")]
+    pub bridge: String,
+    /// The flow, such as `table=0,priority=10,ip,nw_dst=10.1.0.0/24,actions=drop`
+    pub flow: String,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
+}
+
+/// What `mod-flows` and `del-flows` take.
+#[derive(Debug, Args)]
+pub struct ChangeFlowsArgs {
+    /// The bridge: `br-int`, or `node1/br-int`
+    #[arg(value_name = "[NODE/]BRIDGE")]
+    pub bridge: String,
+    /// The flow; for `del-flows`, all of the bridge's without it
+    #[arg(default_value = "")]
+    pub flow: String,
+    /// Only the flow with exactly this table, priority and match
+    #[arg(long)]
+    pub strict: bool,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
+}

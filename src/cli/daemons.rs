@@ -1,0 +1,78 @@
+//! The daemons: logging, then over to them.
+
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use super::args::{AgentArgs, Attach, SwitchArgs};
+use super::error::{CliError, DONE};
+use crate::lab::{self, LabName};
+use crate::{agent, switch};
+
+/// Sends logs to standard error: as much as `filter` says, else `RUST_LOG`, else `info`.
+fn log_to_stderr(filter: Option<&str>) -> Result<(), CliError> {
+    let text =
+        filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(&text).map_err(|bad| {
+        CliError::Usage(format!("`{text}` is no log filter: {bad}; write `debug` or `info,dvr::agent=trace`"))
+    })?;
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+    Ok(())
+}
+
+/// `dvr agent`.
+///
+/// # Errors
+/// When it cannot start, or ends by an error.
+pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
+    log_to_stderr(args.log.as_deref())?;
+    let node = args.node.map_or_else(host_name, Ok)?;
+    let AgentArgs { topology, run_dir, netns_dir, attach, .. } = args;
+    let attachment = match attach {
+        Attach::Auto => agent::Attachment::Auto,
+        Attach::Tap => agent::Attachment::Tap,
+        Attach::Veth => agent::Attachment::Veth,
+    };
+    let config = agent::AgentConfig { netns_dir, attachment, ..agent::AgentConfig::new(node, topology, run_dir) };
+    agent::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
+    Ok(DONE)
+}
+
+fn host_name() -> Result<String, CliError> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    text.map(|name| name.trim().to_owned()).map_err(|error| {
+        CliError::Usage(format!("cannot read the host's name: {error}; say which node this is with --node"))
+    })
+}
+
+/// `dvr switch`.
+///
+/// # Errors
+/// When it cannot start, or ends by an error.
+pub(super) fn switch(args: SwitchArgs) -> Result<u8, CliError> {
+    log_to_stderr(args.log.as_deref())?;
+    let config = switch::SwitchConfig { workers: args.workers, ..switch::SwitchConfig::new(args.run_dir) };
+    switch::run(&config).map_err(|error| CliError::Ended(error.to_string()))?;
+    Ok(DONE)
+}
+
+/// `dvr lab-init`.
+///
+/// # Errors
+/// Whatever ended the lab.
+pub(super) fn lab_init(name: &LabName, dir: &Path, inside: bool) -> Result<u8, CliError> {
+    log_to_stderr(None)?;
+    lab::init(name, dir, !inside)?;
+    Ok(DONE)
+}
+
+/// `dvr lab-keep`.
+///
+/// # Errors
+/// Whatever ended the node.
+pub(super) fn lab_keep(node: &str) -> Result<u8, CliError> {
+    log_to_stderr(None)?;
+    lab::keep(node)?;
+    Ok(DONE)
+}

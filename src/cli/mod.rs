@@ -1,0 +1,78 @@
+//! The command line: one table of commands, one place that prints, one that finds the daemons.
+//!
+//! Owns arguments, text and exit codes; what is done is done by [`crate::lab`] and by the daemons.
+
+mod args;
+mod daemons;
+mod doctor;
+mod error;
+mod flows;
+mod labs;
+mod output;
+mod probe;
+mod show;
+mod tables;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub use args::Cli;
+use args::Command;
+use error::CliError;
+
+/// Runs the program with the process's arguments and gives its exit code. Must be called before any thread exists.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Started as /proc/self/exe, a process would be called `exe`; a name too long or refused does no harm.
+    let _cosmetic = nix::sys::prctl::set_name(c"dvr");
+    match run(Cli::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::complain(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, CliError> {
+    match cli.command {
+        Command::Lab { command } => labs::run(command),
+        Command::Agent(args) => daemons::agent(args),
+        Command::Switch(args) => daemons::switch(args),
+        Command::Show(args) => show::show(&args),
+        Command::DumpFlows(args) => flows::dump(&args),
+        Command::AddFlow(args) => flows::add(&args),
+        Command::ModFlows(args) => flows::modify(&args),
+        Command::DelFlows(args) => flows::delete(&args),
+        Command::Fdb(args) => tables::forwardings(&args),
+        Command::Arp(args) => tables::responders(&args),
+        Command::Neigh(args) => tables::neighbours(&args),
+        Command::Doctor(args) => doctor::doctor(args.output),
+        Command::Completions { shell } => {
+            let mut octets = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);
+            output::print(&String::from_utf8_lossy(&octets))
+        }
+        Command::Man => {
+            let mut octets = Vec::new();
+            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut octets);
+            rendered.map_err(|source| CliError::Output { source })?;
+            output::print(&String::from_utf8_lossy(&octets))
+        }
+        Command::LabInit { name, dir, inside } => daemons::lab_init(&name, &dir, inside),
+        Command::LabKeep { node } => daemons::lab_keep(&node),
+        Command::DoctorProbe => probe::main(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_table_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

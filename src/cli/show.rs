@@ -1,0 +1,193 @@
+//! `dvr show`: a node from its agent's and its switch's mouth, in the shape of `ovs-vsctl show`.
+
+use serde::Serialize;
+
+use super::args::ReadArgs;
+use super::error::{CliError, DONE, FAILED};
+use super::{output, target};
+use crate::api::agent::{self, Show as AgentShow};
+use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Show as SwitchShow, VlanMode};
+use crate::lab::Daemon;
+
+/// A node, as far as its daemons answer.
+#[derive(Debug, Serialize)]
+struct Shown {
+    node: String,
+    agent: Option<AgentShow>,
+    switch: Option<SwitchShow>,
+    errors: Vec<String>,
+}
+
+/// `dvr show`. A daemon that does not answer is told among the rest, and makes the exit code 1.
+///
+/// # Errors
+/// When there is no such node.
+pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
+    let mut nodes = Vec::new();
+    for site in target::sites(args.name.as_ref(), args.node.as_deref())? {
+        let mut shown = Shown { node: site.node.clone(), agent: None, switch: None, errors: Vec::new() };
+        match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
+            Ok(show) => shown.agent = Some(show),
+            Err(error) => shown.errors.push(why(error)),
+        }
+        match target::ask(&site, Daemon::Switch, &switch::Request::Show) {
+            Ok(show) => shown.switch = Some(show),
+            Err(error) => shown.errors.push(why(error)),
+        }
+        nodes.push(shown);
+    }
+    output::render(args.output.output, &nodes, |nodes| nodes.iter().map(text).collect())?;
+    Ok(if nodes.iter().all(|node| node.errors.is_empty()) { DONE } else { FAILED })
+}
+
+/// What is wrong, without the node's name, which stands above it.
+fn why(error: CliError) -> String {
+    if let CliError::Daemon { source, .. } = error { source.to_string() } else { error.to_string() }
+}
+
+fn text(shown: &Shown) -> String {
+    let mut out = format!("{}\n", shown.node);
+    for error in &shown.errors {
+        out.push_str(&format!("    error: {error}\n"));
+    }
+    if let Some(agent) = &shown.agent {
+        out.push_str(&agent_text(agent));
+    }
+    if let Some(switch) = &shown.switch {
+        for bridge in &switch.bridges {
+            out.push_str(&bridge_text(bridge));
+        }
+        let cache = &switch.cache;
+        out.push_str(&format!(
+            "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses\n",
+            cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses
+        ));
+        for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
+            out.push_str(&format!("    Dropped: {count} {reason}\n"));
+        }
+    }
+    out
+}
+
+fn agent_text(show: &AgentShow) -> String {
+    let mut out = format!(
+        "    tunnel endpoint {}, host MAC {}, ports by {}, tunnels by {}\n",
+        show.tunnel_ip, show.host_mac, show.attachment, show.tunnel_backend
+    );
+    let state = &show.state;
+    let verdict = if state.converged { "converged" } else { "NOT converged" };
+    out.push_str(&format!("    {verdict}: {} operations in {} µs\n", state.operations, state.took_micros));
+    for error in &state.errors {
+        out.push_str(&format!("    error: {error}\n"));
+    }
+    for network in &show.networks {
+        let flood = if network.flood.is_empty() { "nowhere".to_owned() } else { network.flood.join(", ") };
+        out.push_str(&format!(
+            "    Network {}\n        VNI {}, VLAN {} here, MTU {}, floods to {flood}\n",
+            network.name, network.vni, network.local_vlan, network.mtu
+        ));
+    }
+    for router in &show.routers {
+        out.push_str(&format!("    Router {}\n        namespace {}\n", router.name, router.netns));
+        for port in &router.interfaces {
+            let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+            out.push_str(&format!(
+                "        {}  {}  {}  {}\n",
+                port.ifname,
+                port.network,
+                port.mac,
+                addresses.join(" ")
+            ));
+        }
+    }
+    for vm in &show.vms {
+        let ips: Vec<String> = vm.ips.iter().map(ToString::to_string).collect();
+        out.push_str(&format!(
+            "    VM {}\n        {}  {}  {}  port {}\n",
+            vm.name,
+            vm.network,
+            vm.mac,
+            ips.join(" "),
+            vm.port
+        ));
+    }
+    for peer in &show.peers {
+        let port = peer
+            .port
+            .as_ref()
+            .map_or_else(|| "no tunnel: no network in common".to_owned(), |port| format!("port {port}"));
+        out.push_str(&format!(
+            "    Peer {}\n        {}  host MAC {}  {port}\n",
+            peer.node, peer.tunnel_ip, peer.host_mac
+        ));
+    }
+    out
+}
+
+fn bridge_text(bridge: &Bridge) -> String {
+    let mode = match bridge.mode {
+        BridgeMode::Flow => "flow mode",
+        BridgeMode::Normal => "normal mode",
+    };
+    let mut out = format!("    Bridge {} ({mode}, {} flows)\n", bridge.name, bridge.flows);
+    for port in &bridge.ports {
+        out.push_str(&port_text(port));
+    }
+    out
+}
+
+fn port_text(port: &Port) -> String {
+    let (kind, options) = kind_text(&port.config.kind);
+    let list = |vlans: &[crate::types::VlanId]| vlans.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let vlan = match &port.config.vlan {
+        VlanMode::Trunk => String::new(),
+        VlanMode::Trunks(vlans) => format!(", trunks [{}]", list(vlans)),
+        VlanMode::Access(tag) => format!(", tag {tag}"),
+        VlanMode::Native { tag, trunks } => format!(", native tag {tag}, trunks [{}]", list(trunks)),
+    };
+    let mut out =
+        format!("        Port {} (number {}{vlan})\n            type: {kind}\n", port.config.name, port.number);
+    if !options.is_empty() {
+        out.push_str(&format!("            options: {{{options}}}\n"));
+    }
+    let count = &port.counters;
+    out.push_str(&format!(
+        "            rx: {} frames, {} octets, {} dropped; tx: {} frames, {} octets, {} dropped\n",
+        count.rx_packets, count.rx_bytes, count.rx_dropped, count.tx_packets, count.tx_bytes, count.tx_dropped
+    ));
+    if let Some(fault) = &port.fault {
+        out.push_str(&format!("            error: {fault}\n"));
+    }
+    out
+}
+
+/// A port's type and its options, as `key=value` by commas.
+fn kind_text(kind: &PortKind) -> (&'static str, String) {
+    let mut options = Vec::new();
+    let mut option = |key: &str, value: Option<String>| options.extend(value.map(|value| format!("{key}={value}")));
+    let kind = match kind {
+        PortKind::Tap { netns, device, mac } => {
+            option("netns", netns.as_ref().map(|path| path.display().to_string()));
+            option("device", device.as_ref().map(ToString::to_string));
+            option("mac", mac.map(|mac| mac.to_string()));
+            "tap"
+        }
+        PortKind::Packet { netns, device } => {
+            option("netns", netns.as_ref().map(|path| path.display().to_string()));
+            option("device", device.as_ref().map(ToString::to_string));
+            "packet"
+        }
+        PortKind::Vxlan { remote, local, udp_port } => {
+            option("local_ip", Some(local.to_string()));
+            option("remote_ip", Some(remote.to_string()));
+            option("udp_port", Some(udp_port.to_string()));
+            option("key", Some("flow".to_owned()));
+            "vxlan"
+        }
+        PortKind::Patch { peer } => {
+            option("peer", Some(peer.to_string()));
+            "patch"
+        }
+    };
+    (kind, options.join(", "))
+}

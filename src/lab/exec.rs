@@ -1,0 +1,97 @@
+//! Running a user's command somewhere in a lab.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::{Error, Place, Record, init, report, space};
+
+/// Runs `command` at `place` with this process's own standard streams, and passes signals on to it. Gives its exit code,
+/// or 128 and the number of the signal that ended it, as a shell would. This process must have one thread, and stays
+/// where the command ran.
+///
+/// # Errors
+/// [`Error::NoCommand`] if there is no such program; [`Error::Os`] if the place cannot be entered.
+pub fn exec(record: &Record, place: &Place, command: &[OsString]) -> Result<u8, Error> {
+    place.enter(record)?;
+    let Some((program, arguments)) = command.split_first() else {
+        unreachable!("the command line asks for at least one word");
+    };
+    #[expect(clippy::disallowed_methods, reason = "running the user's command is what `lab exec` is for")]
+    let mut child = std::process::Command::new(program);
+    child.args(arguments).env("PATH", search_path()).env("DVR_LAB", record.name.as_str()).env("DVR_PLACE", &place.name);
+    let child = child.spawn().map_err(|source| refused(program, place, source))?;
+    let Ok(pid) = i32::try_from(child.id()) else { unreachable!("process ids are positive ints") };
+    wait(Pid::from_raw(pid))
+}
+
+/// Waits for the child; passes on signals that were sent to this process alone. Those of the terminal reach both.
+fn wait(child: Pid) -> Result<u8, Error> {
+    let passed = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+    let watched: Vec<Signal> = passed.into_iter().chain([Signal::SIGCHLD, Signal::SIGWINCH]).collect();
+    let signals = init::watch(&watched)?;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::os("wait for the command", errno)),
+        }
+        report::readable(signals.as_fd(), Duration::from_secs(3_600))
+            .map_err(|source| Error::os("wait for signals", source))?;
+        while let Ok(Some(info)) = signals.read_signal() {
+            // SI_USER is 0: from kill(2). The terminal's signals come from the kernel and reach the child by themselves.
+            let known = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if let Some(signal) = known.filter(|signal| passed.contains(signal) && info.ssi_code == 0) {
+                // The child may have ended meanwhile: the next turn of the loop sees that.
+                let _gone = kill(child, signal);
+            }
+        }
+    }
+}
+
+/// The user's search path and the directories that hold `ip` and `tcpdump`, which an ordinary user's often lacks.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
+}
+
+fn on_path(command: &str) -> bool {
+    std::env::split_paths(&search_path()).any(|dir| dir.join(command).is_file())
+}
+
+fn refused(program: &OsString, place: &Place, source: io::Error) -> Error {
+    let command = program.to_string_lossy().into_owned();
+    // A directory on the path that this user may not read turns "not found" into "permission denied" (execvp(3)).
+    let unseen = !command.contains('/') && !on_path(&command);
+    if source.kind() != io::ErrorKind::NotFound && !(source.kind() == io::ErrorKind::PermissionDenied && unseen) {
+        return Error::os(format!("run `{command}` in {place}"), source);
+    }
+    let hint = match command.as_str() {
+        "ping" | "arping" | "tracepath" => {
+            "install it with `apt install iputils-ping`, or use `dvr lab test`".to_owned()
+        }
+        "ip" | "ss" | "bridge" | "tc" | "nstat" => "install it with `apt install iproute2`".to_owned(),
+        "nc" => "install it with `apt install netcat-openbsd`".to_owned(),
+        "nft" => "install it with `apt install nftables`".to_owned(),
+        "tcpdump" | "iperf3" | "traceroute" | "curl" | "socat" => format!("install it with `apt install {command}`"),
+        _ => "check its name; it runs from this machine's file system".to_owned(),
+    };
+    Error::NoCommand { command, place: place.to_string(), hint }
+}
+
+/// Starts a node's daemon at its node, where this process must be already.
+///
+/// # Errors
+/// [`Error::Os`] when it cannot be started.
+pub(super) fn start_daemon(kind: super::Daemon, node: &str) -> Result<(), Error> {
+    // Not waited for: when this process ends, the lab's init inherits it.
+    let started = space::daemon(kind, node)?.spawn();
+    started.map(drop).map_err(|source| Error::os(format!("start the {} of node `{node}`", kind.name()), source))
+}

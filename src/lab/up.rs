@@ -1,0 +1,263 @@
+//! Bringing a lab up, and the first ping through it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::outline::{Outline, Promise};
+use super::pinger::{self, Patience, Probe};
+use super::report::{Listener, Report};
+use super::state::{self, Process};
+use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, down, now, space};
+use crate::api;
+use crate::control::{Client, ControlError};
+
+/// How long the lab's processes may take to start, and then its nodes to converge.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How the first ping is tried: soon and often, since the nodes have converged.
+const FIRST_PING: Patience =
+    Patience { first_interval: Duration::from_millis(20), limit: Duration::from_secs(3), silence: Duration::ZERO };
+/// Lines of each log shown with a failure.
+const LOG_LINES: usize = 6;
+
+/// What is to be brought up.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The lab's name.
+    pub name: LabName,
+    /// What the document is called, for messages.
+    pub source: String,
+    /// The document.
+    pub text: String,
+    /// Whether a lab that fails stays, to be looked at.
+    pub keep: bool,
+}
+
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Raised {
+    /// Where it is.
+    pub lab: Lab,
+    /// What it is made of.
+    pub outline: Outline,
+    /// What its first ping came to; `None` if its topology promises nobody anything.
+    pub first_ping: Option<FirstPing>,
+    /// From the start to converged nodes.
+    pub converged_after: Duration,
+    /// From the start to the first reply, or to the end.
+    pub took: Duration,
+}
+
+/// The first ping through a lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstPing {
+    /// The VM that asked.
+    pub from: String,
+    /// The VM that was asked, and its address.
+    pub to: (String, core::net::IpAddr),
+    /// Whether a router was on the way.
+    pub routed: bool,
+    /// The round trip and the hops the reply had left; `None` if none came.
+    pub reply: Option<(Duration, u8)>,
+}
+
+/// Brings a lab up. The document is read and checked whole before anything is touched. Needs one thread, and leaves this
+/// process in the lab's user namespace.
+///
+/// # Errors
+/// Whatever failed; the lab is gone again then, unless the request says to keep it.
+pub fn up(labs: &Labs, request: &Request) -> Result<Raised, Error> {
+    let begin = now();
+    let outline = Outline::read(&request.source, &request.text)?;
+    let lab = labs.lab(&request.name);
+    check_paths(&lab, &outline)?;
+    let _claim = lab.create()?;
+    let raised = raise(&lab, &outline, request, begin);
+    if raised.is_err() && !request.keep {
+        // The first error is the one to tell; what of the lab is left now, `lab down` removes.
+        let _left_to_down = down::wreck(&lab);
+    }
+    let (first_ping, converged_after) = raised?;
+    Ok(Raised { lab, outline, first_ping, converged_after, took: now() - begin })
+}
+
+fn check_paths(lab: &Lab, outline: &Outline) -> Result<(), Error> {
+    for node in outline.views.keys() {
+        let path = Daemon::Switch.socket(&lab.node_dir(node));
+        let len = path.as_os_str().len();
+        if len > state::SOCKET_PATH_MAX {
+            return Err(Error::SocketPath { path, len });
+        }
+    }
+    Ok(())
+}
+
+fn raise(
+    lab: &Lab,
+    outline: &Outline,
+    request: &Request,
+    begin: Instant,
+) -> Result<(Option<FirstPing>, Duration), Error> {
+    furnish(lab, outline, &request.text)?;
+    let listener = start(lab)?;
+    let (record, early) = gather(lab, outline, request, &listener)?;
+    lab.write(&record)?;
+    let outcome = early.map_or_else(|| settle(lab, outline, &record, &listener, begin), Err);
+    if outcome.is_ok() || request.keep {
+        listener.keep().map_err(|source| Error::os(format!("tell lab `{}` to stay", lab.name), source))?;
+    }
+    outcome
+}
+
+/// Writes what the lab's processes will read.
+fn furnish(lab: &Lab, outline: &Outline, text: &str) -> Result<(), Error> {
+    let write =
+        |path: &Path| fs::write(path, text).map_err(|source| Error::os(format!("write {}", path.display()), source));
+    write(&lab.topology_path())?;
+    for node in outline.views.keys() {
+        let dir = lab.node_dir(node);
+        fs::create_dir(&dir).map_err(|source| Error::os(format!("make {}", dir.display()), source))?;
+        write(&dir.join("topology.yaml"))?;
+    }
+    Ok(())
+}
+
+fn start(lab: &Lab) -> Result<Listener, Error> {
+    let (listener, theirs) = Listener::pair()?;
+    let path = lab.dir.join("init.log");
+    let log = File::create(&path).map_err(|source| Error::os(format!("make {}", path.display()), source))?;
+    let errors =
+        log.try_clone().map_err(|source| Error::os(format!("duplicate the handle on {}", path.display()), source))?;
+    let mut command = space::own_program();
+    command.arg("lab-init").arg("--name").arg(lab.name.as_str()).arg("--dir").arg(&lab.dir);
+    command.stdin(Stdio::from(theirs)).stdout(log).stderr(errors);
+    let mut first = command.spawn().map_err(|source| Error::os("start the lab's init", source))?;
+    // It ends as soon as it has started process 1 of the lab, or has reported why not.
+    first.wait().map_err(|source| Error::os("wait for the lab's init to be started", source))?;
+    Ok(listener)
+}
+
+/// Waits until init and every keeper have reported. A daemon that ended meanwhile is told beside: the lab is there all the
+/// same, and may be kept to be looked at.
+fn gather(
+    lab: &Lab,
+    outline: &Outline,
+    request: &Request,
+    listener: &Listener,
+) -> Result<(Record, Option<Error>), Error> {
+    let deadline = now() + LIMIT;
+    let mut init = None;
+    let mut early = None;
+    let mut nodes = BTreeMap::new();
+    let failed = |why: String| Error::Start { name: lab.name.to_string(), why, log: String::new() };
+    let silent =
+        |why: String| Error::Start { name: lab.name.to_string(), why, log: lab.log_tail("init.log", LOG_LINES) };
+    while init.is_none() || nodes.len() < outline.views.len() {
+        let left = deadline.saturating_duration_since(now());
+        let report = listener.next(left).map_err(|error| silent(error.to_string()))?;
+        let Some((pid, report)) = report else {
+            let missing: Vec<&str> =
+                outline.views.keys().filter(|node| !nodes.contains_key(*node)).map(String::as_str).collect();
+            return Err(silent(format!("nothing was heard of {} within {} s", missing.join(", "), LIMIT.as_secs())));
+        };
+        let process = || Process::of(pid).ok_or_else(|| silent(format!("process {pid} of it ended at once")));
+        match report {
+            Report::Init => init = Some(process()?),
+            Report::Node { name } => drop(nodes.insert(name, process()?)),
+            Report::Failed { why } => return Err(failed(why)),
+            Report::Ended { node, what } => early = Some(ended(lab, &node, what)),
+            Report::Keep => {}
+        }
+    }
+    let Some(init) = init else { unreachable!("the loop ends with init known") };
+    let record = Record {
+        name: lab.name.clone(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: state::boot_id(),
+        init,
+        nodes,
+        source: request.source.clone(),
+    };
+    Ok((record, early))
+}
+
+fn settle(
+    lab: &Lab,
+    outline: &Outline,
+    record: &Record,
+    listener: &Listener,
+    begin: Instant,
+) -> Result<(Option<FirstPing>, Duration), Error> {
+    let deadline = now() + LIMIT;
+    for node in outline.views.keys() {
+        await_node(lab, node, listener, deadline)?;
+    }
+    let converged_after = now() - begin;
+    Ok((first_ping(outline, record)?, converged_after))
+}
+
+/// Waits until a node's agent says that the node is what it should be.
+fn await_node(lab: &Lab, node: &str, listener: &Listener, deadline: Instant) -> Result<(), Error> {
+    let socket = Daemon::Agent.socket(&lab.node_dir(node));
+    loop {
+        let left = deadline.saturating_duration_since(now());
+        match converged(&socket, left) {
+            Ok(state) if state.converged => return Ok(()),
+            Ok(state) => {
+                return Err(ended(lab, node, format!("its agent has not converged: {}", state.errors.join("; "))));
+            }
+            Err(error) if error.is_absent() && !left.is_zero() => match listener.next(Duration::from_millis(2)) {
+                Ok(Some((_, Report::Ended { node, what }))) => return Err(ended(lab, &node, what)),
+                Ok(Some((_, Report::Init | Report::Node { .. } | Report::Failed { .. } | Report::Keep)) | None) => {}
+                Err(error) => return Err(ended(lab, node, error.to_string())),
+            },
+            Err(error) => return Err(ended(lab, node, error.to_string())),
+        }
+    }
+}
+
+/// That a node will not get ready, with the last lines of its daemons' logs.
+fn ended(lab: &Lab, node: &str, why: String) -> Error {
+    let log =
+        [Daemon::Switch, Daemon::Agent].map(|kind| lab.log_tail(&format!("{node}/{}.log", kind.name()), LOG_LINES));
+    Error::NotReady { name: lab.name.to_string(), node: node.to_owned(), why, log: log.concat() }
+}
+
+/// What an agent says when its node has converged, or time is up.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn converged(socket: &Path, left: Duration) -> Result<api::agent::Converged, ControlError> {
+    let mut client = Client::connect(socket, left + Duration::from_secs(1))?;
+    let _hello: api::agent::Hello = client.call(&api::agent::Request::Hello { version: api::VERSION })?;
+    let timeout_millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    client.call(&api::agent::Request::Wait { timeout_millis })
+}
+
+/// Pings along the promise that shows most: routed and between nodes, if there is one.
+fn first_ping(outline: &Outline, record: &Record) -> Result<Option<FirstPing>, Error> {
+    let shows = |promise: &&Promise| {
+        let (from, to) = (&outline.stations[promise.from], &outline.stations[promise.to]);
+        (
+            promise.hops > 0,
+            from.node != to.node,
+            promise.target.is_ipv4(),
+            core::cmp::Reverse((promise.from, promise.to)),
+        )
+    };
+    let Some(promise) = outline.promises.iter().max_by_key(shows) else { return Ok(None) };
+    let from = &outline.stations[promise.from];
+    space::enter_user_of(record.init.pid)?;
+    let place = Place { name: from.vm.clone(), node: from.node.clone(), netns: Some(from.netns.clone()) };
+    let ears = pinger::listen(&[(from.vm.clone(), place.open_netns(record)?)])?;
+    let probe = Probe { from: 0, target: promise.target, wanted: true };
+    let outcomes = pinger::run(&ears, &[probe], FIRST_PING)?;
+    Ok(Some(FirstPing {
+        from: from.vm.clone(),
+        to: (outline.stations[promise.to].vm.clone(), promise.target),
+        routed: promise.hops > 0,
+        reply: outcomes.first().and_then(|outcome| outcome.reply),
+    }))
+}

@@ -1,0 +1,284 @@
+//! A whole lab, by the very program a user runs: up, looked into, tested, down; as whoever runs the tests, and as a plain
+//! user if that is root.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The uid and gid that stand for a plain user: `nobody` of every distribution.
+const NOBODY: u32 = 65_534;
+
+/// A user of labs, with one lab that goes down when the test is over.
+struct User {
+    program: PathBuf,
+    plain: bool,
+    lab: String,
+}
+
+impl User {
+    fn new(lab: &str, plain: bool) -> Self {
+        let lab = format!("{lab}-{}", std::process::id());
+        let program = if plain { copied(&lab) } else { PathBuf::from(env!("CARGO_BIN_EXE_dvr")) };
+        Self { program, plain, lab }
+    }
+
+    /// Everybody the labs must work for: whoever runs the tests, and a plain user if that is root.
+    fn everybody(lab: &str) -> Vec<Self> {
+        let mut users = vec![Self::new(lab, false)];
+        if nix::unistd::geteuid().is_root() {
+            users.push(Self::new(&format!("{lab}-u"), true));
+        }
+        users
+    }
+
+    /// Runs the program on this lab.
+    fn run(&self, arguments: &[&str]) -> Output {
+        let (before, after) =
+            arguments.split_at(arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len()));
+        let all: Vec<&str> =
+            before.iter().copied().chain(["--name", self.lab.as_str()]).chain(after.iter().copied()).collect();
+        self.run_bare(&all)
+    }
+
+    /// Runs the program with these arguments and no other.
+    fn run_bare(&self, arguments: &[&str]) -> Output {
+        #[expect(clippy::disallowed_methods, reason = "the program under test")]
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        if self.plain {
+            command.uid(NOBODY).gid(NOBODY).env_remove("XDG_RUNTIME_DIR").current_dir("/");
+        }
+        command.output().expect("the program starts")
+    }
+
+    /// What a command that must succeed prints.
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} ended with {}:\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.good(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {text}"))
+    }
+
+    fn exec_json(&self, place: &str, command: &[&str]) -> Value {
+        let words: Vec<&str> = ["lab", "exec", place, "--"].into_iter().chain(command.iter().copied()).collect();
+        self.json(&words)
+    }
+
+    fn up(&self, file: Option<&Path>) -> String {
+        let file = file.map(|file| file.display().to_string());
+        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).collect();
+        self.good(&words)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _down = self.run(&["lab", "down"]);
+        if self.plain {
+            let _gone = std::fs::remove_file(&self.program);
+        }
+    }
+}
+
+/// The program where a plain user may run it.
+fn copied(lab: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("dvr-{lab}"));
+    std::fs::copy(env!("CARGO_BIN_EXE_dvr"), &path).expect("a copy of the program");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+/// Whether a process is there; one that only waits for this machine's init to reap it is not.
+fn lives(pid: &Value) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Processes of this machine whose command line holds a text.
+fn processes(text: &str) -> Vec<String> {
+    let lines = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(text) && line.contains("lab-init")).collect()
+}
+
+#[test]
+fn the_example_works_and_leaves_nothing() {
+    for user in User::everybody("example") {
+        let told = user.up(None);
+        for word in ["node1", "node2", "blue1", "10.2.0.20", "first ping", "dvr lab down"] {
+            assert!(told.contains(word), "`lab up` does not tell of {word}:\n{told}");
+        }
+        assert!(!told.contains("NO REPLY"), "{told}");
+        let again = user.run(&["lab", "up"]);
+        assert_eq!(again.status.code(), Some(1), "a second lab of the same name was started");
+
+        let report = user.json(&["lab", "test", "-o", "json"]);
+        assert_eq!(report["failures"], Value::Array(Vec::new()), "{report}");
+        assert_eq!(report["reach"], 12, "four VMs, all reach all others");
+        assert_eq!(report["gateways"], 4);
+
+        let listed = user.run_bare(&["lab", "ls", "-o", "json"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        let ours = listed.as_array().and_then(|labs| labs.iter().find(|lab| lab["name"] == user.lab.as_str()));
+        let pid = &ours.expect("our lab is listed")["pid"];
+        assert!(lives(pid));
+
+        assert!(user.good(&["lab", "down"]).contains("is down"));
+        assert_eq!(processes(&user.lab), Vec::<String>::new(), "processes are left");
+        assert!(!lives(pid), "the lab's init is left");
+        for root in ["/run/dvr/labs".to_owned(), format!("/tmp/dvr-{NOBODY}/labs")] {
+            assert!(!Path::new(&root).join(&user.lab).exists(), "files are left under {root}");
+        }
+        assert!(user.good(&["lab", "down"]).contains("is not there"), "a second down is as good");
+    }
+}
+
+/// The topologies that come with the program: all pairs, both families, tenants with the same addresses.
+#[test]
+fn every_example_keeps_its_promises() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/topologies");
+    for (file, reach, isolated) in [("dual-stack", 24, 0), ("tenants", 12, 18), ("large", 748, 1_000)] {
+        for user in User::everybody(file) {
+            let text = std::fs::read_to_string(dir.join(file).with_extension("yaml")).expect("an example");
+            // Where a plain user may read it, too.
+            let copy = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+            std::fs::write(&copy, text).expect("a copy");
+            user.up(Some(&copy));
+            std::fs::remove_file(&copy).expect("our copy");
+            let report = user.json(&["lab", "test", "-o", "json"]);
+            assert_eq!(report["failures"], Value::Array(Vec::new()), "{file}");
+            assert_eq!(report["reach"], reach, "{file}");
+            assert_eq!(report["isolated"], isolated, "{file}");
+        }
+    }
+}
+
+/// A cut wire is noticed: a test that cannot fail proves nothing.
+#[test]
+fn a_cut_wire_fails_the_test_until_it_is_healed() {
+    let user = User::new("cut", false);
+    user.up(None);
+    user.good(&["lab", "cut", "node1", "node2"]);
+    let output = user.run(&["lab", "test", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let failures = report["failures"].as_array().expect("a list").len();
+    assert_eq!(failures, 8, "each of four VMs misses the two on the other node: {report}");
+    user.good(&["lab", "heal", "node1", "node2"]);
+    user.good(&["lab", "test"]);
+}
+
+#[test]
+fn the_router_is_the_same_on_every_node() {
+    for user in User::everybody("router") {
+        user.up(None);
+        let ports = |node: &str| -> BTreeMap<String, (String, Vec<String>)> {
+            let links = user.exec_json(&format!("{node}/r1"), &["ip", "-j", "addr"]);
+            let links = links.as_array().expect("a list").clone();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let port = |link: &Value| {
+                let addresses = link["addr_info"].as_array().cloned().unwrap_or_default();
+                let global = addresses.iter().filter(|address| address["scope"] == "global");
+                (
+                    text(&link["ifname"]),
+                    (text(&link["address"]), global.map(|address| text(&address["local"])).collect()),
+                )
+            };
+            links.iter().map(port).filter(|(name, _)| name.starts_with("qr-")).collect()
+        };
+        assert_eq!(ports("node1"), ports("node2"));
+        assert_eq!(ports("node1").len(), 2, "one interface a network");
+        for node in ["node1", "node2"] {
+            let neighbours = user.exec_json(&format!("{node}/r1"), &["ip", "-j", "neigh"]);
+            let neighbours = neighbours.as_array().expect("a list");
+            assert!(neighbours.len() >= 4, "{neighbours:?}");
+            for neighbour in neighbours {
+                assert_eq!(neighbour["state"], serde_json::json!(["PERMANENT"]), "{neighbour}");
+            }
+            let named = user.good(&["lab", "exec", node, "--", "ip", "netns"]);
+            assert!(named.contains("qrouter-"), "`ip netns` shows: {named}");
+        }
+    }
+}
+
+#[test]
+fn commands_run_where_they_are_told() {
+    for user in User::everybody("exec") {
+        user.up(None);
+        assert_eq!(user.good(&["lab", "exec", "blue1", "--", "hostname"]), "blue1\n");
+        assert_eq!(user.good(&["lab", "exec", "node2", "--", "hostname"]), "node2\n");
+        let code = |words: &[&str]| {
+            let all: Vec<&str> = ["lab", "exec", "blue1", "--"].into_iter().chain(words.iter().copied()).collect();
+            user.run(&all).status.code()
+        };
+        assert_eq!(code(&["sh", "-c", "exit 7"]), Some(7));
+        assert_eq!(code(&["sh", "-c", "kill -TERM $$"]), Some(128 + 15));
+        assert_eq!(code(&["no-such-command"]), Some(127));
+        let nowhere = user.run(&["lab", "exec", "green9", "--", "true"]);
+        assert_eq!(nowhere.status.code(), Some(3));
+        let told = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+        assert!(told.contains("blue1") && told.contains("node1/r1"), "what there is instead is not told: {told}");
+        let ping = user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "2", "10.2.0.20"]);
+        assert!(ping.contains("ttl=63"), "one router, one hop less: {ping}");
+    }
+}
+
+#[test]
+fn readers_speak_json_and_yaml() {
+    for user in User::everybody("read") {
+        user.up(None);
+        let shown = user.json(&["show", "-o", "json"]);
+        let nodes: Vec<&str> =
+            shown.as_array().expect("a list").iter().filter_map(|node| node["node"].as_str()).collect();
+        assert_eq!(nodes, ["node1", "node2"]);
+        assert!(user.good(&["show", "node1"]).contains("Bridge br-int"));
+        assert!(user.good(&["show", "-o", "yaml"]).contains("node: node1"));
+        for reader in ["fdb", "arp", "neigh"] {
+            let rows = user.json(&[reader, "-o", "json"]);
+            assert!(!rows.as_array().expect("a list").is_empty(), "`dvr {reader}` shows nothing");
+        }
+        let flows = user.good(&["dump-flows", "node1/br-tun"]);
+        assert!(flows.lines().all(|line| line.starts_with(" cookie=") && line.contains(" actions=")), "{flows}");
+        let dumps = user.json(&["dump-flows", "node1/br-tun", "--json"]);
+        assert_eq!(dumps[0]["flows"].as_array().map(Vec::len), Some(flows.lines().count()));
+        assert_eq!(user.run(&["dump-flows", "node1/no-such"]).status.code(), Some(3));
+    }
+}
+
+#[test]
+fn flows_can_be_added_and_removed() {
+    let user = User::new("flows", false);
+    user.up(None);
+    let count = || user.good(&["dump-flows", "node1/br-int", "table=200"]).lines().count();
+    assert_eq!(count(), 0);
+    user.good(&["add-flow", "node1/br-int", "table=200,priority=7,ip,nw_dst=192.0.2.1,actions=drop"]);
+    assert_eq!(count(), 1);
+    user.good(&["del-flows", "node1/br-int", "table=200,ip"]);
+    assert_eq!(count(), 0);
+    assert_eq!(user.run(&["add-flow", "node1/br-int", "no such flow"]).status.code(), Some(2));
+    assert_eq!(user.run(&["add-flow", "br-int", "actions=drop"]).status.code(), Some(2), "which node is not said");
+}
+
+#[test]
+fn a_killed_daemon_is_missed_and_comes_back() {
+    for user in User::everybody("kill") {
+        user.up(None);
+        assert!(user.good(&["lab", "kill", "node1", "all"]).contains("agent"));
+        assert_eq!(user.run(&["show", "node1"]).status.code(), Some(1), "its daemons are gone");
+        user.good(&["lab", "restart", "node1", "all"]);
+        user.good(&["show", "node1"]);
+    }
+}
