@@ -48,7 +48,16 @@ fn classify_wire(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = vec![from_wire(10, &format!(",dl_dst={}", site.node.host_mac), TO_HOST)];
     flows.extend(site.peers.iter().map(|peer| from_wire(5, &format!(",dl_src={}", peer.host_mac), FROM_ROUTER)));
     flows.push(from_wire(2, "", LOCAL));
+    // No replica hears another's questions, so no host MAC has answers.
+    flows.extend(host_macs(site).map(|mac| ProgramFlow::new(TO_HOST, 7, format!("dl_src={mac}"), "drop")));
     flows
+}
+
+/// Every host MAC, as `dl_src` takes it: the block they come from, and those outside it one by one.
+fn host_macs(site: &Site<'_>) -> impl Iterator<Item = String> {
+    let outside = |mac: &Mac| !matches!(mac.octets(), [0xfa, 0x16, 0x3f, ..]);
+    let hosts = site.peers.iter().map(|peer| peer.host_mac).chain([site.node.host_mac]);
+    [HOST_MACS.to_owned()].into_iter().chain(hosts.filter(outside).map(|mac| mac.to_string()))
 }
 
 /// What each table does with the rest.
@@ -84,10 +93,7 @@ fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow
          output:NXM_OF_IN_PORT[])"
     );
     let refuse = |mac: &str| ProgramFlow::new(CLASSIFY, 30, format!("{at},dl_src={mac}"), "drop");
-    let mut flows = vec![refuse(HOST_MACS)];
-    let outside = |mac: &Mac| !matches!(mac.octets(), [0xfa, 0x16, 0x3f, ..]);
-    let hosts = site.peers.iter().map(|peer| peer.host_mac).chain([site.node.host_mac]);
-    flows.extend(hosts.filter(outside).map(|mac| refuse(&mac.to_string())));
+    let mut flows: Vec<ProgramFlow> = host_macs(site).map(|mac| refuse(&mac)).collect();
     flows.extend(net.routers.iter().map(|router| refuse(&router.mac.to_string())));
     flows.extend([
         ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), to_question.clone()),
