@@ -1,5 +1,7 @@
 //! Figures, on request: `cargo test --release --lib datapath::tests::measure -- --ignored --nocapture`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures, on request")]
+
 use std::time::Instant;
 
 use super::*;

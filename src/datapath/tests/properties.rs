@@ -83,7 +83,7 @@ fn step(
 ) -> Vec<Sent> {
     let mut dice = Dice(seed);
     let now = bench.now;
-    match dice.roll(20) {
+    match dice.roll(60) {
         0 => {
             let changes = [FlowChange::Add(flow(&mut dice))];
             bench.switch().change_flows(&name("br"), &changes, now).expect("a legal flow");
@@ -125,10 +125,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
-    fn cached_equals_uncached(seeds in proptest::collection::vec(any::<u64>(), 5..25), steps in proptest::collection::vec(any::<u64>(), 1..150), packets in any::<u64>()) {
+    fn cached_equals_uncached(seeds in proptest::collection::vec(any::<u64>(), 1..12), steps in proptest::collection::vec(any::<u64>(), 1..150), packets in any::<u64>()) {
         let flows: Vec<String> = seeds.iter().map(|seed| flow(&mut Dice(*seed))).collect();
         let mut dice = Dice(packets);
-        let frames: Vec<Vec<u8>> = (0..40).map(|_| frame(&mut dice)).collect();
+        let frames: Vec<Vec<u8>> = (0..12).map(|_| frame(&mut dice)).collect();
         let (mut fast, mut slow) = (bench(), bench());
         for bench in [&mut fast, &mut slow] {
             bench.add(&flows.iter().map(String::as_str).collect::<Vec<_>>());
@@ -188,14 +188,16 @@ proptest! {
 
     #[test]
     fn a_frame_cut_anywhere_is_survived(flows in proptest::collection::vec(any::<u64>(), 20), packet in any::<u64>()) {
-        let mut bench = bench();
+        let (mut fast, mut slow) = (bench(), bench());
         let flows: Vec<String> = flows.iter().map(|seed| flow(&mut Dice(*seed))).collect();
-        bench.add(&flows.iter().map(String::as_str).collect::<Vec<_>>());
+        for bench in [&mut fast, &mut slow] {
+            bench.add(&flows.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         let mut dice = Dice(packet);
         let (whole, ingress) = (frame(&mut dice), ingress(&mut dice));
         for length in 0..whole.len() {
-            let (sent, wanted) = (bench.send_with(ingress, &whole[..length]), uncached(&mut bench, &ingress, &whole[..length]));
-            prop_assert_eq!(sent.len(), wanted.len());
+            let frame = &whole[..length];
+            prop_assert_eq!(fast.send_with(ingress, frame), uncached(&mut slow, &ingress, frame));
         }
     }
 

@@ -54,6 +54,10 @@ const ARP: [&str; 4] = ["arp_op=1", "arp_spa=10.1.0.1", "arp_tpa=10.1.0.2", "arp
 fn matching(dice: &mut Dice) -> (String, &'static str) {
     let protocol = dice.pick(&PROTOCOLS);
     let mut parts = vec![protocol];
+    // Wide matches make the wide cache entries that could be too wide.
+    if dice.roll(2) == 0 {
+        return (protocol.to_owned(), protocol);
+    }
     for _ in 0..dice.roll(3) {
         parts.push(dice.pick(&ANY));
     }
@@ -167,7 +171,8 @@ fn actions(dice: &mut Dice, protocol: &str) -> String {
 pub(super) fn flow(dice: &mut Dice) -> String {
     let (matching, protocol) = matching(dice);
     let timeout = dice.pick(&["", "", "idle_timeout=3,", "hard_timeout=4,", "cookie=0x9,"]);
-    let (table, priority) = (dice.roll(4), dice.roll(3));
+    let table = [0, 0, 0, 1, 1, 2, 3][usize::try_from(dice.roll(7)).expect("small")];
+    let priority = dice.roll(3);
     format!("table={table},priority={priority},{timeout}{matching} actions={}", actions(dice, protocol))
 }
 
