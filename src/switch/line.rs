@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use crate::api::switch::PortCounters;
 use crate::datapath::DpPort;
-use crate::datapath::port::Counters;
 use crate::datapath::port::vxlan::Endpoint;
+use crate::datapath::port::{Counters, packet};
 
 /// What is behind a datapath port. All of the switch's packet descriptors are in these, so that they can be handed on.
 #[derive(Debug)]
@@ -78,6 +78,12 @@ impl Line {
 
     /// Why it carries nothing, if it does not.
     pub(super) fn fault(&self) -> Option<String> {
+        if let Media::Packet(sockets) = &self.media
+            && sockets.iter().any(|socket| packet::is_gone(socket.as_fd()))
+        {
+            // No read tells it: going down was the last that was told.
+            return Some("its interface is gone".to_owned());
+        }
         if self.faulted.load(Ordering::Acquire) { lock(&self.fault).clone() } else { None }
     }
 

@@ -123,16 +123,16 @@ impl Drop for Sentinel {
 ///
 /// # Errors
 /// Says what kept it from starting, or what died.
-pub fn run(config: &SwitchConfig) -> Result<(), SwitchdError> {
+pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     let start = |what| move |source| SwitchdError::Start { what, source };
     ends.thread_block().map_err(|errno| start("signal handling")(errno.into()))?;
-    std::fs::create_dir_all(&config.run_dir)
-        .map_err(|source| SwitchdError::RunDir { path: config.run_dir.clone(), source })?;
-    let socket = config.run_dir.join("switch.sock");
+    let count = config.workers();
+    let path = config.run_dir;
+    let socket = path.join("switch.sock");
+    std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
-    let count = config.workers();
     let shared = Arc::new(Shared {
         switch: Mutex::new(Switch::new()),
         drops: (0..count).map(|_| DropCounters::default()).collect(),

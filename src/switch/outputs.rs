@@ -148,7 +148,10 @@ impl Egress for Outputs {
             (Media::Vxlan(_), _, _) => Err(PortDrop::NoTunnel),
         };
         match sent {
-            Ok(()) => line.counters.at(worker).sent(1, octets),
+            Ok(()) => {
+                line.counters.at(worker).sent(1, octets);
+                line.clear_fault();
+            }
             Err(reason) => {
                 line.counters.at(worker).lost(1);
                 self.shared.drops[worker].add(reason, 1);

@@ -48,6 +48,12 @@ pub fn open(netns: Option<&Path>, name: &IfName, queues: usize) -> Result<Vec<Ow
     })
 }
 
+/// Whether the interface the socket is bound to is gone.
+#[must_use]
+pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
+    packet_sys::bound_to(socket).is_ok_and(|index| index <= 0)
+}
+
 /// Enlarges a socket's buffers: beyond the system's limit where we may, up to it elsewhere.
 pub(super) fn grow(socket: BorrowedFd<'_>, octets: libc::c_int) -> io::Result<()> {
     for (forced, polite) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
@@ -69,8 +75,8 @@ pub fn read(
             return match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Ready::Empty,
                 // Down is reported once; whether the interface is gone, the socket itself knows.
-                _ if packet_sys::bound_to(socket).is_ok_and(|index| index > 0) => Ready::Down,
-                _ => Ready::Gone,
+                _ if is_gone(socket) => Ready::Gone,
+                _ => Ready::Down,
             };
         }
     };

@@ -143,7 +143,7 @@ fn datagrams_without_a_frame_are_named() {
     let mut zero = good.clone();
     zero[6] = 0;
     for octets in [&good[..0], &good[..7], &good[..21], &unflagged, &zero, &good] {
-        super::super::udp_sys::send(from.send[0].as_fd(), &course, None, &[std::io::IoSlice::new(octets)])
+        super::super::udp_sys::send(from.send[0].as_fd(), &course, None, &[io::IoSlice::new(octets)])
             .expect("loopback takes it");
     }
     let (mut batch, mut seen) = (Batch::default(), Vec::new());
