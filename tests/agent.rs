@@ -1,5 +1,8 @@
 //! The agent against a real kernel, in namespaces of its own, and a switch that only remembers what it is told.
 
+#![expect(clippy::disallowed_methods, reason = "these wait for a daemon, and say how long it took")]
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::collections::BTreeMap;

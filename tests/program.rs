@@ -3,6 +3,8 @@
 //! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`), or `node`, the name of a node of
 //! the built-in example; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
 
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

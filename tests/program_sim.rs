@@ -5,6 +5,8 @@
 //! ```
 //! blue has IPv6 too; r1 joins blue and orange; teal has no router, and node3 has neither blue nor orange.
 
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
@@ -529,8 +531,6 @@ fn payload(sim: &Sim, kind: usize, (to, from): (Mac, Mac), pick: usize) -> Vec<u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
     /// Whatever machines and routers send, in whatever order.
     #[test]
     fn invariants_hold(frames in proptest::collection::vec(
