@@ -58,6 +58,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Man => manual(),
         Command::LabInit { name, dir, inside } => daemons::lab_init(&name, &dir, inside),
         Command::LabKeep { node } => daemons::lab_keep(&node),
+        Command::LabStart { node, daemon } => labs::start(&node, daemon),
         Command::DoctorProbe => probe::main(),
     }
 }
