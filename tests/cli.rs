@@ -143,4 +143,5 @@ fn completions_and_manual_are_generated() {
     assert!(output.status.success() && bash.contains("dump-flows"));
     let (output, man, _) = dvr(&["man"]);
     assert!(output.status.success() && man.starts_with(".ie") && man.contains("Exit codes"), "{man}");
+    assert!(man.contains("no\\-stats") && man.contains("lab"), "the commands' own options are missing");
 }

@@ -280,5 +280,11 @@ fn a_killed_daemon_is_missed_and_comes_back() {
         assert_eq!(user.run(&["show", "node1"]).status.code(), Some(1), "its daemons are gone");
         user.good(&["lab", "restart", "node1", "all"]);
         user.good(&["show", "node1"]);
+        let parents = user.good(&["lab", "exec", "node1", "--", "ps", "-C", "dvr", "-o", "ppid=,args="]);
+        let orphans = parents.lines().filter(|line| line.contains("dvr agent") || line.contains("dvr switch"));
+        assert!(
+            orphans.clone().count() == 4 && orphans.clone().all(|line| !line.trim().starts_with("0 ")),
+            "not the lab's own: {parents}"
+        );
     }
 }

@@ -97,6 +97,16 @@ pub enum Command {
         #[arg(long)]
         node: String,
     },
+    /// Starts a daemon of a lab's node; run inside it by `dvr lab restart`
+    #[command(hide = true)]
+    LabStart {
+        /// The node.
+        #[arg(long)]
+        node: String,
+        /// Its daemon.
+        #[arg(value_enum)]
+        daemon: Which,
+    },
     /// Tries what `dvr doctor` asks about, in namespaces of its own
     #[command(hide = true)]
     DoctorProbe,

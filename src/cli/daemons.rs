@@ -53,7 +53,7 @@ fn host_name() -> Result<String, CliError> {
 pub(super) fn switch(args: SwitchArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
     let config = switch::SwitchConfig { workers: args.workers, ..switch::SwitchConfig::new(args.run_dir) };
-    switch::run(&config).map_err(|error| CliError::Ended(error.to_string()))?;
+    switch::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }
 

@@ -269,6 +269,17 @@ fn with_node(args: &FaultArgs) -> Result<(lab::Lab, Record), CliError> {
     Err(CliError::Absent(format!("lab `{}` has no node `{}`; its nodes: {}", lab.name, args.node, known.join(", "))))
 }
 
+/// `dvr lab-start`.
+///
+/// # Errors
+/// When a daemon cannot be started.
+pub(super) fn start(node: &str, which: Which) -> Result<u8, CliError> {
+    for daemon in chosen(which) {
+        lab::start(*daemon, node)?;
+    }
+    Ok(DONE)
+}
+
 fn kill(args: &FaultArgs) -> Result<u8, CliError> {
     let (lab, _) = with_node(args)?;
     let killed = lab::kill(&lab, &args.node, chosen(args.which))?;

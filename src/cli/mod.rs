@@ -57,16 +57,31 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);
             output::print(&String::from_utf8_lossy(&octets))
         }
-        Command::Man => {
-            let mut octets = Vec::new();
-            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut octets);
-            rendered.map_err(|source| CliError::Output { source })?;
-            output::print(&String::from_utf8_lossy(&octets))
-        }
+        Command::Man => manual(),
         Command::LabInit { name, dir, inside } => daemons::lab_init(&name, &dir, inside),
         Command::LabKeep { node } => daemons::lab_keep(&node),
+        Command::LabStart { node, daemon } => labs::start(&node, daemon),
         Command::DoctorProbe => probe::main(),
     }
+}
+
+/// Prints one manual page: the program's, then a section for each of its commands.
+fn manual() -> Result<u8, CliError> {
+    let mut octets = Vec::new();
+    let mut whole = Cli::command();
+    // Gives each command its full name, such as `dvr lab up`.
+    whole.build();
+    let render = |octets: &mut Vec<u8>, command: &clap::Command| {
+        clap_mangen::Man::new(command.clone()).render(octets).map_err(|source| CliError::Output { source })
+    };
+    render(&mut octets, &whole)?;
+    let mut waiting: Vec<&clap::Command> = whole.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+    waiting.reverse();
+    while let Some(command) = waiting.pop() {
+        render(&mut octets, command)?;
+        waiting.extend(command.get_subcommands().filter(|command| !command.is_hide_set()));
+    }
+    output::print(&String::from_utf8_lossy(&octets))
 }
 
 #[cfg(test)]

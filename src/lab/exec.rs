@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Error, Place, Record, init, report, space};
+use super::{Daemon, Error, Place, Record, init, report, space};
 
 /// Runs `command` at `place` with this process's own standard streams, and passes signals on to it. Gives its exit code,
 /// or 128 and the number of the signal that ended it, as a shell would. This process must have one thread, and stays
@@ -55,10 +55,17 @@ fn wait(child: Pid) -> Result<u8, Error> {
     }
 }
 
-/// The user's search path and the directories that hold `ip` and `tcpdump`, which an ordinary user's often lacks.
+/// The user's search path, the directories that hold `ip` and `tcpdump`, which an ordinary user's often lacks, and that of
+/// this program, so that `dvr show` works inside.
 fn search_path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    if let Ok(own) = std::env::current_exe()
+        && let Some(dir) = own.parent()
+    {
+        path.push(":");
+        path.push(dir);
+    }
     path
 }
 
@@ -86,12 +93,27 @@ fn refused(program: &OsString, place: &Place, source: io::Error) -> Error {
     Error::NoCommand { command, place: place.to_string(), hint }
 }
 
-/// Starts a node's daemon at its node, where this process must be already.
+/// Starts a node's daemon, from a process that is at the node in all but its pid namespace, such as one that has just
+/// entered it. A child in between starts it and ends, so that the lab's init adopts it and not the machine's.
 ///
 /// # Errors
 /// [`Error::Os`] when it cannot be started.
-pub(super) fn start_daemon(kind: super::Daemon, node: &str) -> Result<(), Error> {
-    // Not waited for: when this process ends, the lab's init inherits it.
+pub(super) fn start_daemon(kind: Daemon, node: &str) -> Result<(), Error> {
+    let what = format!("start the {} of node `{node}`", kind.name());
+    let mut between = space::own_program();
+    between.args(["lab-start", "--node", node, kind.name()]);
+    match between.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Error::os(what, io::Error::other(format!("the process in between ended with {status}")))),
+        Err(source) => Err(Error::os(what, source)),
+    }
+}
+
+/// The child in between: starts the daemon and returns at once.
+///
+/// # Errors
+/// [`Error::Os`] when it cannot be started.
+pub fn start(kind: Daemon, node: &str) -> Result<(), Error> {
     let started = space::daemon(kind, node)?.spawn();
     started.map(drop).map_err(|source| Error::os(format!("start the {} of node `{node}`", kind.name()), source))
 }

@@ -51,16 +51,19 @@ fn separate(name: &LabName, dir: &Path, channel: &OwnedFd) -> Result<(), Error> 
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC;
-    let enter = || unshare(flags).map_err(|errno| Error::os("make the lab's namespaces", errno));
-    if nix::unistd::geteuid().is_root() {
+    let failed = |errno: Errno| Error::os("make the lab's namespaces", errno);
+    if !nix::unistd::geteuid().is_root() {
+        space::become_root()?;
+        // AppArmor may grant the user namespace and withhold what it is for.
+        unshare(flags)
+            .map_err(|errno| if errno == Errno::EPERM { space::refused(errno.into()) } else { failed(errno) })?;
+    } else if let Err(errno) = unshare(flags) {
         // Root of a container may lack CAP_SYS_ADMIN and still be allowed a user namespace.
-        match unshare(flags) {
-            Ok(()) => {}
-            Err(Errno::EPERM) => space::become_root().and_then(|()| enter())?,
-            Err(errno) => return Err(Error::os("make the lab's namespaces", errno)),
+        if errno != Errno::EPERM {
+            return Err(failed(errno));
         }
-    } else {
-        space::become_root().and_then(|()| enter())?;
+        space::become_root()?;
+        unshare(flags).map_err(failed)?;
     }
     let stdin = channel.try_clone().map_err(|source| Error::os("duplicate the channel", source))?;
     let mut command = space::own_program();

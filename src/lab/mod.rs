@@ -31,7 +31,7 @@ use std::time::Instant;
 
 pub use checks::{CheckReport, Failure, Tested, test};
 pub use down::{Downed, down};
-pub use exec::exec;
+pub use exec::{exec, start};
 pub use faults::{Daemon, kill, restart};
 pub use init::init;
 pub use keeper::keep;

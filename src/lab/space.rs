@@ -19,12 +19,16 @@ use super::{Error, NETNS_DIR, RUN_DIR};
 /// [`Error::UserNamespace`] with the remedy, where the machine forbids it.
 pub(super) fn become_root() -> Result<(), Error> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let refused = |source: io::Error| Error::UserNamespace { remedy: remedy(), source };
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused(errno.into()))?;
     // A process without CAP_SETGID outside may map its group only after giving up setgroups(2): user_namespaces(7).
     fs::write("/proc/self/setgroups", "deny").map_err(refused)?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refused)?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refused)
+}
+
+/// That this machine refuses user namespaces, and what to do.
+pub(super) fn refused(source: io::Error) -> Error {
+    Error::UserNamespace { remedy: remedy(), source }
 }
 
 /// What to do about refused user namespaces on this machine.
