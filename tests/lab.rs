@@ -3,101 +3,14 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/user.rs"]
+mod user;
+
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
 use serde_json::Value;
-
-/// The uid and gid that stand for a plain user: `nobody` of every distribution.
-const NOBODY: u32 = 65_534;
-
-/// A user of labs, with one lab that goes down when the test is over.
-struct User {
-    program: PathBuf,
-    plain: bool,
-    lab: String,
-}
-
-impl User {
-    fn new(lab: &str, plain: bool) -> Self {
-        let lab = format!("{lab}-{}", std::process::id());
-        let program = if plain { copied(&lab) } else { PathBuf::from(env!("CARGO_BIN_EXE_dvr")) };
-        Self { program, plain, lab }
-    }
-
-    /// Everybody the labs must work for: whoever runs the tests, and a plain user if that is root.
-    fn everybody(lab: &str) -> Vec<Self> {
-        let mut users = vec![Self::new(lab, false)];
-        if nix::unistd::geteuid().is_root() {
-            users.push(Self::new(&format!("{lab}-u"), true));
-        }
-        users
-    }
-
-    /// Runs the program on this lab.
-    fn run(&self, arguments: &[&str]) -> Output {
-        let (before, after) =
-            arguments.split_at(arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len()));
-        let all: Vec<&str> =
-            before.iter().copied().chain(["--name", self.lab.as_str()]).chain(after.iter().copied()).collect();
-        self.run_bare(&all)
-    }
-
-    /// Runs the program with these arguments and no other.
-    fn run_bare(&self, arguments: &[&str]) -> Output {
-        #[expect(clippy::disallowed_methods, reason = "the program under test")]
-        let mut command = Command::new(&self.program);
-        command.args(arguments);
-        if self.plain {
-            command.uid(NOBODY).gid(NOBODY).env_remove("XDG_RUNTIME_DIR").current_dir("/");
-        }
-        command.output().expect("the program starts")
-    }
-
-    /// What a command that must succeed prints.
-    fn good(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?} ended with {}:\n{out}{err}", output.status);
-        out.into_owned()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.good(arguments);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed no JSON ({error}): {text}"))
-    }
-
-    fn exec_json(&self, place: &str, command: &[&str]) -> Value {
-        let words: Vec<&str> = ["lab", "exec", place, "--"].into_iter().chain(command.iter().copied()).collect();
-        self.json(&words)
-    }
-
-    fn up(&self, file: Option<&Path>) -> String {
-        let file = file.map(|file| file.display().to_string());
-        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).collect();
-        self.good(&words)
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _down = self.run(&["lab", "down"]);
-        if self.plain {
-            let _gone = std::fs::remove_file(&self.program);
-        }
-    }
-}
-
-/// The program where a plain user may run it.
-fn copied(lab: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("dvr-{lab}"));
-    std::fs::copy(env!("CARGO_BIN_EXE_dvr"), &path).expect("a copy of the program");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-    path
-}
+use user::User;
 
 /// Whether a process is there; one that only waits for this machine's init to reap it is not.
 fn lives(pid: &Value) -> bool {
@@ -139,7 +52,7 @@ fn the_example_works_and_leaves_nothing() {
         assert!(user.good(&["lab", "down"]).contains("is down"));
         assert_eq!(processes(&user.lab), Vec::<String>::new(), "processes are left");
         assert!(!lives(pid), "the lab's init is left");
-        for root in ["/run/dvr/labs".to_owned(), format!("/tmp/dvr-{NOBODY}/labs")] {
+        for root in ["/run/dvr/labs".to_owned(), format!("/tmp/dvr-{}/labs", user::NOBODY)] {
             assert!(!Path::new(&root).join(&user.lab).exists(), "files are left under {root}");
         }
         assert!(user.good(&["lab", "down"]).contains("is not there"), "a second down is as good");

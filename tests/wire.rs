@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[expect(dead_code, reason = "this test needs part of it")]
 #[path = "support/user.rs"]
 mod user;
 

@@ -1,7 +1,6 @@
 //! A user of labs: runs the program under test on one lab, and takes it down when the test is over.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
-#![expect(dead_code, reason = "no test uses all of it")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -11,7 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The uid and gid that stand for a plain user: `nobody` of every distribution.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A user of labs, with one lab that goes down when the test is over.
 pub(crate) struct User {
