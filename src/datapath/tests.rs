@@ -9,7 +9,6 @@ use crate::wire::checksum;
 
 mod acceptance;
 mod forwarding;
-mod measure;
 mod properties;
 mod random;
 mod text;
