@@ -40,8 +40,19 @@ fn checksum(octets: &[u8]) -> u16 {
     !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded twice")
 }
 
+/// What most packets of a case are, so that its flows meet them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Focus {
+    Nothing,
+    Arp,
+    /// Of an IP protocol, 0 for any; ICMPv6 takes ICMP's place.
+    Ipv4(u8),
+    Ipv6(u8),
+}
+
 /// A frame as hexadecimal digits.
-pub(crate) fn frame(rng: &mut Rng) -> String {
+pub(crate) fn frame(rng: &mut Rng, focus: Focus) -> String {
+    let focus = if rng.chance(80) { focus } else { Focus::Nothing };
     let mut frame = Vec::new();
     frame.extend(mac(rng, false));
     frame.extend(mac(rng, true));
@@ -64,11 +75,13 @@ pub(crate) fn frame(rng: &mut Rng) -> String {
             tag(rng, &mut frame, inner);
         }
     }
-    match rng.below(100) {
-        0..20 => arp(rng, &mut frame),
-        20..65 => packet4(rng, &mut frame),
-        65..95 => packet6(rng, &mut frame),
-        95..98 => frame.extend([0x88, 0xb5, 1, 2, 3, 4]),
+    match (rng.below(100), focus) {
+        (_, Focus::Arp) | (0..20, Focus::Nothing) => arp(rng, &mut frame),
+        (_, Focus::Ipv4(protocol)) => packet4(rng, &mut frame, protocol),
+        (_, Focus::Ipv6(protocol)) => packet6(rng, &mut frame, protocol),
+        (20..65, Focus::Nothing) => packet4(rng, &mut frame, 0),
+        (65..95, Focus::Nothing) => packet6(rng, &mut frame, 0),
+        (95..98, Focus::Nothing) => frame.extend([0x88, 0xb5, 1, 2, 3, 4]),
         _ => frame.extend([0, 8, 0xaa, 0xaa, 3, 0, 0, 0, 8, 0]),
     }
     if rng.chance(20) && frame.len() < 60 {
@@ -93,9 +106,15 @@ fn arp(rng: &mut Rng, frame: &mut Vec<u8>) {
     frame.extend(target.unwrap_or(sender));
 }
 
-fn transport(rng: &mut Rng, six: bool) -> (u8, Vec<u8>) {
+fn transport(rng: &mut Rng, six: bool, focus: u8) -> (u8, Vec<u8>) {
     let mut octets = Vec::new();
-    let protocol = match rng.below(100) {
+    let kind = match focus {
+        6 => 0,
+        17 => 35,
+        1 | 58 => 65,
+        _ => rng.below(100),
+    };
+    let protocol = match kind {
         0..35 => {
             octets.extend(rng.number(PORTS).to_be_bytes());
             octets.extend(rng.number(PORTS).to_be_bytes());
@@ -144,10 +163,10 @@ fn icmp6(rng: &mut Rng, octets: &mut Vec<u8>) {
     }
 }
 
-fn packet4(rng: &mut Rng, frame: &mut Vec<u8>) {
+fn packet4(rng: &mut Rng, frame: &mut Vec<u8>, focus: u8) {
     frame.extend([8, 0]);
     let start = frame.len();
-    let (protocol, body) = transport(rng, false);
+    let (protocol, body) = transport(rng, false, focus);
     let options = rng.chance(4);
     let fragment: u16 = match rng.below(100) {
         0..82 => 0x4000,
@@ -171,9 +190,9 @@ fn packet4(rng: &mut Rng, frame: &mut Vec<u8>) {
     frame.extend(body);
 }
 
-fn packet6(rng: &mut Rng, frame: &mut Vec<u8>) {
+fn packet6(rng: &mut Rng, frame: &mut Vec<u8>, focus: u8) {
     frame.extend([0x86, 0xdd]);
-    let (protocol, body) = transport(rng, true);
+    let (protocol, body) = transport(rng, true, focus);
     let extension: (u8, Vec<u8>) = match rng.below(100) {
         0..86 => (protocol, Vec::new()),
         86..89 => (0, vec![protocol, 0, 1, 4, 0, 0, 0, 0]),

@@ -2,7 +2,7 @@
 //! of Open vSwitch, so that it takes the flows; and flows are spelled as the case's OpenFlow version prints them.
 
 use super::case::{Case, Port, Step};
-use super::frame::{self, IPV4, IPV6, MACS, PORTS, VIDS};
+use super::frame::{self, Focus, IPV4, IPV6, MACS, PORTS, VIDS};
 use super::rng::Rng;
 
 /// The ports that every generated case has: every VLAN mode, both bridges' own ports, a patch, two tunnels.
@@ -96,7 +96,18 @@ enum Tag {
 pub(crate) fn case(seed: u64, packets: usize) -> Case {
     let mut rng = Rng::new(seed);
     let openflow = if rng.chance(60) { 10 } else { 15 };
-    let mut maker = Maker { rng, openflow, bridge: "br-int", shape: Shape::Any, tag: Tag::Unknown, table: 0 };
+    let focus = rng.number(&[
+        Focus::Nothing,
+        Focus::Arp,
+        Focus::Ipv4(0),
+        Focus::Ipv4(6),
+        Focus::Ipv4(17),
+        Focus::Ipv4(1),
+        Focus::Ipv6(0),
+        Focus::Ipv6(6),
+        Focus::Ipv6(58),
+    ]);
+    let mut maker = Maker { rng, openflow, bridge: "br-int", shape: Shape::Any, tag: Tag::Unknown, table: 0, focus };
     let mut steps = Vec::new();
     for bridge in ["br-int", "br-tun"] {
         maker.bridge = bridge;
@@ -125,6 +136,7 @@ struct Maker {
     shape: Shape,
     tag: Tag,
     table: usize,
+    focus: Focus,
 }
 
 impl Maker {
@@ -136,9 +148,9 @@ impl Maker {
                 steps.push(self.add(flow));
             }
             if table > 0 && self.rng.chance(60) {
-                (self.table, self.shape, self.tag) = (table, Shape::Any, Tag::Unknown);
-                let actions = self.actions(0);
-                steps.push(self.add(format!("table={table},priority=0 actions={actions}")));
+                (self.table, self.shape, self.tag) = (table, self.shape(), Tag::Unknown);
+                let (words, actions) = (self.shape.words(), self.actions(0));
+                steps.push(self.add(format!("table={table},priority=0{} actions={actions}", prefixed(words))));
             }
         }
         // Without these too many packets would end nowhere.
@@ -188,7 +200,7 @@ impl Maker {
     fn packet(&mut self) -> Step {
         self.bridge = self.bridge_name();
         let mut flow = match self.bridge {
-            "br-int" => format!("in_port={}", self.rng.pick(&["1", "1", "2", "3", "4", "5", "6", "LOCAL"])),
+            "br-int" => format!("in_port={}", self.rng.pick(&["1", "1", "1", "6", "6", "2", "3", "4", "5", "LOCAL"])),
             _ => format!("in_port={}", self.rng.number(&[2, 2, 3, 3, 4])),
         };
         if matches!(flow.as_str(), "in_port=2" | "in_port=3") && self.bridge == "br-tun" {
@@ -198,7 +210,7 @@ impl Maker {
             flow +=
                 &format!(",tun_id={key},tun_src={remote},tun_dst=192.0.2.1,tun_tos={tos},tun_ttl=64,tun_flags=+key");
         }
-        let octets = Some(frame::frame(&mut self.rng));
+        let octets = Some(frame::frame(&mut self.rng, self.focus));
         Step::Packet { bridge: self.bridge.to_owned(), flow, octets }
     }
 
@@ -228,17 +240,12 @@ impl Maker {
         self.rng.pick(MACS)
     }
 
-    /// A match; what it ensures is noted for the actions.
-    fn matching(&mut self) -> String {
-        let mut parts = Vec::new();
-        self.shape = self.rng.number(&[
-            Shape::Any,
+    fn shape(&mut self) -> Shape {
+        let any: &[Shape] = &[
             Shape::Any,
             Shape::Any,
             Shape::Any,
             Shape::Arp,
-            Shape::Arp,
-            Shape::Ip,
             Shape::Ip,
             Shape::Ip6,
             Shape::Tcp,
@@ -249,7 +256,25 @@ impl Maker {
             Shape::Icmp6,
             Shape::Solicit,
             Shape::Advert,
-        ]);
+        ];
+        let likely: &[Shape] = match self.focus {
+            Focus::Nothing => any,
+            Focus::Arp => &[Shape::Arp],
+            Focus::Ipv4(6) => &[Shape::Tcp, Shape::Tcp, Shape::Ip],
+            Focus::Ipv4(17) => &[Shape::Udp, Shape::Udp, Shape::Ip],
+            Focus::Ipv4(1) => &[Shape::Icmp, Shape::Ip],
+            Focus::Ipv4(_) => &[Shape::Ip],
+            Focus::Ipv6(6) => &[Shape::Tcp6, Shape::Tcp6, Shape::Ip6],
+            Focus::Ipv6(58) => &[Shape::Icmp6, Shape::Solicit, Shape::Advert, Shape::Ip6],
+            Focus::Ipv6(_) => &[Shape::Ip6],
+        };
+        if self.rng.chance(75) { self.rng.number(likely) } else { self.rng.number(any) }
+    }
+
+    /// A match; what it ensures is noted for the actions.
+    fn matching(&mut self) -> String {
+        let mut parts = Vec::new();
+        self.shape = self.shape();
         if self.shape != Shape::Any {
             parts.push(self.shape.words().to_owned());
         }
@@ -310,7 +335,7 @@ impl Maker {
                 _ => format!("metadata={:#x}/0xf", value & 0xf),
             });
         }
-        if self.rng.chance(20) {
+        if self.rng.chance(12) {
             let (index, value) = (self.rng.below(3), self.rng.number(&[0, 1, 5, 0x10a]));
             parts.push(match self.rng.below(3) {
                 0 | 1 => format!("reg{index}={value:#x}"),
@@ -333,7 +358,7 @@ impl Maker {
         let shape = self.shape;
         if shape.is_v4() {
             for name in ["nw_src", "nw_dst"] {
-                if self.rng.chance(30) {
+                if self.rng.chance(20) {
                     let address = self.rng.pick(IPV4);
                     let mask = self.rng.pick(&["", "", "/24", "/16", "/0.0.255.0", "/31"]);
                     parts.push(format!("{name}={address}{mask}"));
@@ -378,7 +403,7 @@ impl Maker {
         let shape = self.shape;
         if shape.has_ports() {
             for name in ["tp_src", "tp_dst"] {
-                if self.rng.chance(35) {
+                if self.rng.chance(20) {
                     let port = self.rng.number(PORTS);
                     parts.push(match self.rng.below(4) {
                         0 => format!("{name}={:#x}/0xfff0", port & 0xfff0),
@@ -435,6 +460,9 @@ impl Maker {
         let mut actions = Vec::new();
         for _ in 0..self.rng.below(if depth == 0 { 5 } else { 3 }) + 1 {
             actions.push(self.action(depth));
+        }
+        if self.rng.chance(45) {
+            actions.push(self.output());
         }
         if self.openflow == 15 && depth == 0 && self.table + 1 < TABLES && self.rng.chance(15) {
             if self.rng.chance(50) {
