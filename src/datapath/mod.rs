@@ -1,7 +1,40 @@
 //! The switch: bridges of ports, tables of flows, a cache in front, and nothing of the network they are used for.
+//!
+//! A frame's way: a port hands it to [`Worker::process`]; `extract` makes its key; `cache` knows what is done to its
+//! like, or `xlate` walks the tables of the [`Switch`] and tells the cache; `execute` rewrites and sends it. `text`
+//! reads and prints flows, `field` names what they match, `commit` turns writes to a key into writes to a packet.
 
+mod action;
+mod bridge;
+mod cache;
+mod classifier;
+mod commit;
+mod drop;
+mod dump;
+mod execute;
+mod extract;
+mod fdb;
+mod field;
 mod io;
+mod key;
+mod learn;
+mod matching;
+mod normal;
 mod packet;
+mod switch;
+mod table;
+mod text;
+mod trace;
+mod worker;
+mod xlate;
 
+pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
+pub use drop::DropReason;
 pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
+pub use switch::{Switch, SwitchError};
+pub use text::TextError;
+pub use worker::Worker;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! The flow cache of one worker: an exact-match layer before masked entries.
+//!
+//! A masked entry stands for every packet that agrees with it where its mask has ones: the bits the table walk looked
+//! at. Entries do not overlap in what they say: any that matches is right. An entry made under an older generation of
+//! the switch is not believed.
+
+use hashbrown::HashTable;
+
+use super::commit::DpAction;
+use super::drop::DropReason;
+use super::key::{Bits, Key, Mask, MaskShape, Mixer};
+use super::table::FlowRef;
+use super::xlate::{BridgeId, Effect};
+use crate::types::Timestamp;
+
+/// Most masked entries of one worker.
+pub(crate) const LIMIT_ENTRIES: usize = 65_536;
+/// Slots of the exact-match layer; a power of two.
+const EXACT_SLOTS: usize = 4096;
+/// Seconds an unused entry is kept (OVS's `max-idle`).
+const IDLE_SECS: u64 = 10;
+
+/// What to do with packets like one seen before.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    hash: u64,
+    mask: usize,
+    words: Box<[u64]>,
+    pub(crate) generation: u64,
+    pub(crate) actions: Box<[DpAction]>,
+    pub(crate) flows: Box<[(BridgeId, FlowRef)]>,
+    pub(crate) effects: Box<[Effect]>,
+    pub(crate) drop: Option<DropReason>,
+    /// Not yet told to the switch.
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) used: Timestamp,
+    /// Distinguishes this entry from an earlier one in its slot.
+    serial: u64,
+}
+
+/// What an entry is made of.
+#[derive(Debug)]
+pub(crate) struct NewEntry {
+    pub(crate) generation: u64,
+    pub(crate) actions: Box<[DpAction]>,
+    pub(crate) flows: Box<[(BridgeId, FlowRef)]>,
+    pub(crate) effects: Box<[Effect]>,
+    pub(crate) drop: Option<DropReason>,
+}
+
+#[derive(Debug)]
+struct MaskTable {
+    mask: Mask,
+    shape: MaskShape,
+    entries: HashTable<usize>,
+    hits: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Exact {
+    key: Key,
+    entry: usize,
+    serial: u64,
+}
+
+/// How a packet was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hit {
+    Exact(usize),
+    Masked(usize),
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    exact: Box<[Option<Exact>]>,
+    /// Tables by mask; empty ones are kept for their slot's sake and reused.
+    tables: Vec<MaskTable>,
+    /// Which tables to try, most hit first.
+    order: Vec<usize>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    /// Where the search for an entry to evict goes on.
+    hand: usize,
+    serial: u64,
+}
+
+fn full_hash(key: &Key) -> u64 {
+    let mut mixer = Mixer::new(1);
+    key.0.iter().for_each(|word| mixer.add(*word));
+    mixer.finish()
+}
+
+fn slot(hash: u64) -> usize {
+    usize::try_from(hash >> 40).unwrap_or(0) % EXACT_SLOTS
+}
+
+impl Cache {
+    pub(crate) fn new() -> Self {
+        Self {
+            exact: vec![None; EXACT_SLOTS].into(),
+            tables: Vec::new(),
+            order: Vec::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            serial: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(crate) fn masks(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn entry(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)?.as_ref()
+    }
+
+    pub(crate) fn entry_mut(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)?.as_mut()
+    }
+
+    /// The entry for a key, whatever its generation.
+    pub(crate) fn lookup(&mut self, key: &Key) -> Option<Hit> {
+        let at = slot(full_hash(key));
+        if let Some(exact) = &self.exact[at]
+            && exact.key == *key
+            && self.entries[exact.entry].as_ref().is_some_and(|entry| entry.serial == exact.serial)
+        {
+            return Some(Hit::Exact(exact.entry));
+        }
+        for index in &self.order {
+            let table = &mut self.tables[*index];
+            let hash = table.shape.hash(key);
+            let entries = &self.entries;
+            let shape = &table.shape;
+            let same = |entry: &usize| {
+                entries[*entry].as_ref().is_some_and(|entry| entry.hash == hash && shape.equals(key, &entry.words))
+            };
+            if let Some(found) = table.entries.find(hash, same).copied() {
+                table.hits += 1;
+                self.remember(at, key, found);
+                return Some(Hit::Masked(found));
+            }
+        }
+        None
+    }
+
+    fn remember(&mut self, at: usize, key: &Key, entry: usize) {
+        let serial = self.entries[entry].as_ref().map_or(0, |entry| entry.serial);
+        self.exact[at] = Some(Exact { key: key.clone(), entry, serial });
+    }
+
+    /// Adds an entry for packets that agree with `key` where `mask` has ones. Returns it, and the entry that had to
+    /// go for it.
+    pub(crate) fn insert(&mut self, key: &Key, mask: &Mask, new: NewEntry, now: Timestamp) -> (usize, Option<Entry>) {
+        let evicted = if self.len() >= LIMIT_ENTRIES { self.evict() } else { None };
+        let table = self.table(mask);
+        let shape = &self.tables[table].shape;
+        let hash = shape.hash(key);
+        self.serial += 1;
+        let entry = Entry {
+            hash,
+            mask: table,
+            words: shape.pick(key),
+            generation: new.generation,
+            actions: new.actions,
+            flows: new.flows,
+            effects: new.effects,
+            drop: new.drop,
+            packets: 0,
+            bytes: 0,
+            used: now,
+            serial: self.serial,
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.entries[index] = Some(entry);
+                index
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() - 1
+            }
+        };
+        let entries = &self.entries;
+        let rehash = |index: &usize| entries[*index].as_ref().map_or(0, |entry| entry.hash);
+        self.tables[table].entries.insert_unique(hash, index, rehash);
+        self.remember(slot(full_hash(key)), key, index);
+        (index, evicted)
+    }
+
+    fn table(&mut self, mask: &Mask) -> usize {
+        if let Some(index) = self.order.iter().find(|index| self.tables[**index].mask == *mask) {
+            return *index;
+        }
+        let table = MaskTable { mask: mask.clone(), shape: MaskShape::new(mask), entries: HashTable::new(), hits: 0 };
+        let unused = (0..self.tables.len()).find(|index| !self.order.contains(index));
+        let index = match unused {
+            Some(index) => {
+                self.tables[index] = table;
+                index
+            }
+            None => {
+                self.tables.push(table);
+                self.tables.len() - 1
+            }
+        };
+        self.order.push(index);
+        index
+    }
+
+    /// Takes an entry out.
+    pub(crate) fn remove(&mut self, index: usize) -> Option<Entry> {
+        let entry = self.entries.get_mut(index)?.take()?;
+        self.free.push(index);
+        let table = &mut self.tables[entry.mask];
+        if let Ok(found) = table.entries.find_entry(entry.hash, |other| *other == index) {
+            found.remove();
+        }
+        if table.entries.is_empty() {
+            table.mask = Bits::ZERO;
+            self.order.retain(|other| *other != entry.mask);
+        }
+        Some(entry)
+    }
+
+    /// Takes out the oldest of a few entries in turn: good enough an order, at a bounded cost.
+    fn evict(&mut self) -> Option<Entry> {
+        const TRIES: usize = 8;
+        let total = self.entries.len();
+        let candidates =
+            (0..total).map(|step| (self.hand + step) % total).filter(|index| self.entries[*index].is_some());
+        let oldest =
+            candidates.take(TRIES).min_by_key(|index| self.entries[*index].as_ref().map(|entry| entry.used))?;
+        self.hand = (self.hand + TRIES) % total;
+        self.remove(oldest)
+    }
+
+    /// Every entry's place.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + use<> {
+        0..self.entries.len()
+    }
+
+    /// Whether an entry has been of no use for long.
+    pub(crate) fn is_idle(&self, index: usize, now: Timestamp) -> bool {
+        self.entry(index).is_some_and(|entry| now.since(entry.used).as_secs() >= IDLE_SECS)
+    }
+
+    /// Puts the masks that are hit most first.
+    pub(crate) fn rank(&mut self) {
+        let Self { order, tables, .. } = self;
+        order.sort_by_key(|index| core::cmp::Reverse(tables[*index].hits));
+        for table in tables {
+            table.hits /= 2;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `NORMAL`: what a learning VLAN bridge does (IEEE 802.1Q-2018 §8), as OVS's `xlate_normal()`.
+//!
+//! One thing differs: a frame from a tunnel is flooded to no tunnel (split horizon). Tunnels here make a full mesh.
+
+use super::bridge::{Bridge, Port};
+use super::drop::DropReason;
+use super::key::{self, TCI_PRESENT};
+use super::xlate::{Effect, Xlate};
+use crate::api::switch::VlanMode;
+use crate::types::{Mac, VlanId};
+
+/// The VLAN of a frame that came in by a port with tag `vid` (0 for none); `None` if the port does not carry it.
+fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
+    let listed = |trunks: &[VlanId]| trunks.iter().any(|vlan| vlan.tci_bits() == vid);
+    match mode {
+        VlanMode::Trunk => Some(vid),
+        VlanMode::Trunks(trunks) => (vid == 0 || listed(trunks)).then_some(vid),
+        VlanMode::Access(tag) => (vid == 0).then_some(tag.tci_bits()),
+        VlanMode::Native { tag, .. } if vid == 0 => Some(tag.tci_bits()),
+        VlanMode::Native { tag, trunks } => {
+            (trunks.is_empty() || listed(trunks) || vid == tag.tci_bits()).then_some(vid)
+        }
+    }
+}
+
+/// Whether a port carries a VLAN.
+fn carries(mode: &VlanMode, vlan: u16) -> bool {
+    let listed = |trunks: &[VlanId]| trunks.iter().any(|other| other.tci_bits() == vlan);
+    match mode {
+        VlanMode::Trunk => true,
+        VlanMode::Trunks(trunks) => vlan == 0 || listed(trunks),
+        VlanMode::Access(tag) => tag.tci_bits() == vlan,
+        VlanMode::Native { tag, trunks } => tag.tci_bits() == vlan || trunks.is_empty() || listed(trunks),
+    }
+}
+
+/// The tag, or 0, with which a port sends frames of a VLAN it carries.
+fn tag(mode: &VlanMode, vlan: u16) -> u16 {
+    match mode {
+        VlanMode::Trunk | VlanMode::Trunks(_) => vlan,
+        VlanMode::Access(_) => 0,
+        VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => 0,
+        VlanMode::Native { .. } => vlan,
+    }
+}
+
+fn mac(bits: u128) -> Mac {
+    let [.., a, b, c, d, e, f] = bits.to_be_bytes();
+    Mac::new([a, b, c, d, e, f])
+}
+
+/// Addresses that a bridge never forwards (IEEE 802.1Q-2018 table 8-1).
+const fn is_reserved(mac: Mac) -> bool {
+    matches!(mac.octets(), [0x01, 0x80, 0xc2, 0, 0, last] if last <= 0x0f)
+}
+
+/// Where the frame goes.
+enum Way {
+    Drop(DropReason, &'static str),
+    One(u32),
+    Flood(Vec<u32>),
+}
+
+/// Forwards the frame of a walk.
+pub(crate) fn forward(walk: &mut Xlate<'_>) {
+    for place in [key::ETH_SRC, key::ETH_DST] {
+        walk.mask.raise_all(place);
+    }
+    walk.mask.raise(key::VLAN_TCI, 0x1fff);
+    let in_port = walk.key.get32(key::IN_PORT);
+    let (source, destination) = (mac(walk.key.get(key::ETH_SRC)), mac(walk.key.get(key::ETH_DST)));
+    let vid = walk.key.get16(key::VLAN_TCI) & 0xfff;
+    let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
+    let Some(entry) = bridge.ports.get(&in_port) else {
+        return dropped(walk, DropReason::UnknownPort, "received packet on unknown port, dropping");
+    };
+    let Some(vlan) = classify(&entry.vlan, vid) else {
+        return dropped(walk, DropReason::VlanRefused, "disallowed VLAN VID for this input port, dropping");
+    };
+    if is_reserved(destination) {
+        return dropped(walk, DropReason::Reserved, "dropping packet destined for a reserved address");
+    }
+    if !source.is_multicast() {
+        learn(walk, vlan, source, in_port);
+    }
+    let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
+    match way(bridge, vlan, destination, in_port) {
+        Way::Drop(reason, text) => dropped(walk, reason, text),
+        Way::One(number) => {
+            walk.note(|| "forwarding to learned port".to_owned());
+            send(walk, vlan, number);
+        }
+        Way::Flood(ports) => {
+            walk.note(|| "no learned MAC for destination, flooding".to_owned());
+            for number in ports {
+                send(walk, vlan, number);
+            }
+        }
+    }
+}
+
+fn dropped(walk: &mut Xlate<'_>, reason: DropReason, text: &'static str) {
+    walk.reason.get_or_insert(reason);
+    walk.note(|| text.to_owned());
+}
+
+fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
+    let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
+    if bridge.fdb.would_change(vlan, mac, port) && walk.learns {
+        let name = bridge.ports.get(&port).map(|port| port.name.to_string()).unwrap_or_default();
+        walk.note(|| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
+    }
+    let bridge = walk.bridge;
+    walk.effect(Effect::Station { bridge, vlan, mac, port });
+}
+
+fn way(bridge: &Bridge, vlan: u16, destination: Mac, in_port: u32) -> Way {
+    if !destination.is_multicast()
+        && let Some(number) = bridge.fdb.lookup(vlan, destination)
+        && bridge.ports.contains_key(&number)
+    {
+        if number == in_port {
+            return Way::Drop(DropReason::Hairpin, "learned port is input port, dropping");
+        }
+        return Way::One(number);
+    }
+    let from_tunnel = bridge.ports.get(&in_port).is_some_and(|port| port.kind.is_tunnel());
+    let wanted = |(number, port): &(&u32, &Port)| {
+        **number != in_port && carries(&port.vlan, vlan) && !(from_tunnel && port.kind.is_tunnel())
+    };
+    Way::Flood(bridge.ports.iter().filter(wanted).map(|(number, _)| *number).collect())
+}
+
+/// Sends by a port, tagged as that port wants it; the key's tag is as before then.
+fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
+    let Some(port) = walk.switch.bridge(walk.bridge).and_then(|bridge| bridge.ports.get(&number)) else { return };
+    if !carries(&port.vlan, vlan) {
+        return dropped(walk, DropReason::VlanRefused, "output port does not carry this VLAN");
+    }
+    let tag = tag(&port.vlan, vlan);
+    let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
+    // A tag's priority survives if a tag is left to carry it.
+    let wanted = if tag == 0 { 0 } else { tci & 0xe000 | tag | TCI_PRESENT };
+    if tci != wanted {
+        walk.mask.raise_all(key::VLAN_TCI);
+        walk.key.set(key::VLAN_TCI, wanted.into());
+        let kind = if wanted == 0 {
+            0
+        } else if tpid == 0 {
+            crate::wire::ethernet::TYPE_VLAN
+        } else {
+            tpid
+        };
+        walk.key.set(key::VLAN_TPID, kind.into());
+    }
+    walk.send(number);
+    walk.key.set(key::VLAN_TCI, tci.into());
+    walk.key.set(key::VLAN_TPID, tpid.into());
+}

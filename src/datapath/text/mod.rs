@@ -1,0 +1,34 @@
+//! The text of flows as `ovs-ofctl` reads and prints it: matches, actions, whole flows.
+
+mod action;
+mod flow;
+mod lexer;
+mod matching;
+mod value;
+
+pub use lexer::TextError;
+
+pub(crate) use action::{parse_actions, print_actions};
+pub(crate) use flow::{FlowText, Use};
+pub(crate) use matching::print_match;
+
+/// The ports of a bridge by name.
+pub(crate) trait PortNames {
+    /// The number of the port called `name`.
+    fn number(&self, name: &str) -> Option<u32>;
+    /// The name of port `number`, if ports are to be shown by name.
+    fn name(&self, number: u32) -> Option<&str>;
+}
+
+/// A bridge whose ports have numbers only.
+pub(crate) struct NumbersOnly;
+
+impl PortNames for NumbersOnly {
+    fn number(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn name(&self, _: u32) -> Option<&str> {
+        None
+    }
+}

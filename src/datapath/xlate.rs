@@ -1,0 +1,576 @@
+//! Walks the tables for one key and says what is to be done to every packet like it.
+//!
+//! The walk keeps its own stack: `resubmit` and patch ports nest 64 deep in the worst case, each level with a chain of
+//! forward jumps, and a thread's stack is not for that. What it looked at becomes the mask of a cache entry.
+
+use std::sync::Arc;
+
+use super::action::{Action, Actions, port};
+use super::commit::{DpAction, commit};
+use super::drop::DropReason;
+use super::field::{Field, Needs, Subfield};
+use super::io::TunnelMeta;
+use super::key::{self, Key, Mask, Place};
+use super::learn::{self, LearnedFlow};
+use super::switch::Switch;
+use super::table::FlowRef;
+use super::trace::Recorder;
+use crate::types::{Mac, Timestamp};
+use crate::wire::ethernet;
+
+/// Deepest nesting (OVS's `MAX_DEPTH`).
+pub(crate) const LIMIT_DEPTH: usize = 64;
+/// Most lookups for one packet (OVS's `MAX_RESUBMITS`).
+pub(crate) const LIMIT_LOOKUPS: usize = 4096;
+/// Most datapath actions for one packet.
+pub(crate) const LIMIT_ACTIONS: usize = 65_536;
+/// The outer time to live of tunnels (OVS's `DEFAULT_TTL`).
+const TUNNEL_TTL: u8 = 64;
+
+/// Names a bridge for as long as the switch exists.
+pub(crate) type BridgeId = u32;
+
+/// What every packet of a cache entry does besides being sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Learns a flow, or keeps it young.
+    Learn { bridge: BridgeId, flow: Arc<LearnedFlow> },
+    /// Learns where a station is.
+    Station { bridge: BridgeId, vlan: u16, mac: Mac, port: u32 },
+    /// Counts on both ends of a patch.
+    Patch { from: (BridgeId, u32), to: (BridgeId, u32) },
+    /// Shortens a flow's timeouts.
+    FinTimeout { bridge: BridgeId, flow: FlowRef, idle: u16, hard: u16 },
+}
+
+/// What a walk found.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) actions: Vec<DpAction>,
+    /// The bits that had a say.
+    pub(crate) mask: Mask,
+    /// The flows that matched, each as often as it did.
+    pub(crate) flows: Vec<(BridgeId, FlowRef)>,
+    pub(crate) effects: Vec<Effect>,
+    /// Why nothing is sent.
+    pub(crate) drop: Option<DropReason>,
+    /// The key as the last action left it.
+    pub(crate) last: Key,
+}
+
+/// What is left to do.
+enum Frame {
+    Run {
+        actions: Actions,
+        next: usize,
+    },
+    /// The end of a flow's actions: back to the flow that resubmitted.
+    Return {
+        table: u8,
+        depth: usize,
+        flow: Option<FlowRef>,
+    },
+    /// The end of a patch's other side, or of a clone: everything as before, but the packet.
+    Restore(Box<Saved>),
+}
+
+struct Saved {
+    key: Key,
+    bridge: BridgeId,
+    table: u8,
+    depth: usize,
+    flow: Option<FlowRef>,
+    /// Whether `exit` ends here.
+    patch: bool,
+}
+
+/// A walk.
+pub(crate) struct Xlate<'a> {
+    pub(crate) switch: &'a mut Switch,
+    pub(crate) now: Timestamp,
+    /// Whether to learn.
+    pub(crate) learns: bool,
+    pub(crate) bridge: BridgeId,
+    pub(crate) key: Key,
+    base: Key,
+    pub(crate) mask: Mask,
+    table: u8,
+    depth: usize,
+    lookups: usize,
+    flow: Option<FlowRef>,
+    stack: Vec<Frame>,
+    pending: Vec<Frame>,
+    stop: bool,
+    actions: Vec<DpAction>,
+    flows: Vec<(BridgeId, FlowRef)>,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) reason: Option<DropReason>,
+    fatal: Option<DropReason>,
+    pub(crate) trace: Option<&'a mut Recorder>,
+}
+
+impl<'a> Xlate<'a> {
+    /// Walks the tables of the bridge that `key` came in to, as its port `number`.
+    pub(crate) fn walk(
+        switch: &'a mut Switch,
+        (bridge, number): (BridgeId, u32),
+        key: &Key,
+        now: Timestamp,
+        learns: bool,
+        trace: Option<&'a mut Recorder>,
+    ) -> Verdict {
+        let mut base = key.clone();
+        base.set(key::IN_PORT, number.into());
+        let mut mask = Mask::ZERO;
+        mask.raise_all(key::IN_PORT);
+        mask.raise_all(key::ETH_TYPE);
+        if Needs::Ip.met_by(&base) {
+            mask.raise_all(key::IP_FRAG);
+        }
+        if base.has_tunnel() {
+            for place in [key::TUN_SRC, key::TUN_DST, key::TUN_V6_SRC, key::TUN_V6_DST] {
+                mask.raise_all(place);
+            }
+        }
+        let mut walk = Self {
+            switch,
+            now,
+            learns,
+            bridge,
+            key: base.clone(),
+            base,
+            mask,
+            table: 0,
+            depth: 0,
+            lookups: 0,
+            flow: None,
+            stack: Vec::new(),
+            pending: Vec::new(),
+            stop: false,
+            actions: Vec::new(),
+            flows: Vec::new(),
+            effects: Vec::new(),
+            reason: None,
+            fatal: None,
+            trace,
+        };
+        walk.enter_bridge();
+        walk.run();
+        walk.finish()
+    }
+
+    fn finish(mut self) -> Verdict {
+        if let Some(reason) = self.fatal {
+            self.actions.clear();
+            self.reason = Some(reason);
+        }
+        self.mask.clear(key::STATE_WORDS);
+        let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
+        let drop = if sent { None } else { Some(self.reason.unwrap_or(DropReason::NoOutput)) };
+        if !sent {
+            self.actions.clear();
+        }
+        Verdict {
+            actions: self.actions,
+            mask: self.mask,
+            flows: self.flows,
+            effects: self.effects,
+            drop,
+            last: self.key,
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        let depth = self.depth;
+        if let Some(trace) = &mut self.trace {
+            trace.detail(depth, text());
+        }
+    }
+
+    fn enter_bridge(&mut self) {
+        self.table = 0;
+        let in_port = self.key.get32(key::IN_PORT);
+        if let Some(trace) = &mut self.trace
+            && let Some(bridge) = self.switch.bridge(self.bridge)
+        {
+            trace.bridge(self.depth, bridge.name.as_str());
+        }
+        if !self.lookup(0, in_port, true) && self.fatal.is_none() {
+            self.note(|| "no match: drop".to_owned());
+            self.reason.get_or_insert(DropReason::TableMiss);
+        }
+    }
+
+    fn run(&mut self) {
+        self.stack.append(&mut self.pending);
+        while let Some(frame) = self.stack.pop() {
+            if self.fatal.is_some() {
+                return;
+            }
+            match frame {
+                Frame::Run { actions, mut next } => {
+                    while let Some(action) = actions.get(next) {
+                        next += 1;
+                        self.action(action);
+                        if self.stop || !self.pending.is_empty() || self.fatal.is_some() {
+                            break;
+                        }
+                    }
+                    if core::mem::take(&mut self.stop) {
+                        continue;
+                    }
+                    if next < actions.len() {
+                        self.stack.push(Frame::Run { actions, next });
+                    }
+                    self.stack.append(&mut self.pending);
+                }
+                Frame::Return { table, depth, flow } => {
+                    (self.table, self.depth, self.flow) = (table, depth, flow);
+                }
+                Frame::Restore(saved) => {
+                    let Saved { key, bridge, table, depth, flow, patch: _ } = *saved;
+                    (self.key, self.bridge, self.table, self.depth, self.flow) = (key, bridge, table, depth, flow);
+                }
+            }
+        }
+    }
+
+    fn save(&self, patch: bool) -> Frame {
+        Frame::Restore(Box::new(Saved {
+            key: self.key.clone(),
+            bridge: self.bridge,
+            table: self.table,
+            depth: self.depth,
+            flow: self.flow,
+            patch,
+        }))
+    }
+
+    /// Looks `table` up as if by port `in_port`; what it finds is run next. Returns whether anything matched.
+    fn lookup(&mut self, table: u8, in_port: u32, first: bool) -> bool {
+        if self.depth >= LIMIT_DEPTH {
+            self.fatal = Some(DropReason::TooDeep);
+            return false;
+        }
+        if self.lookups >= LIMIT_LOOKUPS {
+            self.fatal = Some(DropReason::TooManyLookups);
+            return false;
+        }
+        self.lookups += 1;
+        let own = self.key.get(key::IN_PORT);
+        self.key.set(key::IN_PORT, in_port.into());
+        let tables = self.switch.bridge(self.bridge).map(|bridge| &bridge.tables);
+        let found = tables.and_then(|tables| {
+            let found = tables.lookup(table, &self.key, &mut self.mask)?;
+            Some((found, Arc::clone(&tables.get(found)?.actions)))
+        });
+        self.key.set(key::IN_PORT, own);
+        let Some((flow, actions)) = found else { return false };
+        self.flows.push((self.bridge, flow));
+        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow });
+        if !first && table <= self.table {
+            self.depth += 1;
+        }
+        self.table = table;
+        self.flow = Some(flow);
+        if let Some(trace) = &mut self.trace
+            && let Some(bridge) = self.switch.bridge(self.bridge)
+            && let Some(held) = bridge.tables.get(flow)
+        {
+            trace.flow(self.depth, bridge, held);
+        }
+        self.pending.push(Frame::Run { actions, next: 0 });
+        true
+    }
+
+    fn write(&mut self, place: Place, value: u128, mask: u128) {
+        self.mask.raise(place, mask);
+        self.key.set_masked(place, value, mask);
+    }
+
+    fn write_all(&mut self, place: Place, value: u128) {
+        self.write(place, value, place.ones());
+    }
+
+    /// Whether the packet has what `needs` says; that was looked at then.
+    fn has(&mut self, needs: Needs) -> bool {
+        needs.unwildcard(&mut self.mask);
+        needs.met_by(&self.key)
+    }
+
+    fn action(&mut self, action: &Action) {
+        match action {
+            Action::Output(number) => self.output(*number),
+            Action::OutputField(from) => {
+                from.raise(&mut self.mask);
+                let number = from.read(&self.key);
+                self.note(|| format!("output port is {number}"));
+                if let Ok(number) = u16::try_from(number) {
+                    self.output(number.into());
+                }
+            }
+            Action::Resubmit { port, table, .. } => {
+                let in_port = port.unwrap_or(self.key.get32(key::IN_PORT));
+                let table = table.unwrap_or(self.table);
+                if !self.lookup(table, in_port, false) && self.fatal.is_none() {
+                    self.note(|| format!("{table}. no match."));
+                }
+            }
+            Action::GotoTable(table) => {
+                if !self.lookup(*table, self.key.get32(key::IN_PORT), false) && self.fatal.is_none() {
+                    self.reason.get_or_insert(DropReason::TableMiss);
+                    self.note(|| format!("{table}. no match."));
+                }
+            }
+            Action::WriteMetadata { value, mask } => {
+                self.write(key::METADATA, u128::from(*value), u128::from(*mask));
+            }
+            Action::SetTunnel { id, .. } => self.key.set(key::TUN_ID, u128::from(*id)),
+            Action::Learn(learn) => self.learn(learn),
+            Action::Note(_) => {}
+            Action::Clone(inner) => {
+                self.pending.push(self.save(false));
+                self.pending.push(Frame::Run { actions: Arc::clone(inner), next: 0 });
+            }
+            Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard),
+            Action::Exit => self.exit(),
+            Action::ModEthSrc(mac) => self.write_all(key::ETH_SRC, super::extract::mac_bits(*mac)),
+            Action::ModEthDst(mac) => self.write_all(key::ETH_DST, super::extract::mac_bits(*mac)),
+            Action::ModVlanVid(vid) => self.tag(u128::from(*vid), 0xfff),
+            Action::ModVlanPcp(pcp) => self.tag(u128::from(*pcp) << 13, 0xe000),
+            Action::PopVlan { .. } => self.pop_vlan(),
+            Action::PushVlan(tpid) => self.push_vlan(*tpid),
+            Action::ModIpSrc(_)
+            | Action::ModIpDst(_)
+            | Action::ModIpTos(_)
+            | Action::ModIpEcn(_)
+            | Action::ModIpTtl(_)
+            | Action::ModTpSrc(_)
+            | Action::ModTpDst(_)
+            | Action::DecTtl => self.network(action),
+            Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
+            Action::Load { to, value } => {
+                if self.has(to.field.info().needs) {
+                    to.raise(&mut self.mask);
+                    to.write(&mut self.key, *value);
+                    self.written(to.field);
+                }
+            }
+            Action::Move { from, to } => self.copy(*from, *to),
+        }
+    }
+
+    fn set_field(&mut self, field: Field, value: u128, mask: u128) {
+        let info = field.info();
+        if self.has(info.needs) {
+            self.write(info.place, value, mask);
+            self.written(field);
+        } else {
+            self.note(|| format!("unmet prerequisites for {}, set_field ignored", info.name));
+        }
+    }
+
+    /// A tag that a field write brought into being gets a type; one that it took away loses it.
+    fn written(&mut self, field: Field) {
+        if matches!(field, Field::VlanTci | Field::VlanVid | Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
+            if matches!(field, Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
+                self.write(key::VLAN_TCI, u128::from(key::TCI_PRESENT), u128::from(key::TCI_PRESENT));
+            }
+            self.mask.raise(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
+            if self.key.is_tagged() && self.key.get16(key::VLAN_TPID) == 0 {
+                self.key.set(key::VLAN_TPID, ethernet::TYPE_VLAN.into());
+            } else if !self.key.is_tagged() {
+                self.key.set(key::VLAN_TPID, 0);
+            }
+        }
+    }
+
+    fn copy(&mut self, from: Subfield, to: Subfield) {
+        if self.has(from.field.info().needs) && self.has(to.field.info().needs) {
+            from.raise(&mut self.mask);
+            to.raise(&mut self.mask);
+            let value = from.read(&self.key);
+            to.write(&mut self.key, value);
+            self.written(to.field);
+        }
+    }
+
+    fn tag(&mut self, value: u128, mask: u128) {
+        let present = u128::from(key::TCI_PRESENT);
+        self.write(key::VLAN_TCI, value | present, mask | present);
+        self.written(Field::VlanTci);
+    }
+
+    fn pop_vlan(&mut self) {
+        self.mask.raise(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
+        if self.key.is_tagged() {
+            let (tci, tpid) = (self.key.get(key::INNER_TCI), self.key.get(key::INNER_TPID));
+            self.key.set(key::VLAN_TCI, tci);
+            self.key.set(key::VLAN_TPID, tpid);
+            self.key.set(key::INNER_TCI, 0);
+            self.key.set(key::INNER_TPID, 0);
+        } else {
+            self.key.set(key::VLAN_TCI, 0);
+        }
+    }
+
+    fn push_vlan(&mut self, tpid: u16) {
+        self.mask.raise_all(key::VLAN_TCI);
+        self.mask.raise_all(key::VLAN_TPID);
+        let (tci, old) = (self.key.get(key::VLAN_TCI), self.key.get(key::VLAN_TPID));
+        self.key.set(key::INNER_TCI, tci);
+        self.key.set(key::INNER_TPID, old);
+        self.key.set(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
+        self.key.set(key::VLAN_TPID, tpid.into());
+    }
+
+    fn network(&mut self, action: &Action) {
+        match action {
+            Action::ModIpSrc(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_SRC, u128::from(*address)),
+            Action::ModIpDst(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_DST, u128::from(*address)),
+            Action::ModIpTos(tos) if self.has(Needs::Ip) => self.write(key::IP_TOS, u128::from(*tos), 0xfc),
+            Action::ModIpEcn(ecn) if self.has(Needs::Ip) => self.write(key::IP_TOS, u128::from(*ecn), 3),
+            Action::ModIpTtl(ttl) if self.has(Needs::Ip) => self.write_all(key::IP_TTL, u128::from(*ttl)),
+            Action::ModTpSrc(number) if self.has_ports() => self.write_all(key::TP_SRC, u128::from(*number)),
+            Action::ModTpDst(number) if self.has_ports() => self.write_all(key::TP_DST, u128::from(*number)),
+            Action::DecTtl if self.has(Needs::Ip) => {
+                self.mask.raise_all(key::IP_TTL);
+                let ttl = self.key.get(key::IP_TTL);
+                if ttl > 1 {
+                    self.key.set(key::IP_TTL, ttl - 1);
+                } else {
+                    self.reason.get_or_insert(DropReason::TtlExpired);
+                    self.stop = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn has_ports(&mut self) -> bool {
+        self.has(Needs::Tcp) || self.has(Needs::Udp) || self.has(Needs::Sctp)
+    }
+
+    /// Leaves every flow of this bridge, up to a patch that led here.
+    fn exit(&mut self) {
+        self.stop = true;
+        while let Some(frame) = self.stack.pop() {
+            if let Frame::Restore(saved) = &frame
+                && saved.patch
+            {
+                self.stack.push(frame);
+                return;
+            }
+        }
+    }
+
+    fn fin_timeout(&mut self, idle: u16, hard: u16) {
+        if !self.has(Needs::Tcp) {
+            return;
+        }
+        let ended = u128::from(crate::wire::tcp::FIN | crate::wire::tcp::RST);
+        self.mask.raise(key::TCP_FLAGS, ended);
+        if self.key.get(key::TCP_FLAGS) & ended != 0
+            && let Some(flow) = self.flow
+        {
+            self.effect(Effect::FinTimeout { bridge: self.bridge, flow, idle, hard });
+        }
+    }
+
+    fn learn(&mut self, learn: &super::action::Learn) {
+        learn::looked_at(learn, &mut self.mask);
+        let flow = Arc::new(learn::make(learn, &self.key));
+        self.effect(Effect::Learn { bridge: self.bridge, flow });
+    }
+
+    /// Notes an effect, and has it at once if this walk may.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        if self.learns {
+            self.switch.affect(&effect, self.now);
+        }
+        self.effects.push(effect);
+    }
+
+    /// An `output` action to `number`, which may be a reserved one.
+    pub(crate) fn output(&mut self, number: u32) {
+        let in_port = self.key.get32(key::IN_PORT);
+        match number {
+            port::IN_PORT => self.send(in_port),
+            port::NORMAL => super::normal::forward(self),
+            port::FLOOD | port::ALL => {
+                let Some(bridge) = self.switch.bridge(self.bridge) else { return };
+                let others: Vec<u32> = bridge.ports.keys().copied().filter(|other| *other != in_port).collect();
+                // Outputs to patch ports are run later, in this order, as part of the same walk.
+                for other in others {
+                    self.send(other);
+                }
+            }
+            port::CONTROLLER | port::TABLE | port::NONE => {}
+            _ if number == in_port => self.note(|| "skipping output to input port".to_owned()),
+            _ => self.send(number),
+        }
+    }
+
+    /// Sends to a port of this bridge, the one it came in by included.
+    pub(crate) fn send(&mut self, number: u32) {
+        let Some(port) = self.switch.bridge(self.bridge).and_then(|bridge| bridge.ports.get(&number)) else {
+            self.note(|| "nonexistent output port".to_owned());
+            return;
+        };
+        match &port.kind {
+            super::NewPortKind::Netdev { dp } => {
+                let port = *dp;
+                self.transmit(DpAction::Output { port, tunnel: None });
+            }
+            super::NewPortKind::Vxlan { dp, local, remote } => {
+                self.mask.raise_all(key::TUN_ID);
+                let id = u64::try_from(self.key.get(key::TUN_ID)).unwrap_or(0);
+                let tunnel = TunnelMeta { id, src: *local, dst: *remote, tos: 0, ttl: TUNNEL_TTL };
+                let port = *dp;
+                self.transmit(DpAction::Output { port, tunnel: Some(tunnel) });
+            }
+            super::NewPortKind::Patch { .. } => self.patch(number),
+        }
+    }
+
+    fn transmit(&mut self, output: DpAction) {
+        if self.actions.len() >= LIMIT_ACTIONS {
+            self.fatal = Some(DropReason::TooManyActions);
+            return;
+        }
+        commit(&mut self.actions, &self.key, &mut self.base, &mut self.mask);
+        self.actions.push(output);
+    }
+
+    /// Goes on in the bridge at the other end.
+    fn patch(&mut self, number: u32) {
+        let Some((bridge, other)) = self.switch.peer(self.bridge, number) else {
+            self.reason.get_or_insert(DropReason::NoPeer);
+            self.note(|| "patch port has no peer".to_owned());
+            return;
+        };
+        // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so
+        // what a list sends to several patches is put together here in reverse and turned round at the end.
+        let earlier = core::mem::take(&mut self.pending);
+        let restore = self.save(true);
+        self.effect(Effect::Patch { from: (self.bridge, number), to: (bridge, other) });
+        self.pending.push(restore);
+        self.bridge = bridge;
+        self.key.clear(key::TUNNEL_WORDS);
+        self.key.clear(key::STATE_WORDS);
+        self.key.set(key::IN_PORT, other.into());
+        self.depth += 1;
+        self.enter_bridge();
+        self.walk_nested();
+        self.pending = earlier;
+    }
+
+    /// Runs what is pending to its end before anything else on the stack.
+    fn walk_nested(&mut self) {
+        let outer = core::mem::take(&mut self.stack);
+        self.run();
+        self.stack = outer;
+        // `dec_ttl` and `exit` on the other side end nothing here.
+        self.stop = false;
+    }
+}
