@@ -34,6 +34,7 @@ pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
 pub use switch::{Switch, SwitchError};
 pub use text::TextError;
+pub use trace::Probe;
 pub use worker::Worker;
 
 #[cfg(test)]

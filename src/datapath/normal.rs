@@ -87,11 +87,11 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     match way(bridge, vlan, destination, in_port) {
         Way::Drop(reason, text) => dropped(walk, reason, text),
         Way::One(number) => {
-            walk.note(|| "forwarding to learned port".to_owned());
+            walk.detail(|_| "forwarding to learned port".to_owned());
             send(walk, vlan, number);
         }
         Way::Flood(ports) => {
-            walk.note(|| "no learned MAC for destination, flooding".to_owned());
+            walk.detail(|_| "no learned MAC for destination, flooding".to_owned());
             for number in ports {
                 send(walk, vlan, number);
             }
@@ -101,14 +101,17 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
 
 fn dropped(walk: &mut Xlate<'_>, reason: DropReason, text: &'static str) {
     walk.reason.get_or_insert(reason);
-    walk.note(|| text.to_owned());
+    match reason {
+        DropReason::Hairpin => walk.detail(|_| text.to_owned()),
+        _ => walk.warn(|_| text.to_owned()),
+    }
 }
 
 fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     if bridge.fdb.would_change(vlan, mac, port) && walk.learns {
         let name = bridge.ports.get(&port).map(|port| port.name.to_string()).unwrap_or_default();
-        walk.note(|| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
+        walk.detail(|_| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
     }
     let bridge = walk.bridge;
     walk.effect(Effect::Station { bridge, vlan, mac, port });

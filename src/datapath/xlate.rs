@@ -14,7 +14,7 @@ use super::key::{self, Key, Mask, Place};
 use super::learn::{self, LearnedFlow};
 use super::switch::Switch;
 use super::table::FlowRef;
-use super::trace::Recorder;
+use super::trace::{At, Recorder};
 use crate::types::{Mac, Timestamp};
 use crate::wire::ethernet;
 
@@ -69,6 +69,7 @@ enum Frame {
         table: u8,
         depth: usize,
         flow: Option<FlowRef>,
+        at: At,
     },
     /// The end of a patch's other side, or of a clone: everything as before, but the packet.
     Restore(Box<Saved>),
@@ -80,6 +81,7 @@ struct Saved {
     table: u8,
     depth: usize,
     flow: Option<FlowRef>,
+    at: At,
     /// Whether `exit` ends here.
     patch: bool,
 }
@@ -106,7 +108,9 @@ pub(crate) struct Xlate<'a> {
     pub(crate) effects: Vec<Effect>,
     pub(crate) reason: Option<DropReason>,
     fatal: Option<DropReason>,
-    pub(crate) trace: Option<&'a mut Recorder>,
+    trace: Option<&'a mut Recorder>,
+    /// Where in the trace the walk is.
+    at: At,
 }
 
 impl<'a> Xlate<'a> {
@@ -153,6 +157,7 @@ impl<'a> Xlate<'a> {
             reason: None,
             fatal: None,
             trace,
+            at: At::default(),
         };
         walk.enter_bridge();
         walk.run();
@@ -180,11 +185,26 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        let depth = self.depth;
-        if let Some(trace) = &mut self.trace {
-            trace.detail(depth, text());
+    /// Tells the trace, if there is one, in words made only then.
+    fn tell(&mut self, how: fn(&mut Recorder, At, String), text: impl FnOnce(&Self) -> String) {
+        if self.trace.is_some() {
+            let (at, text) = (self.at, text(self));
+            if let Some(trace) = &mut self.trace {
+                how(trace, at, text);
+            }
         }
+    }
+
+    pub(crate) fn detail(&mut self, text: impl FnOnce(&Self) -> String) {
+        self.tell(Recorder::detail, text);
+    }
+
+    pub(crate) fn warn(&mut self, text: impl FnOnce(&Self) -> String) {
+        self.tell(Recorder::warning, text);
+    }
+
+    pub(crate) fn complain(&mut self, text: impl FnOnce(&Self) -> String) {
+        self.tell(Recorder::error, text);
     }
 
     fn enter_bridge(&mut self) {
@@ -193,10 +213,9 @@ impl<'a> Xlate<'a> {
         if let Some(trace) = &mut self.trace
             && let Some(bridge) = self.switch.bridge(self.bridge)
         {
-            trace.bridge(self.depth, bridge.name.as_str());
+            self.at = trace.bridge(self.at, bridge.name.as_str());
         }
         if !self.lookup(0, in_port, true) && self.fatal.is_none() {
-            self.note(|| "no match: drop".to_owned());
             self.reason.get_or_insert(DropReason::TableMiss);
         }
     }
@@ -204,10 +223,9 @@ impl<'a> Xlate<'a> {
     fn run(&mut self) {
         self.stack.append(&mut self.pending);
         while let Some(frame) = self.stack.pop() {
-            if self.fatal.is_some() {
-                return;
-            }
             match frame {
+                // What was saved is brought back even then.
+                Frame::Run { .. } if self.fatal.is_some() => {}
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
@@ -224,12 +242,13 @@ impl<'a> Xlate<'a> {
                     }
                     self.stack.append(&mut self.pending);
                 }
-                Frame::Return { table, depth, flow } => {
-                    (self.table, self.depth, self.flow) = (table, depth, flow);
+                Frame::Return { table, depth, flow, at } => {
+                    (self.table, self.depth, self.flow, self.at) = (table, depth, flow, at);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, patch: _ } = *saved;
-                    (self.key, self.bridge, self.table, self.depth, self.flow) = (key, bridge, table, depth, flow);
+                    let Saved { key, bridge, table, depth, flow, at, patch: _ } = *saved;
+                    (self.key, self.bridge, self.table, self.depth) = (key, bridge, table, depth);
+                    (self.flow, self.at) = (flow, at);
                 }
             }
         }
@@ -242,6 +261,7 @@ impl<'a> Xlate<'a> {
             table: self.table,
             depth: self.depth,
             flow: self.flow,
+            at: self.at,
             patch,
         }))
     }
@@ -249,10 +269,12 @@ impl<'a> Xlate<'a> {
     /// Looks `table` up as if by port `in_port`; what it finds is run next. Returns whether anything matched.
     fn lookup(&mut self, table: u8, in_port: u32, first: bool) -> bool {
         if self.depth >= LIMIT_DEPTH {
+            self.complain(|_| format!("over max translation depth {LIMIT_DEPTH}"));
             self.fatal = Some(DropReason::TooDeep);
             return false;
         }
         if self.lookups >= LIMIT_LOOKUPS {
+            self.complain(|_| format!("over {LIMIT_LOOKUPS} resubmit actions"));
             self.fatal = Some(DropReason::TooManyLookups);
             return false;
         }
@@ -265,9 +287,14 @@ impl<'a> Xlate<'a> {
             Some((found, Arc::clone(&tables.get(found)?.actions)))
         });
         self.key.set(key::IN_PORT, own);
-        let Some((flow, actions)) = found else { return false };
+        let Some((flow, actions)) = found else {
+            if let Some(trace) = &mut self.trace {
+                trace.miss(self.at, table);
+            }
+            return false;
+        };
         self.flows.push((self.bridge, flow));
-        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow });
+        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow, at: self.at });
         if !first && table <= self.table {
             self.depth += 1;
         }
@@ -277,7 +304,10 @@ impl<'a> Xlate<'a> {
             && let Some(bridge) = self.switch.bridge(self.bridge)
             && let Some(held) = bridge.tables.get(flow)
         {
-            trace.flow(self.depth, bridge, held);
+            self.at = trace.flow(self.at, bridge, held);
+        }
+        if actions.is_empty() {
+            self.tell(Recorder::action, |_| "drop".to_owned());
         }
         self.pending.push(Frame::Run { actions, next: 0 });
         true
@@ -299,12 +329,13 @@ impl<'a> Xlate<'a> {
     }
 
     fn action(&mut self, action: &Action) {
+        self.tell(Recorder::action, |walk| super::trace::action(walk.switch.bridge(walk.bridge), action));
         match action {
             Action::Output(number) => self.output(*number),
             Action::OutputField(from) => {
                 from.raise(&mut self.mask);
                 let number = from.read(&self.key);
-                self.note(|| format!("output port is {number}"));
+                self.detail(|_| format!("output port is {number}"));
                 if let Ok(number) = u16::try_from(number) {
                     self.output(number.into());
                 }
@@ -312,14 +343,11 @@ impl<'a> Xlate<'a> {
             Action::Resubmit { port, table, .. } => {
                 let in_port = port.unwrap_or(self.key.get32(key::IN_PORT));
                 let table = table.unwrap_or(self.table);
-                if !self.lookup(table, in_port, false) && self.fatal.is_none() {
-                    self.note(|| format!("{table}. no match."));
-                }
+                self.lookup(table, in_port, false);
             }
             Action::GotoTable(table) => {
                 if !self.lookup(*table, self.key.get32(key::IN_PORT), false) && self.fatal.is_none() {
                     self.reason.get_or_insert(DropReason::TableMiss);
-                    self.note(|| format!("{table}. no match."));
                 }
             }
             Action::WriteMetadata { value, mask } => {
@@ -366,7 +394,7 @@ impl<'a> Xlate<'a> {
             self.write(info.place, value, mask);
             self.written(field);
         } else {
-            self.note(|| format!("unmet prerequisites for {}, set_field ignored", info.name));
+            self.warn(|_| format!("unmet prerequisites for {}, set_field ignored", info.name));
         }
     }
 
@@ -480,6 +508,9 @@ impl<'a> Xlate<'a> {
     fn learn(&mut self, learn: &super::action::Learn) {
         learn::looked_at(learn, &mut self.mask);
         let flow = Arc::new(learn::make(learn, &self.key));
+        self.detail(|walk| {
+            walk.switch.bridge(walk.bridge).map(|bridge| super::trace::learned(bridge, &flow)).unwrap_or_default()
+        });
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }
 
@@ -506,7 +537,7 @@ impl<'a> Xlate<'a> {
                 }
             }
             port::CONTROLLER | port::TABLE | port::NONE => {}
-            _ if number == in_port => self.note(|| "skipping output to input port".to_owned()),
+            _ if number == in_port => self.warn(|_| "skipping output to input port".to_owned()),
             _ => self.send(number),
         }
     }
@@ -514,7 +545,7 @@ impl<'a> Xlate<'a> {
     /// Sends to a port of this bridge, the one it came in by included.
     pub(crate) fn send(&mut self, number: u32) {
         let Some(port) = self.switch.bridge(self.bridge).and_then(|bridge| bridge.ports.get(&number)) else {
-            self.note(|| "nonexistent output port".to_owned());
+            self.warn(|_| "Nonexistent output port".to_owned());
             return;
         };
         match &port.kind {
@@ -546,7 +577,7 @@ impl<'a> Xlate<'a> {
     fn patch(&mut self, number: u32) {
         let Some((bridge, other)) = self.switch.peer(self.bridge, number) else {
             self.reason.get_or_insert(DropReason::NoPeer);
-            self.note(|| "patch port has no peer".to_owned());
+            self.warn(|_| "Nonexistent patch port peer".to_owned());
             return;
         };
         // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so

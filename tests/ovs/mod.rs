@@ -5,5 +5,6 @@ pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod frame;
 pub(crate) mod generate;
+pub(crate) mod ours;
 pub(crate) mod rng;
 pub(crate) mod shrink;

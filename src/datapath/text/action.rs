@@ -350,7 +350,8 @@ fn print_output(out: &mut String, number: u32, ports: &impl PortNames) {
     print_port(out, number, ports);
 }
 
-fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
+/// Prints one action.
+pub(crate) fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
     let _ = match action {
         Action::Output(number) => {
             print_output(out, *number, ports);
