@@ -206,7 +206,8 @@ impl Extractor<'_> {
                         self.fragment(true, later);
                     }
                     if later {
-                        return Some((if next == ipv6::NEXT_FRAGMENT { ipv6::NEXT_FRAGMENT } else { next }, at));
+                        // What follows is not the start of a header, whatever its type (`parse_ipv6_ext_hdrs()`).
+                        return Some((ipv6::NEXT_FRAGMENT, at));
                     }
                 }
                 _ => return Some((next, at)),

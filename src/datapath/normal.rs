@@ -14,7 +14,7 @@ fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
     let listed = |trunks: &[VlanId]| trunks.iter().any(|vlan| vlan.tci_bits() == vid);
     match mode {
         VlanMode::Trunk => Some(vid),
-        VlanMode::Trunks(trunks) => (vid == 0 || listed(trunks)).then_some(vid),
+        VlanMode::Trunks(trunks) => listed(trunks).then_some(vid),
         VlanMode::Access(tag) => (vid == 0).then_some(tag.tci_bits()),
         VlanMode::Native { tag, .. } if vid == 0 => Some(tag.tci_bits()),
         VlanMode::Native { tag, trunks } => {
@@ -28,19 +28,19 @@ fn carries(mode: &VlanMode, vlan: u16) -> bool {
     let listed = |trunks: &[VlanId]| trunks.iter().any(|other| other.tci_bits() == vlan);
     match mode {
         VlanMode::Trunk => true,
-        VlanMode::Trunks(trunks) => vlan == 0 || listed(trunks),
+        VlanMode::Trunks(trunks) => listed(trunks),
         VlanMode::Access(tag) => tag.tci_bits() == vlan,
         VlanMode::Native { tag, trunks } => tag.tci_bits() == vlan || trunks.is_empty() || listed(trunks),
     }
 }
 
-/// The tag, or 0, with which a port sends frames of a VLAN it carries.
-fn tag(mode: &VlanMode, vlan: u16) -> u16 {
+/// The tag control field, without the bit that a tag is there, with which a port sends frames of a VLAN it carries:
+/// a priority that came with the frame stays in what tag is left (`xvlan_output_translate()`).
+fn control(mode: &VlanMode, vlan: u16, priority: u16) -> u16 {
     match mode {
-        VlanMode::Trunk | VlanMode::Trunks(_) => vlan,
         VlanMode::Access(_) => 0,
         VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => 0,
-        VlanMode::Native { .. } => vlan,
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } => priority | vlan,
     }
 }
 
@@ -140,10 +140,10 @@ fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
     if !carries(&port.vlan, vlan) {
         return dropped(walk, DropReason::VlanRefused, "output port does not carry this VLAN");
     }
-    let tag = tag(&port.vlan, vlan);
     let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
-    // A tag's priority survives if a tag is left to carry it.
-    let wanted = if tag == 0 { 0 } else { tci & 0xe000 | tag | TCI_PRESENT };
+    let control = control(&port.vlan, vlan, tci & 0xe000);
+    // A tag that would say nothing is none (`xvlan_put()`).
+    let wanted = if control == 0 { 0 } else { control | TCI_PRESENT };
     if tci != wanted {
         walk.mask.raise_all(key::VLAN_TCI);
         walk.key.set(key::VLAN_TCI, wanted.into());

@@ -235,8 +235,7 @@ impl Switch {
         let megaflow = Match { value: packet.masked(&verdict.mask), mask: verdict.mask };
         print_match(&mut out, &megaflow, &ports);
         trim(&mut out);
-        let mut actions = String::new();
-        print_datapath(&mut actions, &verdict.actions, crate::wire::vxlan::PORT);
+        let actions = print_datapath(&verdict.actions, crate::wire::vxlan::PORT);
         let _ = write!(out, "\nDatapath actions: {actions}");
         if let Some(why) = verdict.drop.and_then(failure) {
             let _ = write!(out, "\nTranslation failed ({why}), packet is dropped.");
@@ -278,4 +277,3 @@ pub(crate) fn learned(bridge: &Bridge, flow: &super::learn::LearnedFlow) -> Stri
     super::text::print_actions(&mut out, &flow.actions, &ports);
     out
 }
-

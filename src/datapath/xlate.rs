@@ -169,6 +169,11 @@ impl<'a> Xlate<'a> {
             self.actions.clear();
             self.reason = Some(reason);
         }
+        if self.learns {
+            for effect in self.effects.iter().filter(|effect| matches!(effect, Effect::Learn { .. })) {
+                self.switch.affect(effect, self.now);
+            }
+        }
         self.mask.clear(key::STATE_WORDS);
         let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
         let drop = if sent { None } else { Some(self.reason.unwrap_or(DropReason::NoOutput)) };
@@ -514,9 +519,10 @@ impl<'a> Xlate<'a> {
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }
 
-    /// Notes an effect, and has it at once if this walk may.
+    /// Notes an effect, and has it at once if this walk may. Only flows are learned when the walk is over: in OVS a
+    /// walk sees the tables as they were when it began (`tables_version`).
     pub(crate) fn effect(&mut self, effect: Effect) {
-        if self.learns {
+        if self.learns && !matches!(effect, Effect::Learn { .. }) {
             self.switch.affect(&effect, self.now);
         }
         self.effects.push(effect);
@@ -554,13 +560,26 @@ impl<'a> Xlate<'a> {
                 self.transmit(DpAction::Output { port, tunnel: None });
             }
             super::NewPortKind::Vxlan { dp, local, remote } => {
+                let (port, local, remote) = (*dp, *local, *remote);
                 self.mask.raise_all(key::TUN_ID);
                 let id = u64::try_from(self.key.get(key::TUN_ID)).unwrap_or(0);
-                let tunnel = TunnelMeta { id, src: *local, dst: *remote, tos: 0, ttl: TUNNEL_TTL };
-                let port = *dp;
+                let tunnel = TunnelMeta { id, src: local, dst: remote, tos: self.outer_tos(), ttl: TUNNEL_TTL };
                 self.transmit(DpAction::Output { port, tunnel: Some(tunnel) });
             }
             super::NewPortKind::Patch { .. } => self.patch(number),
+        }
+    }
+
+    /// The outer type of service: the packet's ECN, "congestion experienced" as "capable" (`tnl_port_send()`).
+    fn outer_tos(&mut self) -> u8 {
+        if !Needs::Ip.met_by(&self.key) {
+            return 0;
+        }
+        self.mask.raise(key::IP_TOS, 3);
+        match self.key.get(key::IP_TOS) & 3 {
+            0 => 0,
+            1 => 1,
+            _ => 2,
         }
     }
 

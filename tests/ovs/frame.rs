@@ -141,7 +141,7 @@ fn transport(rng: &mut Rng, six: bool, focus: u8) -> (u8, Vec<u8>) {
         }
         _ => {
             octets.extend([1, 2, 3, 4]);
-            rng.number(&[47, 2, 50])
+            rng.number(&[47, 103, 50])
         }
     };
     (protocol, octets)

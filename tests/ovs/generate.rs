@@ -107,7 +107,18 @@ pub(crate) fn case(seed: u64, packets: usize) -> Case {
         Focus::Ipv6(6),
         Focus::Ipv6(58),
     ]);
-    let mut maker = Maker { rng, openflow, bridge: "br-int", shape: Shape::Any, tag: Tag::Unknown, table: 0, focus };
+    let mut maker = Maker {
+        rng,
+        openflow,
+        bridge: "br-int",
+        shape: Shape::Any,
+        tag: Tag::Unknown,
+        table: 0,
+        focus,
+        priorities: (2..2_000).rev().collect(),
+        heads: Vec::new(),
+    };
+    maker.shuffle();
     let mut steps = Vec::new();
     for bridge in ["br-int", "br-tun"] {
         maker.bridge = bridge;
@@ -137,6 +148,10 @@ struct Maker {
     tag: Tag,
     table: usize,
     focus: Focus,
+    /// The priorities not yet used: flows of one priority must not overlap, for which one wins is not defined.
+    priorities: Vec<u16>,
+    /// The flows added so far, without their actions.
+    heads: Vec<(&'static str, String)>,
 }
 
 impl Maker {
@@ -157,7 +172,6 @@ impl Maker {
         if self.rng.chance(80) {
             let actions = match (self.bridge, self.rng.below(4)) {
                 ("br-int", 0..3) => "NORMAL".to_owned(),
-                (_, 0) => "NORMAL".to_owned(),
                 _ => format!("resubmit(,{})", 1 + self.rng.below(TABLES)),
             };
             steps.push(self.add(format!("priority=0 actions={actions}")));
@@ -172,15 +186,19 @@ impl Maker {
     fn change(&mut self) -> Step {
         self.bridge = self.bridge_name();
         let table = self.rng.below(TABLES);
-        let how = self.rng.pick(&["add", "modify", "modify_strict", "delete", "delete_strict"]);
+        // In OpenFlow 1.0 a modification that finds nothing adds; ours is that of later versions.
+        let all: &[&str] = &["add", "delete", "delete_strict", "modify", "modify_strict"];
+        let how = self.rng.pick(if self.openflow == 10 { &all[..3] } else { all });
         let flow = match how {
             "delete" => {
                 let matching = self.matching();
                 format!("table={table}{}", prefixed(&matching))
             }
-            "delete_strict" => {
-                let (priority, matching) = (self.priority(), self.matching());
-                format!("table={table},priority={priority}{}", prefixed(&matching))
+            "delete_strict" => self.head(),
+            "modify_strict" => {
+                (self.shape, self.tag) = (Shape::Any, Tag::Unknown);
+                let (head, actions) = (self.head(), self.actions(0));
+                format!("{head} actions={actions}")
             }
             "modify" => {
                 self.table = table;
@@ -191,6 +209,13 @@ impl Maker {
             _ => self.flow(table),
         };
         Step::Change { how: how.to_owned(), bridge: self.bridge.to_owned(), flow }
+    }
+
+    /// What a flow of this bridge is called in strict changes.
+    fn head(&mut self) -> String {
+        let own = self.heads.iter().filter(|(bridge, _)| *bridge == self.bridge);
+        let own: Vec<String> = own.map(|(_, head)| head.clone()).collect();
+        own[self.rng.below(own.len())].clone()
     }
 
     fn bridge_name(&mut self) -> &'static str {
@@ -206,16 +231,25 @@ impl Maker {
         if matches!(flow.as_str(), "in_port=2" | "in_port=3") && self.bridge == "br-tun" {
             let remote = if flow == "in_port=2" { "192.0.2.2" } else { "192.0.2.3" };
             let key = self.rng.number(&[5, 7, 0x10a]);
-            let tos = self.rng.number(&[0, 0, 0, 1, 2]);
-            flow +=
-                &format!(",tun_id={key},tun_src={remote},tun_dst=192.0.2.1,tun_tos={tos},tun_ttl=64,tun_flags=+key");
+            let tos = self.rng.number(&[0, 0, 0, 1, 2, 0x10]);
+            flow += &format!(",tun_id={key},tun_src={remote},tun_dst=192.0.2.1,tun_tos={tos},tun_ttl=64");
         }
         let octets = Some(frame::frame(&mut self.rng, self.focus));
         Step::Packet { bridge: self.bridge.to_owned(), flow, octets }
     }
 
+    fn shuffle(&mut self) {
+        for at in (1..self.priorities.len()).rev() {
+            let other = self.rng.below(at + 1);
+            self.priorities.swap(at, other);
+        }
+        // The default is one of them, for it is printed in a way of its own.
+        let at = self.priorities.len() - 1 - self.rng.below(40);
+        self.priorities[at] = 32768;
+    }
+
     fn priority(&mut self) -> u16 {
-        self.rng.number(&[1, 2, 10, 100, 32768, 65535])
+        self.priorities.pop().expect("enough for a case")
     }
 
     fn flow(&mut self, table: usize) -> String {
@@ -231,9 +265,10 @@ impl Maker {
         if self.rng.chance(4) {
             head += &format!(",hard_timeout={}", self.rng.number(&[4, 300]));
         }
-        let matching = self.matching();
+        let matching = prefixed(&self.matching());
+        self.heads.push((self.bridge, format!("table={table},priority={priority}{matching}")));
         let actions = self.actions(0);
-        format!("{head}{} actions={actions}", prefixed(&matching))
+        format!("{head}{matching} actions={actions}")
     }
 
     fn mac(&mut self) -> &'static str {
@@ -316,7 +351,8 @@ impl Maker {
             let (text, tag) = match self.rng.below(9) {
                 0 | 1 | 2 => (format!("dl_vlan={vid}"), Tag::Some),
                 3 => ("vlan_tci=0x1000/0x1000".to_owned(), Tag::Some),
-                4 => ("vlan_tci=0x0000".to_owned(), Tag::None),
+                4 if self.openflow == 10 => ("vlan_tci=0x0000".to_owned(), Tag::None),
+                4 => ("vlan_tci=0x0000/0x1fff".to_owned(), Tag::None),
                 5 => (format!("dl_vlan={vid},dl_vlan_pcp={}", self.rng.number(&[0, 3])), Tag::Some),
                 6 => (format!("vlan_tci={:#06x}/0x100f", 0x1000 | vid & 0xf), Tag::Some),
                 7 => (format!("dl_vlan_pcp={}", self.rng.number(&[0, 3])), Tag::Some),
@@ -511,7 +547,8 @@ impl Maker {
         match self.rng.below(100) {
             0..22 => self.output(),
             22..25 => "IN_PORT".to_owned(),
-            25..28 => "NORMAL".to_owned(),
+            // Between tunnels our `NORMAL` does not flood, that of OVS does.
+            25..28 if self.bridge == "br-int" => "NORMAL".to_owned(),
             28..30 => self.rng.pick(&["FLOOD", "ALL", "LOCAL"]).to_owned(),
             30..48 => self.resubmit(),
             48..56 => self.learn(),
@@ -551,9 +588,8 @@ impl Maker {
         if self.shape == Shape::Tcp && self.rng.chance(30) {
             words.push("fin_idle_timeout=5".to_owned());
         }
-        if self.rng.chance(50) {
-            words.push(format!("priority={}", self.rng.number(&[1, 50])));
-        }
+        // One of its own, as flows have.
+        words.push(format!("priority={}", self.priority()));
         if self.rng.chance(15) {
             words.push("delete_learned".to_owned());
         }
@@ -598,14 +634,15 @@ impl Maker {
             1 | 2 => spec("NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[]"),
             _ => {}
         }
-        match self.rng.below(6) {
+        // Learned loads are dumped as `set_field` from OpenFlow 1.5 on.
+        match if self.openflow == 10 { self.rng.below(6) } else { 6 } {
             0 => spec("load:0->NXM_OF_VLAN_TCI[]"),
             1 => spec("load:NXM_OF_IN_PORT[]->NXM_NX_REG1[0..15]"),
             2 => spec("load:0x5->NXM_NX_REG0[3..7]"),
             3 => spec("load:NXM_OF_ETH_SRC[0..15]->NXM_NX_REG2[16..31]"),
             _ => {}
         }
-        if self.rng.chance(40) {
+        if self.openflow == 10 && self.rng.chance(40) {
             spec("load:NXM_NX_TUN_ID[]->NXM_NX_TUN_ID[]");
         }
         if self.rng.chance(75) {

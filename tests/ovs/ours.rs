@@ -56,13 +56,12 @@ fn octets(text: &str) -> Vec<u8> {
 /// A dump's line without what `--no-stats` leaves out, as `ovs-ofctl` prints it then.
 fn without_stats(line: &str) -> String {
     let (head, actions) = line.split_once("actions=").expect("every flow has actions");
-    let kept = head.trim().split(", ").filter(|part| {
+    let kept = head.trim_start().split_inclusive(", ").filter(|part| {
         let past = ["duration=", "n_packets=", "n_bytes=", "idle_age=", "hard_age="];
-        let silent = *part == "cookie=0x0" || *part == "table=0";
+        let silent = *part == "cookie=0x0, " || *part == "table=0, ";
         !past.iter().any(|name| part.starts_with(name)) && !silent
     });
-    let head = kept.collect::<Vec<_>>().join(", ");
-    if head.is_empty() { format!("actions={actions}") } else { format!("{head} actions={actions}") }
+    format!("{}actions={actions}", kept.collect::<String>())
 }
 
 /// Runs a case from an empty switch. An error is a flow that was refused, with its step.
@@ -88,9 +87,7 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
             Step::Packet { bridge, flow, octets: hex } => {
                 let hex = hex.as_deref().map(octets);
                 let probe = hex.as_deref().map_or(Probe::Generate, Probe::Octets);
-                // A name of OVS for what every tunnelled packet here has.
-                let flow = flow.replace(",tun_flags=+key", "");
-                switch.trace(&name(bridge), &flow, probe, now).map_err(|error| (at, error.to_string()))?
+                switch.trace(&name(bridge), flow, probe, now).map_err(|error| (at, error.to_string()))?
             }
             Step::Wait(millis) => {
                 now = now + core::time::Duration::from_millis((*millis).into());
@@ -98,7 +95,8 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
                 String::new()
             }
             Step::Dump(bridge) => {
-                let flows = switch.dump_flows(&name(bridge), "", false, now).map_err(|error| (at, error.to_string()))?;
+                let flows =
+                    switch.dump_flows(&name(bridge), "", false, now).map_err(|error| (at, error.to_string()))?;
                 let mut lines: Vec<String> = flows.iter().map(|flow| without_stats(&flow.line)).collect();
                 lines.sort();
                 lines.join("\n")
@@ -106,7 +104,8 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
             Step::Fdb(bridge) => {
                 let known = switch.fdb(&name(bridge), now).map_err(|error| (at, error.to_string()))?;
                 let port = |number: u32| if number == 65534 { "LOCAL".to_owned() } else { number.to_string() };
-                let row = |entry: &dvr::api::switch::FdbEntry| format!("{} {} {}\n", port(entry.port), entry.vlan, entry.mac);
+                let row =
+                    |entry: &dvr::api::switch::FdbEntry| format!("{} {} {}\n", port(entry.port), entry.vlan, entry.mac);
                 known.iter().map(row).collect()
             }
         };

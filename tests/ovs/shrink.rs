@@ -4,7 +4,7 @@ use super::case::{Case, Step};
 use super::compare::split;
 
 /// Most candidates tried: each costs a run of both switches.
-const LIMIT: usize = 800;
+const LIMIT: usize = 400;
 
 /// The smallest case found that is still `failing`.
 pub(crate) fn shrink(case: &Case, mut failing: impl FnMut(&Case) -> bool) -> Case {

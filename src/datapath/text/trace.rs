@@ -5,6 +5,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::commit::{DpAction, Header};
 use super::super::field::Needs;
+use super::super::io::TunnelMeta;
 use super::super::key::{self, Key, Mask};
 use super::super::matching::Match;
 use super::{PortNames, print_match};
@@ -27,15 +28,9 @@ pub(crate) fn trim(out: &mut String) {
 fn fields_of(packet: &Key) -> Mask {
     let mut mask = Mask::ZERO;
     if packet.has_tunnel() {
-        for place in [
-            key::TUN_ID,
-            key::TUN_SRC,
-            key::TUN_DST,
-            key::TUN_V6_SRC,
-            key::TUN_V6_DST,
-            key::TUN_TOS,
-            key::TUN_TTL,
-        ] {
+        for place in
+            [key::TUN_ID, key::TUN_SRC, key::TUN_DST, key::TUN_V6_SRC, key::TUN_V6_DST, key::TUN_TOS, key::TUN_TTL]
+        {
             mask.raise_all(place);
         }
     } else if packet.get(key::TUN_ID) != 0 {
@@ -47,6 +42,9 @@ fn fields_of(packet: &Key) -> Mask {
     }
     for place in [key::VLAN_TCI, key::ETH_SRC, key::ETH_DST, key::ETH_TYPE] {
         mask.raise_all(place);
+    }
+    if packet.get(key::VLAN_TCI) != 0 {
+        mask.raise_all(key::INNER_TCI);
     }
     let network: &[key::Place] = match packet.get16(key::ETH_TYPE) {
         ethernet::TYPE_IPV4 => &[key::IPV4_SRC, key::IPV4_DST],
@@ -71,7 +69,7 @@ fn fields_of(packet: &Key) -> Mask {
         mask.raise_all(key::TCP_FLAGS);
     }
     if Needs::Nd.met_by(packet) {
-        for place in [key::ND_TARGET, key::ARP_SHA, key::ARP_THA, key::ND_RESERVED, key::ND_OPTION] {
+        for place in [key::ND_TARGET, key::ARP_SHA, key::ARP_THA] {
             mask.raise_all(place);
         }
     }
@@ -142,7 +140,8 @@ fn print_value(out: &mut String, field: Header, value: u128, mask: u128) {
             if exact { Ok(()) } else { write!(out, "/{}", Ipv6Addr::from(mask)) }
         }
         Header::Ipv4Tos | Header::Ipv6Label | Header::Ipv6Class | Header::NdReserved => {
-            let _ = write!(out, "{value:#x}");
+            // As C prints it: zero has no prefix.
+            let _ = if value == 0 { write!(out, "0") } else { write!(out, "{value:#x}") };
             if exact { Ok(()) } else { write!(out, "/{mask:#x}") }
         }
         Header::Ipv4Ttl
@@ -165,56 +164,78 @@ fn print_value(out: &mut String, field: Header, value: u128, mask: u128) {
     };
 }
 
-/// Prints what is done to a packet as `format_odp_actions()` does; nothing is `drop`. Tunnels go to `tunnel_port`.
-pub(crate) fn print_datapath(out: &mut String, actions: &[DpAction], tunnel_port: u16) {
-    if actions.is_empty() {
-        out.push_str("drop");
-        return;
-    }
-    let mut open = None;
-    for action in actions {
-        let header = match action {
-            DpAction::Set { field, .. } => Some(names(*field).0),
-            DpAction::Output { .. } | DpAction::PushVlan { .. } | DpAction::PopVlan => None,
-        };
-        if open.is_some() && open != header {
-            out.push_str("))");
+/// The writes of a header that follow each other, as one action.
+struct Writer<'a> {
+    out: &'a mut String,
+    open: Option<&'static str>,
+}
+
+impl Writer<'_> {
+    fn close(&mut self) {
+        if self.open.take().is_some() {
+            self.out.push_str("))");
         }
-        if !out.is_empty() && !out.ends_with(' ') {
-            out.push(',');
+    }
+
+    fn next(&mut self) {
+        if !self.out.is_empty() {
+            self.out.push(',');
         }
-        let _ = match action {
-            DpAction::Set { field, value, mask } => {
-                let (header, name) = names(*field);
-                if open != Some(header) {
-                    let _ = write!(out, "set({header}(");
-                }
-                let _ = write!(out, "{name}=");
-                print_value(out, *field, *value, *mask);
-                Ok(())
-            }
-            DpAction::PopVlan => write!(out, "pop_vlan"),
-            DpAction::PushVlan { tpid, tci } => {
-                let (vid, pcp) = (tci & 0xfff, tci >> 13);
-                match *tpid {
-                    ethernet::TYPE_VLAN => write!(out, "push_vlan(vid={vid},pcp={pcp})"),
-                    tpid => write!(out, "push_vlan(tpid={tpid:#06x},vid={vid},pcp={pcp})"),
-                }
-            }
-            DpAction::Output { port, tunnel: None } => write!(out, "{}", port.0),
-            DpAction::Output { port, tunnel: Some(tunnel) } => {
-                let _ = write!(out, "set(tunnel(tun_id={:#x},", tunnel.id);
-                let six = if tunnel.dst.is_ipv6() { "ipv6_" } else { "" };
-                let _ = write!(out, "{six}src={},{six}dst={},", tunnel.src, tunnel.dst);
-                if tunnel.tos != 0 {
-                    let _ = write!(out, "tos={:#x},", tunnel.tos);
-                }
-                write!(out, "ttl={},tp_dst={tunnel_port},flags(df|key))),{}", tunnel.ttl, port.0)
-            }
-        };
-        open = header;
     }
-    if open.is_some() {
-        out.push_str("))");
+
+    fn set(&mut self, field: Header, value: u128, mask: u128) {
+        let (header, name) = names(field);
+        if self.open != Some(header) {
+            self.close();
+            self.next();
+            let _ = write!(self.out, "set({header}(");
+            self.open = Some(header);
+        } else {
+            self.out.push(',');
+        }
+        let _ = write!(self.out, "{name}=");
+        print_value(self.out, field, value, mask);
     }
+
+    fn plain(&mut self, text: &str) {
+        self.close();
+        self.next();
+        self.out.push_str(text);
+    }
+}
+
+fn tunnel_text(tunnel: &TunnelMeta, port: u16) -> String {
+    let six = if tunnel.dst.is_ipv6() { "ipv6_" } else { "" };
+    let tos = if tunnel.tos == 0 { String::new() } else { format!("tos={:#x},", tunnel.tos) };
+    let TunnelMeta { id, src, dst, tos: _, ttl } = tunnel;
+    format!("set(tunnel(tun_id={id:#x},{six}src={src},{six}dst={dst},{tos}ttl={ttl},tp_dst={port},flags(df|key)))")
+}
+
+/// Prints what is done to a packet as `format_odp_actions()` does; nothing is `drop`. Tunnels go to UDP `port`.
+pub(crate) fn print_datapath(actions: &[DpAction], port: u16) -> String {
+    let mut out = String::new();
+    let mut writer = Writer { out: &mut out, open: None };
+    let mut tunnel = None;
+    // Each output with what is written for it: a tunnel is set up before, and once for several outputs in a row.
+    for part in actions.split_inclusive(|action| matches!(action, DpAction::Output { .. })) {
+        if let Some(DpAction::Output { tunnel: Some(wanted), .. }) = part.last()
+            && tunnel != Some(wanted)
+        {
+            writer.plain(&tunnel_text(wanted, port));
+            tunnel = Some(wanted);
+        }
+        for action in part {
+            match action {
+                DpAction::Set { field, value, mask } => writer.set(*field, *value, *mask),
+                DpAction::PopVlan => writer.plain("pop_vlan"),
+                DpAction::PushVlan { tpid, tci } => {
+                    let tpid = if *tpid == ethernet::TYPE_VLAN { String::new() } else { format!("tpid={tpid:#06x},") };
+                    writer.plain(&format!("push_vlan({tpid}vid={},pcp={})", tci & 0xfff, tci >> 13));
+                }
+                DpAction::Output { port, .. } => writer.plain(&port.0.to_string()),
+            }
+        }
+    }
+    writer.close();
+    if out.is_empty() { "drop".to_owned() } else { out }
 }
