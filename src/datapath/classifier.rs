@@ -71,11 +71,6 @@ impl Classifier {
         self.len
     }
 
-    /// Masks in use.
-    pub(crate) const fn masks(&self) -> usize {
-        self.order.len()
-    }
-
     /// The best flow for `key`. Adds to `looked_at` every bit that had a say.
     pub(crate) fn lookup(&self, key: &Key, looked_at: &mut Mask) -> Option<FlowRef> {
         let mut best: Option<(u16, FlowRef)> = None;

@@ -103,17 +103,6 @@ const SCTP: [Row; 2] = [(Header::SctpSrc, key::TP_SRC), (Header::SctpDst, key::T
 const ICMP: [Row; 2] = [(Header::IcmpType, key::TP_SRC), (Header::IcmpCode, key::TP_DST)];
 const ICMP6: [Row; 2] = [(Header::Icmp6Type, key::TP_SRC), (Header::Icmp6Code, key::TP_DST)];
 
-impl Header {
-    /// Where it lies in a key.
-    pub(crate) fn place(self) -> Place {
-        let all: [&[Row]; 10] = [&ETHERNET, &IPV4, &IPV6, &ARP, &ND, &TCP, &UDP, &SCTP, &ICMP, &ICMP6];
-        let Some((_, place)) = all.into_iter().flatten().find(|(header, _)| *header == self) else {
-            unreachable!("every field is in one of the tables")
-        };
-        *place
-    }
-}
-
 fn rows(out: &mut Vec<DpAction>, rows: &[Row], key: &Key, base: &mut Key, mask: &Mask) {
     for (field, place) in rows {
         let value = key.get(*place);

@@ -27,9 +27,9 @@ pub enum DropReason {
     TtlExpired,
     /// No room in front of it for another tag.
     NoRoom,
-    /// A flow to be learned, for which there is no room.
+    /// A flow to be learned, for which there is no room. Counted once a table walk; the frame goes on.
     LearnLimit,
-    /// The table of learned addresses is full of this port's.
+    /// The table of learned addresses was full, and one was forgotten for another. The frame goes on.
     FdbFull,
 }
 

@@ -142,10 +142,8 @@ fn nd_option(head: &[u8], transport: usize, wanted: u8) -> Option<Spot> {
 }
 
 fn set(packet: &mut Packet<'_>, layout: Layout, field: Header, value: u128, mask: u128) {
-    let (value, mask) = match field {
-        Header::Ipv6Class => (value << 20, mask << 20),
-        _ => (value, mask),
-    };
+    let shift = if field == Header::Ipv6Class { 20 } else { 0 };
+    let (value, mask) = (value << shift, mask << shift);
     let Some(spot) = locate(packet.head(), layout, field) else { return };
     let Some(octets) = packet.head_mut().get_mut(spot.at..spot.at + spot.length) else { return };
     let mut old = [0; 16];

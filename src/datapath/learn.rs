@@ -55,11 +55,10 @@ pub(crate) fn make(learn: &Learn, key: &Key) -> LearnedFlow {
             LearnSpec::Load { to, source } => actions.push(Action::Load { to: *to, value: value(source) }),
             LearnSpec::Output(from) => {
                 // As OVS: a real port, or one of the reserved ones that mean something without a controller.
-                match u32::try_from(from.read(key)) {
-                    Ok(number @ (0..=port::MAX | port::IN_PORT | port::FLOOD | port::ALL | port::LOCAL)) => {
-                        actions.push(Action::Output(number));
-                    }
-                    Ok(_) | Err(_) => {}
+                if let Ok(number @ (0..=port::MAX | port::IN_PORT | port::FLOOD | port::ALL | port::LOCAL)) =
+                    u32::try_from(from.read(key))
+                {
+                    actions.push(Action::Output(number));
                 }
             }
         }

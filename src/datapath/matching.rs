@@ -25,6 +25,7 @@ impl Match {
     }
 
     /// Also demands that `field` is `value` where `mask` has ones, as a match in text means it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all but tags mean just their bits")]
     pub(crate) fn demand_field(&mut self, info: &Info, value: u128, mask: u128) {
         match info.field {
             // 0xffff stands for "no tag" (OFP_VLAN_NONE); any other id for a tag with it.
@@ -40,7 +41,8 @@ impl Match {
         }
     }
 
-    /// Whether `key` is for it.
+    /// Whether `key` is for it: what the classifier's answer is checked against.
+    #[cfg(test)]
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.value.agrees(key, &self.mask)
     }

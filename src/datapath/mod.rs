@@ -11,6 +11,7 @@ mod classifier;
 mod commit;
 mod drop;
 mod dump;
+mod error;
 mod execute;
 mod extract;
 mod fdb;
@@ -20,6 +21,7 @@ mod key;
 mod learn;
 mod matching;
 mod normal;
+mod odp;
 mod packet;
 mod switch;
 mod table;
@@ -30,11 +32,12 @@ mod xlate;
 
 pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
 pub use drop::DropReason;
+pub use error::SwitchError;
 pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
-pub use switch::{Switch, SwitchError};
+pub use switch::Switch;
 pub use text::TextError;
-pub use trace::Probe;
+pub use trace::TraceInput;
 pub use worker::Worker;
 
 #[cfg(test)]

@@ -69,11 +69,14 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     walk.mask.raise(key::VLAN_TCI, 0x1fff);
     let in_port = walk.key.get32(key::IN_PORT);
     let (source, destination) = (mac(walk.key.get(key::ETH_SRC)), mac(walk.key.get(key::ETH_DST)));
-    let vid = walk.key.get16(key::VLAN_TCI) & 0xfff;
+    let vid = if walk.key.is_tagged() { walk.key.get16(key::VLAN_TCI) & 0xfff } else { 0 };
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     let Some(entry) = bridge.ports.get(&in_port) else {
         return dropped(walk, DropReason::UnknownPort, "received packet on unknown port, dropping");
     };
+    if super::action::is_vlan_type(walk.key.get16(key::ETH_TYPE)) && !walk.key.is_tagged() {
+        return dropped(walk, DropReason::VlanRefused, "partial VLAN tag, dropping");
+    }
     let Some(vlan) = classify(&entry.vlan, vid) else {
         return dropped(walk, DropReason::VlanRefused, "disallowed VLAN VID for this input port, dropping");
     };
@@ -87,11 +90,11 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     match way(bridge, vlan, destination, in_port) {
         Way::Drop(reason, text) => dropped(walk, reason, text),
         Way::One(number) => {
-            walk.detail(|_| "forwarding to learned port".to_owned());
+            walk.note(|| "forwarding to learned port".to_owned());
             send(walk, vlan, number);
         }
         Way::Flood(ports) => {
-            walk.detail(|_| "no learned MAC for destination, flooding".to_owned());
+            walk.note(|| "no learned MAC for destination, flooding".to_owned());
             for number in ports {
                 send(walk, vlan, number);
             }
@@ -102,8 +105,8 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
 fn dropped(walk: &mut Xlate<'_>, reason: DropReason, text: &'static str) {
     walk.reason.get_or_insert(reason);
     match reason {
-        DropReason::Hairpin => walk.detail(|_| text.to_owned()),
-        _ => walk.warn(|_| text.to_owned()),
+        DropReason::Hairpin => walk.note(|| text.to_owned()),
+        _ => walk.warn(|| text.to_owned()),
     }
 }
 
@@ -111,7 +114,7 @@ fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     if bridge.fdb.would_change(vlan, mac, port) && walk.learns {
         let name = bridge.ports.get(&port).map(|port| port.name.to_string()).unwrap_or_default();
-        walk.detail(|_| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
+        walk.note(|| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
     }
     let bridge = walk.bridge;
     walk.effect(Effect::Station { bridge, vlan, mac, port });
@@ -141,7 +144,7 @@ fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
         return dropped(walk, DropReason::VlanRefused, "output port does not carry this VLAN");
     }
     let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
-    let control = control(&port.vlan, vlan, tci & 0xe000);
+    let control = control(&port.vlan, vlan, if walk.key.is_tagged() { tci & 0xe000 } else { 0 });
     // A tag that would say nothing is none (`xvlan_put()`).
     let wanted = if control == 0 { 0 } else { control | TCI_PRESENT };
     if tci != wanted {

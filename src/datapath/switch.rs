@@ -8,102 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::action::{self, Action};
 use super::bridge::{Bridge, BridgePorts, BridgeView, NewPort, NewPortKind, Port};
 use super::drop::DropReason;
+use super::error::SwitchError;
+use super::extract::extract;
 use super::fdb::Learned;
 use super::io::{DpPort, Ingress};
 use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
 use super::matching::Match;
+use super::packet::{Offload, Packet};
 use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
-use super::text::{FlowText, TextError, Use};
+use super::text::{FlowText, Use};
+use super::trace::{self, Recorder, TraceInput};
 use super::xlate::{BridgeId, Effect, Verdict, Xlate};
 use crate::api::switch::{BridgeMode, FdbEntry, FlowChange, PortCounters};
 use crate::types::{IfName, Timestamp};
 
 /// Most bridges of a switch.
-const LIMIT_BRIDGES: usize = 4096;
-
-/// What a switch refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SwitchError {
-    /// No bridge has this name.
-    #[error("there is no bridge `{0}`: `dvr show` lists those there are")]
-    UnknownBridge(IfName),
-    /// A bridge of this name exists.
-    #[error("cannot add bridge `{0}`: there is one of that name already")]
-    BridgeExists(IfName),
-    /// There are as many bridges as there may be.
-    #[error("cannot add bridge `{0}`: a switch has at most {LIMIT_BRIDGES}")]
-    TooManyBridges(IfName),
-    /// No port of this bridge has this name.
-    #[error("bridge `{bridge}` has no port `{port}`: `dvr show` lists those it has")]
-    UnknownPort {
-        /// The bridge.
-        bridge: IfName,
-        /// The port asked for.
-        port: IfName,
-    },
-    /// A port of this name exists, on this bridge or another.
-    #[error("cannot add port `{port}`: bridge `{bridge}` has a port of that name")]
-    PortExists {
-        /// The bridge that has it.
-        bridge: IfName,
-        /// The port.
-        port: IfName,
-    },
-    /// The wanted port number is taken or reserved, or none is free.
-    #[error("cannot add port `{port}` as number {number}: use a free number from 1 to 65279, or 65534 for LOCAL")]
-    BadNumber {
-        /// The port.
-        port: IfName,
-        /// The number it was to have.
-        number: u32,
-    },
-    /// The datapath port, or the pair of tunnel endpoints, belongs to another port.
-    #[error("cannot add port `{port}`: {what} belongs to another port")]
-    Taken {
-        /// The port.
-        port: IfName,
-        /// What is taken.
-        what: String,
-    },
-    /// A flow's text is wrong. No change of the list was made.
-    #[error("flow {number} of {count}: {source}")]
-    BadFlow {
-        /// Which change of the list, from 1.
-        number: usize,
-        /// How many there are.
-        count: usize,
-        /// What is wrong.
-        source: TextError,
-    },
-    /// A filter's text is wrong.
-    #[error(transparent)]
-    BadFilter(TextError),
-    /// More flows than a bridge may have.
-    #[error("bridge `{bridge}` has {flows} flows, and {more} more would be over its limit of {LIMIT_FLOWS}")]
-    TableFull {
-        /// The bridge.
-        bridge: IfName,
-        /// Flows it has.
-        flows: usize,
-        /// Flows to be added.
-        more: usize,
-    },
-}
-
-impl SwitchError {
-    /// Whether what was asked for does not exist.
-    #[must_use]
-    pub const fn is_absent(&self) -> bool {
-        matches!(self, Self::UnknownBridge(_) | Self::UnknownPort { .. })
-    }
-
-    /// Whether what was to be made exists.
-    #[must_use]
-    pub const fn is_present(&self) -> bool {
-        matches!(self, Self::BridgeExists(_) | Self::PortExists { .. })
-    }
-}
+pub(crate) const LIMIT_BRIDGES: usize = 4096;
 
 /// A port of a bridge.
 type Place = (BridgeId, u32);
@@ -456,6 +377,41 @@ impl Switch {
         }
     }
 
+    /// Tells what becomes of a packet, step by step, as `ofproto/trace` does. Changes nothing, unless `generate` has
+    /// it learn.
+    ///
+    /// # Errors
+    /// [`SwitchError::UnknownBridge`]; [`SwitchError::BadFilter`] if the packet's text is wrong.
+    pub fn trace(
+        &mut self,
+        bridge: &IfName,
+        input: &TraceInput,
+        generate: bool,
+        now: Timestamp,
+    ) -> Result<String, SwitchError> {
+        let id = self.id(bridge)?;
+        let ports = BridgePorts { bridge: self.named(bridge)?, names: false };
+        let mut key = match input {
+            TraceInput::Flow(text) => {
+                FlowText::parse(text, Use::Packet, &ports).map_err(SwitchError::BadFilter)?.matching.value
+            }
+            TraceInput::Frame { in_port, tunnel, octets } => {
+                let mut octets = octets.clone();
+                let end = octets.len();
+                let ingress = Ingress { port: DpPort(*in_port), tunnel: *tunnel };
+                extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0
+            }
+        };
+        if key.is_tagged() && key.get(key::VLAN_TPID) == 0 {
+            key.set(key::VLAN_TPID, crate::wire::ethernet::TYPE_VLAN.into());
+        }
+        let number = key.get32(key::IN_PORT);
+        let mut recorder = Recorder::new();
+        let verdict = Xlate::walk(self, (id, number), &key, now, generate, Some(&mut recorder));
+        let ports = BridgePorts { bridge: self.named(bridge)?, names: false };
+        Ok(trace::report(&recorder, &key, &verdict, &ports))
+    }
+
     /// Counts packets for the flows they matched.
     pub(crate) fn credit(&mut self, flows: &[(BridgeId, FlowRef)], (packets, bytes): (u64, u64), used: Timestamp) {
         for (bridge, flow) in flows {
@@ -548,7 +504,7 @@ impl Switch {
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
         let (created, n_packets, n_bytes) = old.map_or((now, 0, 0), |old| (old.created, old.n_packets, old.n_bytes));
-        held.tables.insert(Flow {
+        let flow = Flow {
             table: flow.table,
             priority: flow.priority,
             matching: flow.matching.clone(),
@@ -562,7 +518,13 @@ impl Switch {
             used: now,
             n_packets,
             n_bytes,
-        });
+        };
+        match known {
+            Some(known) => held.tables.replace(known, flow),
+            None => {
+                held.tables.insert(flow);
+            }
+        }
         self.changed();
     }
 

@@ -8,8 +8,6 @@ use super::key::{Key, Mask};
 use super::matching::Match;
 use crate::types::Timestamp;
 
-/// The first table number that is none: 255 means "all" where tables are asked for (`OFPTT_ALL`).
-pub(crate) const TABLES: usize = 255;
 /// Most flows of one bridge.
 pub(crate) const LIMIT_FLOWS: usize = 2_000_000;
 
@@ -41,7 +39,10 @@ pub(crate) struct Flow {
 impl Flow {
     /// Whether its time is up.
     pub(crate) fn expired(&self, now: Timestamp) -> bool {
-        let over = |since: Timestamp, timeout: u16| timeout != 0 && now.since(since).as_secs() >= timeout.into();
+        // Later than the timeout, not at it (`rule_expire()`).
+        let over = |since: Timestamp, timeout: u16| {
+            timeout != 0 && now.since(since) > core::time::Duration::from_secs(timeout.into())
+        };
         over(self.modified, self.hard_timeout) || over(self.used, self.idle_timeout)
     }
 
@@ -94,6 +95,7 @@ pub(crate) struct Tables {
 }
 
 /// Tables and cookies whose flows go with these actions.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other action teaches")]
 fn taught(actions: &[Action]) -> Vec<(u8, u64)> {
     let mut found = Vec::new();
     for action in actions {
@@ -152,12 +154,42 @@ impl Tables {
         self.iter().filter(|(_, flow)| filter.wants(flow)).map(|(flow, _)| flow).collect()
     }
 
-    /// Adds a flow, in place of the one with its table, match and priority if there is one.
+    /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
+    /// counted for that one is not counted for this.
     pub(crate) fn insert(&mut self, flow: Flow) -> FlowRef {
-        if let Some(old) = self.find(flow.table, &flow.matching, flow.priority) {
-            self.replace(old, flow);
-            return old;
+        if let Some(old) = self.find(flow.table, &flow.matching, flow.priority)
+            && let Some(gone) = self.remove_one(old)
+        {
+            let orphans = self.discount(old, &gone, &flow.actions);
+            let new = self.insert_new(flow);
+            self.remove_learned(&orphans);
+            return new;
         }
+        self.insert_new(flow)
+    }
+
+    /// Adds a flow without actions, for tests of lookups.
+    #[cfg(test)]
+    pub(crate) fn dummy(&mut self, matching: &Match, priority: u16) -> FlowRef {
+        let zero = Timestamp::ZERO;
+        self.insert(Flow {
+            table: 0,
+            priority,
+            matching: matching.clone(),
+            cookie: 0,
+            actions: Actions::default(),
+            idle_timeout: 0,
+            hard_timeout: 0,
+            send_flow_rem: false,
+            created: zero,
+            modified: zero,
+            used: zero,
+            n_packets: 0,
+            n_bytes: 0,
+        })
+    }
+
+    fn insert_new(&mut self, flow: Flow) -> FlowRef {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -175,8 +207,8 @@ impl Tables {
         reference
     }
 
-    /// Puts `flow` where one with the same table, match and priority is.
-    fn replace(&mut self, reference: FlowRef, flow: Flow) {
+    /// Puts `flow` where one with the same table, match and priority is, as its continuation.
+    pub(crate) fn replace(&mut self, reference: FlowRef, flow: Flow) {
         let Some(old) = self.slots[reference.slot as usize].1.take() else { return };
         let orphans = self.discount(reference, &old, &flow.actions);
         self.account(reference, &flow);

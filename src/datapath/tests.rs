@@ -9,6 +9,9 @@ use crate::wire::checksum;
 
 mod acceptance;
 mod forwarding;
+mod measure;
+mod properties;
+mod random;
 mod text;
 
 /// A switch with a worker, and what it sent.

@@ -1,35 +1,38 @@
-//! What becomes of one packet, told as `ofproto/trace` tells it: the packet, every bridge and flow it meets with the
-//! actions and their consequences, the packet as it ends, the bits that decided, and what the datapath does.
+//! What a walk did, as `ofproto/trace` tells it: a tree of bridges, tables, actions and remarks.
 
 use core::fmt::Write;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::action::Action;
 use super::bridge::{Bridge, BridgePorts};
-use super::drop::DropReason;
-use super::extract::extract;
-use super::io::{DpPort, Ingress, TunnelMeta};
-use super::key::{self, Key};
+use super::field::Needs;
+use super::io::TunnelMeta;
+use super::key::{self, Key, Mask};
 use super::matching::Match;
-use super::packet::{Offload, Packet};
-use super::switch::{Switch, SwitchError};
+use super::odp;
 use super::table::Flow;
-use super::text::{FlowText, NumbersOnly, Use, print_action, print_datapath, print_key, print_match, trim};
-use super::xlate::Xlate;
-use crate::types::{IfName, Timestamp};
+use super::text::{PortNames, print_actions, print_match};
+use super::xlate::Verdict;
+use crate::wire::{ethernet, ipv4};
 
-/// The packet of a trace, besides what its flow text says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe<'a> {
-    /// A packet as the flow text describes it. Nothing is learned.
-    Flow,
-    /// The same, with everything that a real packet would bring about.
-    Generate,
-    /// These octets, from the Ethernet header on, and everything they would bring about. The flow text gives the port
-    /// and the tunnel only.
-    Octets(&'a [u8]),
+/// What is to be traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceInput {
+    /// A packet described in the syntax of flows.
+    Flow(String),
+    /// A frame, and the number of the port it comes in by.
+    Frame {
+        /// The port's number in its bridge.
+        in_port: u32,
+        /// What its tunnel said, if it came by one.
+        tunnel: Option<TunnelMeta>,
+        /// The frame from its Ethernet header on.
+        octets: Vec<u8>,
+    },
 }
 
-/// What a line of a trace is.
+/// Most nodes of one tree; what would be more is not told.
+const LIMIT_NODES: usize = 20_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Root,
@@ -41,23 +44,15 @@ enum Kind {
     Error,
 }
 
-impl Kind {
-    /// Whether nothing can be below it.
-    const fn is_leaf(self) -> bool {
-        matches!(self, Self::Action | Self::Detail | Self::Warning | Self::Error)
-    }
-}
-
 #[derive(Debug)]
 struct Node {
     kind: Kind,
     text: String,
-    below: Vec<usize>,
+    children: Vec<usize>,
 }
 
-/// A place in a trace; all places are the same when nothing is recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct At(usize);
+/// Names a node.
+pub(crate) type NodeId = usize;
 
 /// Writes a walk down as it goes.
 #[derive(Debug)]
@@ -66,214 +61,177 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    fn new() -> Self {
-        Self { nodes: vec![Node { kind: Kind::Root, text: String::new(), below: Vec::new() }] }
+    pub(crate) const ROOT: NodeId = 0;
+
+    pub(crate) fn new() -> Self {
+        Self { nodes: vec![Node { kind: Kind::Root, text: String::new(), children: Vec::new() }] }
     }
 
-    fn add(&mut self, at: At, kind: Kind, text: String) -> At {
-        let index = self.nodes.len();
-        self.nodes.push(Node { kind, text, below: Vec::new() });
-        if let Some(parent) = self.nodes.get_mut(at.0) {
-            parent.below.push(index);
+    fn add(&mut self, parent: NodeId, kind: Kind, text: String) -> NodeId {
+        if self.nodes.len() >= LIMIT_NODES {
+            return parent;
         }
-        At(index)
+        self.nodes.push(Node { kind, text, children: Vec::new() });
+        let node = self.nodes.len() - 1;
+        self.nodes[parent].children.push(node);
+        node
     }
 
-    /// A bridge that is entered.
-    pub(crate) fn bridge(&mut self, at: At, name: &str) -> At {
-        self.add(at, Kind::Bridge, format!("bridge(\"{name}\")"))
+    pub(crate) fn bridge(&mut self, parent: NodeId, name: &str) -> NodeId {
+        self.add(parent, Kind::Bridge, format!("bridge(\"{name}\")"))
     }
 
-    /// A flow that matched.
-    pub(crate) fn flow(&mut self, at: At, bridge: &Bridge, flow: &Flow) -> At {
+    pub(crate) fn flow(&mut self, parent: NodeId, bridge: &Bridge, flow: &Flow) -> NodeId {
+        let ports = BridgePorts { bridge, names: false };
         let mut text = format!("{:2}. ", flow.table);
-        print_match(&mut text, &flow.matching, &BridgePorts { bridge, names: false });
-        trim(&mut text);
-        text.push_str(if text.ends_with('.') { " " } else { ", " });
+        let mut matching = String::new();
+        print_match(&mut matching, &flow.matching, &ports);
+        if matching.pop().is_some() {
+            let _ = write!(text, "{matching}, ");
+        }
         let _ = write!(text, "priority {}", flow.priority);
         if flow.cookie != 0 {
             let _ = write!(text, ", cookie {:#x}", flow.cookie);
         }
-        self.add(at, Kind::Table, text)
+        let node = self.add(parent, Kind::Table, text);
+        if flow.actions.is_empty() {
+            self.add(node, Kind::Action, "drop".to_owned());
+        }
+        node
     }
 
-    /// A table in which no flow matched.
-    pub(crate) fn miss(&mut self, at: At, table: u8) {
-        let at = self.add(at, Kind::Table, format!("{table:2}. No match."));
-        self.action(at, "drop".to_owned());
+    pub(crate) fn miss(&mut self, parent: NodeId, table: u8) {
+        let node = self.add(parent, Kind::Table, format!("{table:2}. No match."));
+        self.add(node, Kind::Action, "drop".to_owned());
     }
 
-    pub(crate) fn action(&mut self, at: At, text: String) {
-        self.add(at, Kind::Action, text);
+    pub(crate) fn action(&mut self, parent: NodeId, action: &Action, ports: &impl PortNames) {
+        let mut text = String::new();
+        print_actions(&mut text, core::slice::from_ref(action), ports);
+        self.add(parent, Kind::Action, text);
     }
 
-    pub(crate) fn detail(&mut self, at: At, text: String) {
-        self.add(at, Kind::Detail, text);
+    pub(crate) fn detail(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Detail, text);
     }
 
-    /// Something the flows' author may not have meant.
-    pub(crate) fn warning(&mut self, at: At, text: String) {
-        self.add(at, Kind::Warning, text);
+    pub(crate) fn warn(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Warning, text);
     }
 
-    /// Something wrong with the packet, or the end of the walk.
-    pub(crate) fn error(&mut self, at: At, text: String) {
-        self.add(at, Kind::Error, text);
+    pub(crate) fn error(&mut self, parent: NodeId, text: String) {
+        self.add(parent, Kind::Error, text);
     }
 
-    /// The lines; what comes last in its place goes on without a further step to the right.
-    fn print(&self) -> String {
-        let mut out = String::new();
-        // Nodes to print with their levels, the next one last.
-        let mut left: Vec<(usize, usize, bool)> = Vec::new();
-        let push = |left: &mut Vec<_>, of: usize, level: usize| {
-            let below = &self.nodes[of].below;
-            let last = below.len();
-            left.extend(below.iter().enumerate().map(|(at, node)| (*node, level, at + 1 == last)).rev());
+    /// Prints the tree: a branch is indented unless it is the last of its parent and goes on.
+    pub(crate) fn print(&self, out: &mut String) {
+        // Children are visited from a stack of its own: a tree is as deep as a walk.
+        let mut left: Vec<(NodeId, usize, usize)> = Vec::new();
+        let push = |left: &mut Vec<(NodeId, usize, usize)>, parent: NodeId, level: usize| {
+            let children = &self.nodes[parent].children;
+            for (index, child) in children.iter().enumerate().rev() {
+                let ends = matches!(self.nodes[*child].kind, Kind::Action | Kind::Detail | Kind::Warning | Kind::Error);
+                let more = usize::from(index + 1 != children.len() || ends);
+                left.push((*child, level + more, level + 2 * more));
+            }
         };
-        push(&mut left, 0, 0);
-        while let Some((index, level, last)) = left.pop() {
-            let Node { kind, text, .. } = &self.nodes[index];
-            let more = usize::from(!last || kind.is_leaf());
-            let indent = (level + more) * 4;
+        push(&mut left, Self::ROOT, 0);
+        while let Some((node, level, inner)) = left.pop() {
+            let Node { kind, text, .. } = &self.nodes[node];
+            let indent = level * 4;
             let _ = match kind {
+                Kind::Root => Ok(()),
                 Kind::Bridge => {
-                    let _ = writeln!(out, "\n{:indent$}{text}", "");
-                    writeln!(out, "{:indent$}{:-<width$}", "", "", width = text.len())
+                    let rule = "-".repeat(text.len());
+                    writeln!(out, "\n{:indent$}{text}\n{:indent$}{rule}", "", "")
                 }
-                Kind::Root | Kind::Table | Kind::Action => writeln!(out, "{:indent$}{text}", ""),
+                Kind::Table | Kind::Action => writeln!(out, "{:indent$}{text}", ""),
                 Kind::Detail => writeln!(out, "{:indent$} -> {text}", ""),
                 Kind::Warning => writeln!(out, "{:indent$} >> {text}", ""),
                 Kind::Error => writeln!(out, "{:indent$} >>>> {text} <<<<", ""),
             };
-            push(&mut left, index, level + 2 * more);
+            push(&mut left, node, inner);
         }
-        out
     }
 }
 
-/// What OVS calls the ends of a walk that went too far.
-const fn failure(reason: DropReason) -> Option<&'static str> {
-    match reason {
-        DropReason::TooDeep => Some("Recursion too deep"),
-        DropReason::TooManyLookups => Some("Too many resubmits"),
-        DropReason::TooManyActions => Some("Resubmits yielded over 64 kB of actions"),
-        DropReason::UnknownPort
-        | DropReason::TableMiss
-        | DropReason::NoOutput
-        | DropReason::VlanRefused
-        | DropReason::Reserved
-        | DropReason::Hairpin
-        | DropReason::NoPeer
-        | DropReason::TtlExpired
-        | DropReason::NoRoom
-        | DropReason::LearnLimit
-        | DropReason::FdbFull => None,
+/// The mask of every field that a packet with this key has (`flow_wildcards_init_for_packet()`).
+fn present(key: &Key) -> Mask {
+    let mut mask = Mask::ZERO;
+    let mut all = |places: &[key::Place]| places.iter().for_each(|place| mask.raise_all(*place));
+    all(&[key::ETH_SRC, key::ETH_DST, key::ETH_TYPE, key::VLAN_TCI]);
+    if key.get(key::VLAN_TCI) != 0 {
+        all(&[key::INNER_TCI]);
     }
+    if key.has_tunnel() {
+        all(&[key::TUN_ID, key::TUN_SRC, key::TUN_DST, key::TUN_V6_SRC, key::TUN_V6_DST, key::TUN_TOS, key::TUN_TTL]);
+    } else if key.get(key::TUN_ID) != 0 {
+        all(&[key::TUN_ID]);
+    }
+    for place in [key::IN_PORT, key::METADATA] {
+        if key.get(place) != 0 {
+            all(&[place]);
+        }
+    }
+    for index in 0..16 {
+        if key.get(key::register(index)) != 0 {
+            all(&[key::register(index)]);
+        }
+    }
+    let ip = [key::IP_PROTO, key::IP_TOS, key::IP_TTL, key::IP_FRAG];
+    match key.get16(key::ETH_TYPE) {
+        ethernet::TYPE_IPV4 => {
+            all(&[key::IPV4_SRC, key::IPV4_DST]);
+            all(&ip);
+        }
+        ethernet::TYPE_IPV6 => {
+            all(&[key::IPV6_SRC, key::IPV6_DST, key::IPV6_LABEL]);
+            all(&ip);
+        }
+        ethernet::TYPE_ARP | ethernet::TYPE_RARP => {
+            all(&[key::IPV4_SRC, key::IPV4_DST, key::IP_PROTO, key::ARP_SHA, key::ARP_THA]);
+        }
+        _ => {}
+    }
+    let ported = [Needs::Tcp, Needs::Udp, Needs::Sctp, Needs::Icmp4, Needs::Icmp6];
+    if ported.iter().any(|needs| needs.met_by(key)) {
+        all(&[key::TP_SRC, key::TP_DST]);
+    }
+    if key.get(key::IP_PROTO) == u128::from(ipv4::PROTOCOL_TCP) && Needs::Tcp.met_by(key) {
+        all(&[key::TCP_FLAGS]);
+    }
+    if Needs::Nd.met_by(key) {
+        all(&[key::ND_TARGET, key::ARP_SHA, key::ARP_THA]);
+    }
+    mask
 }
 
-/// The tunnel that a packet's key says it came by.
-fn tunnel(packet: &Key) -> Option<TunnelMeta> {
-    let v4 = |place| IpAddr::V4(Ipv4Addr::from(packet.get32(place)));
-    let v6 = |place| IpAddr::V6(Ipv6Addr::from(packet.get(place)));
-    let (src, dst) = if packet.get(key::TUN_DST) != 0 {
-        (v4(key::TUN_SRC), v4(key::TUN_DST))
+fn print_key(out: &mut String, key: &Key, ports: &impl PortNames) {
+    let mask = present(key);
+    print_match(out, &Match { value: key.masked(&mask), mask }, ports);
+    out.pop();
+}
+
+/// The whole text of a trace.
+pub(crate) fn report(recorder: &Recorder, start: &Key, verdict: &Verdict, ports: &impl PortNames) -> String {
+    let mut out = String::from("Flow: ");
+    print_key(&mut out, start, ports);
+    out.push('\n');
+    recorder.print(&mut out);
+    out.push_str("\nFinal flow: ");
+    if verdict.last == *start {
+        out.push_str("unchanged");
     } else {
-        (v6(key::TUN_V6_SRC), v6(key::TUN_V6_DST))
-    };
-    let octet = |place| packet.get16(place).to_be_bytes()[1];
-    let id = u64::try_from(packet.get(key::TUN_ID)).unwrap_or(u64::MAX);
-    packet.has_tunnel().then(|| TunnelMeta { id, src, dst, tos: octet(key::TUN_TOS), ttl: octet(key::TUN_TTL) })
-}
-
-impl Switch {
-    /// Tells what becomes of a packet on `bridge`, as `ofproto/trace` prints it. `flow` describes the packet, at least
-    /// with `in_port`.
-    ///
-    /// # Errors
-    /// [`SwitchError::UnknownBridge`]; [`SwitchError::BadFilter`] if `flow` describes no packet.
-    pub fn trace(
-        &mut self,
-        bridge: &IfName,
-        flow: &str,
-        probe: Probe<'_>,
-        now: Timestamp,
-    ) -> Result<String, SwitchError> {
-        let id = self.id(bridge)?;
-        let Some(held) = self.bridge(id) else { return Err(SwitchError::UnknownBridge(bridge.clone())) };
-        let ports = BridgePorts { bridge: held, names: false };
-        let described = FlowText::parse(flow, Use::Packet, &ports).map_err(SwitchError::BadFilter)?.matching.value;
-        let number = described.get32(key::IN_PORT);
-        let packet = match probe {
-            Probe::Flow | Probe::Generate => described,
-            Probe::Octets(octets) => {
-                let mut room = octets.to_vec();
-                let end = room.len();
-                let frame = Packet::new(&mut room, 0, end, &[], Offload::default());
-                let ingress = Ingress { port: DpPort(0), tunnel: tunnel(&described) };
-                let (mut packet, _) = extract(&ingress, &frame);
-                packet.set(key::IN_PORT, number.into());
-                packet
-            }
-        };
-        let mut out = "Flow: ".to_owned();
-        print_key(&mut out, &packet, &ports);
-        out.push('\n');
-        let mut recorder = Recorder::new();
-        let learns = probe != Probe::Flow;
-        let verdict = Xlate::walk(self, (id, number), &packet, now, learns, Some(&mut recorder));
-        out.push_str(&recorder.print());
-        let Some(held) = self.bridge(id) else { return Err(SwitchError::UnknownBridge(bridge.clone())) };
-        let ports = BridgePorts { bridge: held, names: false };
-        out.push_str("\nFinal flow: ");
-        if verdict.last == packet {
-            out.push_str("unchanged");
-        } else {
-            print_key(&mut out, &verdict.last, &ports);
-        }
-        out.push_str("\nMegaflow: ");
-        let megaflow = Match { value: packet.masked(&verdict.mask), mask: verdict.mask };
-        print_match(&mut out, &megaflow, &ports);
-        trim(&mut out);
-        let actions = print_datapath(&verdict.actions, crate::wire::vxlan::PORT);
-        let _ = write!(out, "\nDatapath actions: {actions}");
-        if let Some(why) = verdict.drop.and_then(failure) {
-            let _ = write!(out, "\nTranslation failed ({why}), packet is dropped.");
-        }
-        out.push('\n');
-        Ok(out)
+        print_key(&mut out, &verdict.last, ports);
     }
-}
-
-/// An action as a trace tells of it.
-pub(crate) fn action(bridge: Option<&Bridge>, action: &super::action::Action) -> String {
-    let mut out = String::new();
-    match bridge {
-        Some(bridge) => print_action(&mut out, action, &BridgePorts { bridge, names: false }),
-        None => print_action(&mut out, action, &NumbersOnly),
+    out.push_str("\nMegaflow: recirc_id=0,eth,");
+    print_match(&mut out, &Match { value: start.masked(&verdict.mask), mask: verdict.mask.clone() }, ports);
+    out.pop();
+    out.push_str("\nDatapath actions: ");
+    odp::print(&mut out, &verdict.actions);
+    out.push('\n');
+    if let Some(reason) = verdict.drop {
+        let _ = writeln!(out, "Dropped: {}", reason.name());
     }
-    out
-}
-
-/// A learned flow as a trace tells of it.
-pub(crate) fn learned(bridge: &Bridge, flow: &super::learn::LearnedFlow) -> String {
-    let ports = BridgePorts { bridge, names: false };
-    let mut out = format!("table={} ", flow.table);
-    print_match(&mut out, &flow.matching, &ports);
-    trim(&mut out);
-    let _ = write!(out, " priority={}", flow.priority);
-    if flow.cookie != 0 {
-        let _ = write!(out, " cookie={:#x}", flow.cookie);
-    }
-    for (name, seconds) in [("idle", flow.idle_timeout), ("hard", flow.hard_timeout)] {
-        if seconds != 0 {
-            let _ = write!(out, " {name}={seconds}");
-        }
-    }
-    if flow.send_flow_rem {
-        out.push_str(" send_flow_rem");
-    }
-    out.push_str(" actions=");
-    super::text::print_actions(&mut out, &flow.actions, &ports);
     out
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::action::{Action, Actions, port};
+use super::bridge::BridgePorts;
 use super::commit::{DpAction, commit};
 use super::drop::DropReason;
 use super::field::{Field, Needs, Subfield};
@@ -14,7 +15,7 @@ use super::key::{self, Key, Mask, Place};
 use super::learn::{self, LearnedFlow};
 use super::switch::Switch;
 use super::table::FlowRef;
-use super::trace::{At, Recorder};
+use super::trace::{NodeId, Recorder};
 use crate::types::{Mac, Timestamp};
 use crate::wire::ethernet;
 
@@ -69,7 +70,7 @@ enum Frame {
         table: u8,
         depth: usize,
         flow: Option<FlowRef>,
-        at: At,
+        node: NodeId,
     },
     /// The end of a patch's other side, or of a clone: everything as before, but the packet.
     Restore(Box<Saved>),
@@ -81,7 +82,7 @@ struct Saved {
     table: u8,
     depth: usize,
     flow: Option<FlowRef>,
-    at: At,
+    node: NodeId,
     /// Whether `exit` ends here.
     patch: bool,
 }
@@ -108,9 +109,12 @@ pub(crate) struct Xlate<'a> {
     pub(crate) effects: Vec<Effect>,
     pub(crate) reason: Option<DropReason>,
     fatal: Option<DropReason>,
-    trace: Option<&'a mut Recorder>,
-    /// Where in the trace the walk is.
-    at: At,
+    /// Flows learned that this walk does not see: in OVS it sees the tables as they were when it began or came to the
+    /// bridge by a patch (`tables_version`).
+    learned: Vec<Effect>,
+    pub(crate) trace: Option<&'a mut Recorder>,
+    /// In the trace: the flow whose actions are run.
+    node: NodeId,
 }
 
 impl<'a> Xlate<'a> {
@@ -156,10 +160,11 @@ impl<'a> Xlate<'a> {
             effects: Vec::new(),
             reason: None,
             fatal: None,
+            learned: Vec::new(),
             trace,
-            at: At::default(),
+            node: Recorder::ROOT,
         };
-        walk.enter_bridge();
+        walk.enter_bridge(true);
         walk.run();
         walk.finish()
     }
@@ -170,8 +175,8 @@ impl<'a> Xlate<'a> {
             self.reason = Some(reason);
         }
         if self.learns {
-            for effect in self.effects.iter().filter(|effect| matches!(effect, Effect::Learn { .. })) {
-                self.switch.affect(effect, self.now);
+            for effect in core::mem::take(&mut self.learned) {
+                self.switch.affect(&effect, self.now);
             }
         }
         self.mask.clear(key::STATE_WORDS);
@@ -190,37 +195,35 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    /// Tells the trace, if there is one, in words made only then.
-    fn tell(&mut self, how: fn(&mut Recorder, At, String), text: impl FnOnce(&Self) -> String) {
-        if self.trace.is_some() {
-            let (at, text) = (self.at, text(self));
-            if let Some(trace) = &mut self.trace {
-                how(trace, at, text);
-            }
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.detail(self.node, text());
         }
     }
 
-    pub(crate) fn detail(&mut self, text: impl FnOnce(&Self) -> String) {
-        self.tell(Recorder::detail, text);
+    pub(crate) fn warn(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.warn(self.node, text());
+        }
     }
 
-    pub(crate) fn warn(&mut self, text: impl FnOnce(&Self) -> String) {
-        self.tell(Recorder::warning, text);
+    /// Ends the walk, or only the other side of a patch.
+    fn fail(&mut self, reason: DropReason, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.error(self.node, text());
+        }
+        self.fatal = Some(reason);
     }
 
-    pub(crate) fn complain(&mut self, text: impl FnOnce(&Self) -> String) {
-        self.tell(Recorder::error, text);
-    }
-
-    fn enter_bridge(&mut self) {
+    fn enter_bridge(&mut self, first: bool) {
         self.table = 0;
         let in_port = self.key.get32(key::IN_PORT);
         if let Some(trace) = &mut self.trace
             && let Some(bridge) = self.switch.bridge(self.bridge)
         {
-            self.at = trace.bridge(self.at, bridge.name.as_str());
+            self.node = trace.bridge(self.node, bridge.name.as_str());
         }
-        if !self.lookup(0, in_port, true) && self.fatal.is_none() {
+        if !self.lookup(0, in_port, first) && self.fatal.is_none() {
             self.reason.get_or_insert(DropReason::TableMiss);
         }
     }
@@ -234,6 +237,7 @@ impl<'a> Xlate<'a> {
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
+                        self.tell(action);
                         self.action(action);
                         if self.stop || !self.pending.is_empty() || self.fatal.is_some() {
                             break;
@@ -247,15 +251,24 @@ impl<'a> Xlate<'a> {
                     }
                     self.stack.append(&mut self.pending);
                 }
-                Frame::Return { table, depth, flow, at } => {
-                    (self.table, self.depth, self.flow, self.at) = (table, depth, flow, at);
+                Frame::Return { table, depth, flow, node } => {
+                    (self.table, self.depth, self.flow, self.node) = (table, depth, flow, node);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, at, patch: _ } = *saved;
-                    (self.key, self.bridge, self.table, self.depth) = (key, bridge, table, depth);
-                    (self.flow, self.at) = (flow, at);
+                    let Saved { key, bridge, table, depth, flow, node, patch: _ } = *saved;
+                    (self.key, self.bridge, self.table) = (key, bridge, table);
+                    (self.depth, self.flow, self.node) = (depth, flow, node);
                 }
             }
+        }
+    }
+
+    /// Tells the trace of an action.
+    fn tell(&mut self, action: &Action) {
+        if let Some(trace) = &mut self.trace
+            && let Some(bridge) = self.switch.bridge(self.bridge)
+        {
+            trace.action(self.node, action, &BridgePorts { bridge, names: false });
         }
     }
 
@@ -266,7 +279,7 @@ impl<'a> Xlate<'a> {
             table: self.table,
             depth: self.depth,
             flow: self.flow,
-            at: self.at,
+            node: self.node,
             patch,
         }))
     }
@@ -274,32 +287,36 @@ impl<'a> Xlate<'a> {
     /// Looks `table` up as if by port `in_port`; what it finds is run next. Returns whether anything matched.
     fn lookup(&mut self, table: u8, in_port: u32, first: bool) -> bool {
         if self.depth >= LIMIT_DEPTH {
-            self.complain(|_| format!("over max translation depth {LIMIT_DEPTH}"));
-            self.fatal = Some(DropReason::TooDeep);
+            self.fail(DropReason::TooDeep, || format!("over max translation depth {LIMIT_DEPTH}"));
             return false;
         }
         if self.lookups >= LIMIT_LOOKUPS {
-            self.complain(|_| format!("over {LIMIT_LOOKUPS} resubmit actions"));
-            self.fatal = Some(DropReason::TooManyLookups);
+            self.fail(DropReason::TooManyLookups, || format!("over {LIMIT_LOOKUPS} resubmit actions"));
             return false;
         }
-        self.lookups += 1;
+        self.lookups += usize::from(!first);
         let own = self.key.get(key::IN_PORT);
         self.key.set(key::IN_PORT, in_port.into());
+        let ports = [key::TP_SRC, key::TP_DST].map(|place| (place, self.key.get(place)));
+        if self.key.get(key::IP_FRAG) != 0 {
+            // No fragment shows its ports to flows, not even the first (`OFPUTIL_FRAG_NORMAL`).
+            ports.iter().for_each(|(place, _)| self.key.set(*place, 0));
+        }
         let tables = self.switch.bridge(self.bridge).map(|bridge| &bridge.tables);
         let found = tables.and_then(|tables| {
             let found = tables.lookup(table, &self.key, &mut self.mask)?;
             Some((found, Arc::clone(&tables.get(found)?.actions)))
         });
         self.key.set(key::IN_PORT, own);
+        ports.iter().for_each(|(place, value)| self.key.set(*place, *value));
         let Some((flow, actions)) = found else {
             if let Some(trace) = &mut self.trace {
-                trace.miss(self.at, table);
+                trace.miss(self.node, table);
             }
             return false;
         };
         self.flows.push((self.bridge, flow));
-        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow, at: self.at });
+        self.pending.push(Frame::Return { table: self.table, depth: self.depth, flow: self.flow, node: self.node });
         if !first && table <= self.table {
             self.depth += 1;
         }
@@ -309,10 +326,7 @@ impl<'a> Xlate<'a> {
             && let Some(bridge) = self.switch.bridge(self.bridge)
             && let Some(held) = bridge.tables.get(flow)
         {
-            self.at = trace.flow(self.at, bridge, held);
-        }
-        if actions.is_empty() {
-            self.tell(Recorder::action, |_| "drop".to_owned());
+            self.node = trace.flow(self.node, bridge, held);
         }
         self.pending.push(Frame::Run { actions, next: 0 });
         true
@@ -334,13 +348,12 @@ impl<'a> Xlate<'a> {
     }
 
     fn action(&mut self, action: &Action) {
-        self.tell(Recorder::action, |walk| super::trace::action(walk.switch.bridge(walk.bridge), action));
         match action {
             Action::Output(number) => self.output(*number),
             Action::OutputField(from) => {
                 from.raise(&mut self.mask);
                 let number = from.read(&self.key);
-                self.detail(|_| format!("output port is {number}"));
+                self.note(|| format!("output port is {number}"));
                 if let Ok(number) = u16::try_from(number) {
                     self.output(number.into());
                 }
@@ -399,7 +412,7 @@ impl<'a> Xlate<'a> {
             self.write(info.place, value, mask);
             self.written(field);
         } else {
-            self.warn(|_| format!("unmet prerequisites for {}, set_field ignored", info.name));
+            self.warn(|| format!("unmet prerequisites for {}, set_field ignored", info.name));
         }
     }
 
@@ -457,6 +470,7 @@ impl<'a> Xlate<'a> {
         self.key.set(key::VLAN_TPID, tpid.into());
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends no others here")]
     fn network(&mut self, action: &Action) {
         match action {
             Action::ModIpSrc(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_SRC, u128::from(*address)),
@@ -512,18 +526,25 @@ impl<'a> Xlate<'a> {
 
     fn learn(&mut self, learn: &super::action::Learn) {
         learn::looked_at(learn, &mut self.mask);
+        if !self.learns {
+            let node = self.node;
+            if let Some(trace) = &mut self.trace {
+                trace.warn(node, "suppressing side effects, so learn action ignored".to_owned());
+            }
+        }
         let flow = Arc::new(learn::make(learn, &self.key));
-        self.detail(|walk| {
-            walk.switch.bridge(walk.bridge).map(|bridge| super::trace::learned(bridge, &flow)).unwrap_or_default()
-        });
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }
 
-    /// Notes an effect, and has it at once if this walk may. Only flows are learned when the walk is over: in OVS a
-    /// walk sees the tables as they were when it began (`tables_version`).
+    /// Notes an effect, and has it at once if this walk may.
     pub(crate) fn effect(&mut self, effect: Effect) {
-        if self.learns && !matches!(effect, Effect::Learn { .. }) {
-            self.switch.affect(&effect, self.now);
+        if self.learns {
+            match effect {
+                Effect::Learn { .. } => self.learned.push(effect.clone()),
+                Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => {
+                    self.switch.affect(&effect, self.now);
+                }
+            }
         }
         self.effects.push(effect);
     }
@@ -543,7 +564,7 @@ impl<'a> Xlate<'a> {
                 }
             }
             port::CONTROLLER | port::TABLE | port::NONE => {}
-            _ if number == in_port => self.warn(|_| "skipping output to input port".to_owned()),
+            _ if number == in_port => self.warn(|| "skipping output to input port".to_owned()),
             _ => self.send(number),
         }
     }
@@ -551,7 +572,7 @@ impl<'a> Xlate<'a> {
     /// Sends to a port of this bridge, the one it came in by included.
     pub(crate) fn send(&mut self, number: u32) {
         let Some(port) = self.switch.bridge(self.bridge).and_then(|bridge| bridge.ports.get(&number)) else {
-            self.warn(|_| "Nonexistent output port".to_owned());
+            self.warn(|| "Nonexistent output port".to_owned());
             return;
         };
         match &port.kind {
@@ -596,7 +617,7 @@ impl<'a> Xlate<'a> {
     fn patch(&mut self, number: u32) {
         let Some((bridge, other)) = self.switch.peer(self.bridge, number) else {
             self.reason.get_or_insert(DropReason::NoPeer);
-            self.warn(|_| "Nonexistent patch port peer".to_owned());
+            self.warn(|| "patch port has no peer".to_owned());
             return;
         };
         // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so
@@ -609,8 +630,14 @@ impl<'a> Xlate<'a> {
         self.key.clear(key::TUNNEL_WORDS);
         self.key.clear(key::STATE_WORDS);
         self.key.set(key::IN_PORT, other.into());
-        self.depth += 1;
-        self.enter_bridge();
+        // The other bridge's tables as they are by now.
+        let (now, seen) =
+            (self.now, |effect: &Effect| matches!(effect, Effect::Learn { bridge: of, .. } if *of == bridge));
+        let known = core::mem::take(&mut self.learned);
+        let (taught, later): (Vec<Effect>, Vec<Effect>) = known.into_iter().partition(seen);
+        self.learned = later;
+        taught.iter().for_each(|effect| self.switch.affect(effect, now));
+        self.enter_bridge(false);
         self.walk_nested();
         self.pending = earlier;
     }
@@ -620,7 +647,13 @@ impl<'a> Xlate<'a> {
         let outer = core::mem::take(&mut self.stack);
         self.run();
         self.stack = outer;
-        // `dec_ttl` and `exit` on the other side end nothing here.
+        // Nothing that ends the other side ends this one.
         self.stop = false;
+        if let Some(reason) = self.fatal
+            && reason != DropReason::TooManyActions
+        {
+            self.reason.get_or_insert(reason);
+            self.fatal = None;
+        }
     }
 }

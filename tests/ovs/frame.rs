@@ -98,7 +98,7 @@ fn arp(rng: &mut Rng, frame: &mut Vec<u8>) {
     frame.extend(if rarp { [0x80, 0x35] } else { [8, 6] });
     let hardware: u8 = if rng.chance(3) { 6 } else { 1 };
     frame.extend([0, hardware, 8, 0, 6, 4]);
-    frame.extend(rng.number(&[1u16, 1, 2, 2, 3, 0x101]).to_be_bytes());
+    frame.extend(rng.number(&[1u16, 1, 2, 2, 3]).to_be_bytes());
     let (sender, target) = (ipv4(rng), if rng.chance(20) { None } else { Some(ipv4(rng)) });
     frame.extend(mac(rng, true));
     frame.extend(sender);

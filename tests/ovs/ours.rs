@@ -1,7 +1,7 @@
 //! A case on our switch, by its public surface alone.
 
 use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
-use dvr::datapath::{DpPort, NewPort, NewPortKind, Probe, Switch};
+use dvr::datapath::{DpPort, NewPort, NewPortKind, Switch, TraceInput, TunnelMeta};
 use dvr::types::{IfName, Timestamp, VlanId};
 
 use super::case::{Answers, Case, Port, PortKind, Step, Vlans};
@@ -53,6 +53,23 @@ fn octets(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(octet).collect()
 }
 
+/// A frame whose flow says its port and its tunnel.
+fn frame(flow: &str, hex: &str) -> TraceInput {
+    let part = |name: &str| flow.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let port = part("in_port").expect("every packet has a port");
+    let in_port = if port == "LOCAL" { 65534 } else { port.parse().expect("a port number") };
+    let number = |name: &str| part(name).map_or(0, |text| text.parse::<u8>().expect("an octet"));
+    let address = |name: &str| part(name).expect("a tunnel has addresses").parse().expect("an address");
+    let tunnel = part("tun_id").map(|id| TunnelMeta {
+        id: id.parse().expect("a tunnel key"),
+        src: address("tun_src"),
+        dst: address("tun_dst"),
+        tos: number("tun_tos"),
+        ttl: number("tun_ttl"),
+    });
+    TraceInput::Frame { in_port, tunnel, octets: octets(hex) }
+}
+
 /// A dump's line without what `--no-stats` leaves out, as `ovs-ofctl` prints it then.
 fn without_stats(line: &str) -> String {
     let (head, actions) = line.split_once("actions=").expect("every flow has actions");
@@ -85,9 +102,11 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
                 String::new()
             }
             Step::Packet { bridge, flow, octets: hex } => {
-                let hex = hex.as_deref().map(octets);
-                let probe = hex.as_deref().map_or(Probe::Generate, Probe::Octets);
-                switch.trace(&name(bridge), flow, probe, now).map_err(|error| (at, error.to_string()))?
+                let input = match hex {
+                    Some(hex) => frame(flow, hex),
+                    None => TraceInput::Flow(flow.clone()),
+                };
+                switch.trace(&name(bridge), &input, true, now).map_err(|error| (at, error.to_string()))?
             }
             Step::Wait(millis) => {
                 now = now + core::time::Duration::from_millis((*millis).into());

@@ -155,3 +155,38 @@ fn normal_learns_floods_and_keeps_vlans_apart() {
     let seen: Vec<(u32, u16)> = fdb.iter().map(|entry| (entry.port, entry.vlan)).collect();
     assert_eq!(seen, [(1, 5), (4, 5)]);
 }
+
+#[test]
+fn a_trace_tells_every_step_and_changes_nothing() {
+    let mut bench = Bench::new(3);
+    bench.add(&[
+        "in_port=1 actions=mod_vlan_vid:5,resubmit(,1),output:3",
+        "table=1,priority=7,udp,cookie=0x2a actions=mod_dl_src:02:00:00:00:00:99,output:2,resubmit(,7)",
+    ]);
+    let input = TraceInput::Flow("in_port=1,udp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02".to_owned());
+    let now = bench.now;
+    let told = bench.switch().trace(&name("br"), &input, false, now).expect("a legal packet");
+    assert_eq!(
+        told,
+        "\
+Flow: udp,in_port=1,vlan_tci=0x0000,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,nw_src=0.0.0.0,nw_dst=0.0.0.0,nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no,tp_src=0,tp_dst=0
+
+bridge(\"br\")
+------------
+ 0. in_port=1, priority 32768
+    mod_vlan_vid:5
+    resubmit(,1)
+     1. udp, priority 7, cookie 0x2a
+            mod_dl_src:02:00:00:00:00:99
+            output:2
+            resubmit(,7)
+         7. No match.
+            drop
+    output:3
+
+Final flow: udp,in_port=1,dl_vlan=5,dl_vlan_pcp=0,vlan_tci1=0x0000,dl_src=02:00:00:00:00:99,dl_dst=02:00:00:00:00:02,nw_src=0.0.0.0,nw_dst=0.0.0.0,nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no,tp_src=0,tp_dst=0
+Megaflow: recirc_id=0,eth,udp,in_port=1,vlan_tci=0x0000,dl_src=02:00:00:00:00:01,nw_frag=no
+Datapath actions: set(eth(src=02:00:00:00:00:99)),push_vlan(vid=5,pcp=0),2,3
+"
+    );
+}

@@ -15,7 +15,7 @@ use super::value::{
 };
 
 /// The actions of a text; `drop` and nothing are the same.
-pub(crate) fn parse_actions(text: Piece<'_>, ports: &impl PortNames) -> Result<Actions, TextError> {
+pub(super) fn parse_actions(text: Piece<'_>, ports: &impl PortNames) -> Result<Actions, TextError> {
     nested(text, ports, 0)
 }
 
@@ -350,8 +350,7 @@ fn print_output(out: &mut String, number: u32, ports: &impl PortNames) {
     print_port(out, number, ports);
 }
 
-/// Prints one action.
-pub(crate) fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
+fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
     let _ = match action {
         Action::Output(number) => {
             print_output(out, *number, ports);

@@ -41,9 +41,6 @@ pub(crate) struct FlowText {
     /// Only flows that send to this port.
     pub(crate) out_port: Option<u32>,
     pub(crate) actions: Option<Actions>,
-    /// The text itself, for errors found later.
-    text: String,
-    actions_at: usize,
 }
 
 /// Where `actions=` starts, outside of any value.
@@ -74,8 +71,6 @@ impl FlowText {
             reset_counts: false,
             out_port: None,
             actions: None,
-            text: text.to_owned(),
-            actions_at: text.len(),
         };
         let split = find_actions(text);
         let head = split.map_or(all, |(at, _)| all.cut(0, at));
@@ -87,9 +82,8 @@ impl FlowText {
         }
         let with_actions = matches!(purpose, Use::Add | Use::Modify);
         match split {
-            Some((at, start)) if with_actions => {
-                flow.actions_at = at;
-                let actions = super::parse_actions(all.cut(start, text.len()), ports)?;
+            Some((_, start)) if with_actions => {
+                let actions = super::action::parse_actions(all.cut(start, text.len()), ports)?;
                 let checked = action::check(&actions, &flow.matching, flow.table.unwrap_or(0));
                 checked.map_err(|error| all.cut(start, text.len()).error(error.to_string()))?;
                 flow.actions = Some(actions);
@@ -158,10 +152,5 @@ impl FlowText {
                 Ok(())
             }
         }
-    }
-
-    /// An error found in the flow after it was read.
-    pub(crate) fn error(&self, message: impl Into<String>) -> TextError {
-        TextError { message: message.into(), text: self.text.clone(), at: 0 }
     }
 }

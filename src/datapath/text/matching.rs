@@ -145,8 +145,8 @@ impl<P: PortNames> Printer<'_, P> {
     fn network(&mut self, (typed, with_protocol): (bool, bool)) {
         let ether_type = if self.mask(key::ETH_TYPE) == 0xffff { self.matching.value.get16(key::ETH_TYPE) } else { 0 };
         let arp = ether_type == ethernet::TYPE_ARP || ether_type == ethernet::TYPE_RARP;
-        if !typed {
-            self.named(Field::EthType, "dl_type");
+        if !typed && self.mask(key::ETH_TYPE) != 0 {
+            let _ = write!(self.out, "dl_type={:#06x},", self.value(key::ETH_TYPE));
         }
         if ether_type == ethernet::TYPE_IPV6 {
             self.own(Field::Ipv6Src);

@@ -4,15 +4,13 @@ mod action;
 mod flow;
 mod lexer;
 mod matching;
-mod trace;
 mod value;
 
 pub use lexer::TextError;
 
-pub(crate) use action::{parse_actions, print_action, print_actions};
+pub(crate) use action::print_actions;
 pub(crate) use flow::{FlowText, Use};
 pub(crate) use matching::print_match;
-pub(crate) use trace::{print_datapath, print_key, trim};
 
 /// The ports of a bridge by name.
 pub(crate) trait PortNames {
@@ -23,8 +21,10 @@ pub(crate) trait PortNames {
 }
 
 /// A bridge whose ports have numbers only.
+#[cfg(test)]
 pub(crate) struct NumbersOnly;
 
+#[cfg(test)]
 impl PortNames for NumbersOnly {
     fn number(&self, _: &str) -> Option<u32> {
         None

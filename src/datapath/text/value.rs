@@ -141,6 +141,7 @@ fn plain(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> Result<u128, 
 }
 
 /// Bits a number for the field may have.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest have their declared width")]
 fn width(info: &Info) -> u8 {
     match info.field {
         Field::VlanVid => 13,
@@ -176,7 +177,7 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
     let prefix_bits: Option<u8> = match info.format {
         Format::Ipv4 => Some(32),
         Format::Ipv6 => Some(128),
-        _ => None,
+        Format::Decimal | Format::Hex | Format::Mac | Format::Port | Format::Frag | Format::TcpFlags => None,
     };
     let mask = match prefix_bits {
         Some(bits) if right.text().bytes().all(|octet| octet.is_ascii_digit()) => {
@@ -249,7 +250,7 @@ pub(super) fn print_masked(out: &mut String, info: &Info, value: u128, mask: u12
     let length = match info.format {
         Format::Ipv4 => prefix_length(mask, 32),
         Format::Ipv6 => prefix_length(mask, 128),
-        _ => None,
+        Format::Decimal | Format::Hex | Format::Mac | Format::Port | Format::Frag | Format::TcpFlags => None,
     };
     match length {
         Some(length) => {
