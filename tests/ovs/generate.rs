@@ -198,12 +198,12 @@ impl Maker {
             "modify_strict" => {
                 (self.shape, self.tag) = (Shape::Any, Tag::Unknown);
                 let (head, actions) = (self.head(), self.actions(0));
-                format!("{head} actions={actions}")
+                format!("{head} actions={}", actions.replace("delete_learned,", ""))
             }
             "modify" => {
                 self.table = table;
                 let matching = self.matching();
-                let actions = self.actions(0);
+                let actions = self.actions(0).replace("delete_learned,", "");
                 format!("table={table}{} actions={actions}", prefixed(&matching))
             }
             _ => self.flow(table),
@@ -259,15 +259,18 @@ impl Maker {
         if self.rng.chance(10) {
             head += &format!(",cookie={:#x}", self.rng.number(&[1u64, 0xdead_beef, u64::MAX - 1]));
         }
-        if self.rng.chance(4) {
-            head += &format!(",idle_timeout={}", self.rng.number(&[10, 300]));
-        }
-        if self.rng.chance(4) {
-            head += &format!(",hard_timeout={}", self.rng.number(&[4, 300]));
-        }
         let matching = prefixed(&self.matching());
         self.heads.push((self.bridge, format!("table={table},priority={priority}{matching}")));
         let actions = self.actions(0);
+        // OVS 3.1 fails an assertion when a flow expires that takes with it another that expires at the same moment.
+        if !actions.contains("delete_learned") {
+            if self.rng.chance(4) {
+                head += &format!(",idle_timeout={}", self.rng.number(&[10, 300]));
+            }
+            if self.rng.chance(4) {
+                head += &format!(",hard_timeout={}", self.rng.number(&[4, 300]));
+            }
+        }
         format!("{head}{matching} actions={actions}")
     }
 

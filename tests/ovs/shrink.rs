@@ -49,6 +49,11 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
             if part >= heads.len() + tails.len() {
                 break;
             }
+            // Without their priorities flows would overlap, and which of them matched would mean nothing.
+            if heads.get(part).is_some_and(|head| head.starts_with("priority=")) {
+                part += 1;
+                continue;
+            }
             let without = |parts: &[&str], part: usize| {
                 let kept = parts.iter().enumerate().filter(|(index, _)| *index != part).map(|(_, part)| *part);
                 kept.collect::<Vec<_>>().join(",")
