@@ -166,6 +166,7 @@ impl<'a> Xlate<'a> {
             node: Recorder::ROOT,
         };
         walk.enter_bridge(true);
+        walk.congestion();
         walk.run();
         walk.finish()
     }
@@ -214,6 +215,25 @@ impl<'a> Xlate<'a> {
             trace.error(self.node, text());
         }
         self.fatal = Some(reason);
+    }
+
+    /// Takes over that a tunnel's outer header says "congestion experienced", or drops a packet that cannot say so
+    /// (`tnl_process_ecn()`; RFC 6040 §4.2). As in OVS the first lookup is over by then.
+    fn congestion(&mut self) {
+        if !self.key.has_tunnel() || !Needs::Ip.met_by(&self.key) {
+            return;
+        }
+        self.mask.raise(key::TUN_TOS, 3);
+        if self.key.get(key::TUN_TOS) & 3 != 3 {
+            return;
+        }
+        self.mask.raise(key::IP_TOS, 3);
+        if self.key.get(key::IP_TOS) & 3 == 0 {
+            self.pending.clear();
+            self.reason.get_or_insert(DropReason::NotEcnCapable);
+        } else {
+            self.key.raise(key::IP_TOS, 3);
+        }
     }
 
     fn enter_bridge(&mut self, first: bool) {
@@ -453,8 +473,6 @@ impl<'a> Xlate<'a> {
             self.key.set(key::VLAN_TPID, tpid);
             self.key.set(key::INNER_TCI, 0);
             self.key.set(key::INNER_TPID, 0);
-        } else {
-            self.key.set(key::VLAN_TCI, 0);
         }
     }
 

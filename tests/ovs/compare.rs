@@ -188,7 +188,7 @@ fn original(flow: &str, octets: &str) -> State {
     if let Some(vid) = number("dl_vlan=") {
         let service = if octets.get(24..28) == Some("88a8") { "tpid=0x88a8," } else { "" };
         let priority = number("dl_vlan_pcp=").unwrap_or(0);
-        state.insert("vlan".to_owned(), format!("{service}vid={vid},pcp={priority}"));
+        state.insert("vlan".to_owned(), format!("[{service}vid={vid},pcp={priority}]"));
     }
     state
 }
@@ -209,11 +209,18 @@ fn deliver(actions: &str, state: &mut State, original: &State, found: &mut Vec<S
                 state.insert(name, value);
             }
         } else if let Some(inner) = body(action, "push_vlan") {
-            state.insert("vlan".to_owned(), inner.to_owned());
+            // Tags are a stack, the outermost last.
+            let tags = state.entry("vlan".to_owned()).or_default();
+            *tags = format!("{tags}[{inner}]");
         } else if action == "drop" {
             // Nobody gets anything.
         } else if action == "pop_vlan" {
-            state.remove("vlan");
+            let tags = state.remove("vlan").unwrap_or_default();
+            if let Some((below, _)) = tags.rsplit_once('[')
+                && !below.is_empty()
+            {
+                state.insert("vlan".to_owned(), below.to_owned());
+            }
         } else if let Some(inner) = body(action, "clone") {
             deliver(inner, &mut state.clone(), original, found);
         } else {

@@ -125,9 +125,9 @@ impl Daemon {
                 Step::Wait(millis) => {
                     self.control.ask(&["time/warp", &millis.to_string()]);
                     // Timeouts are looked at between two rounds of the daemon's main loop.
-                    for _ in 0..3 {
-                        self.control.ask(&["version"]);
-                    }
+                    // It takes at most ten questions a round.
+                    let version = ["version".to_owned()];
+                    self.control.ask_all(&[version.as_slice(); 35]);
                 }
                 Step::Dump(bridge) => answers[at] = self.dump(case.openflow, bridge)?,
                 Step::Fdb(bridge) => answers[at] = self.control.ask(&["fdb/show", bridge]),

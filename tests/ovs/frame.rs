@@ -9,6 +9,8 @@ pub(crate) const MACS: &[&str] = &[
     "fa:16:3f:00:00:09",
     "ff:ff:ff:ff:ff:ff",
     "01:00:5e:00:00:01",
+    "01:80:c2:00:00:0e",
+    "01:00:0c:cc:cc:cc",
 ];
 pub(crate) const IPV4: &[&str] = &["10.1.0.1", "10.1.0.2", "10.1.7.20", "10.2.0.20", "192.0.2.9", "224.0.0.5"];
 pub(crate) const IPV6: &[&str] =

@@ -215,7 +215,10 @@ impl Maker {
     fn head(&mut self) -> String {
         let own = self.heads.iter().filter(|(bridge, _)| *bridge == self.bridge);
         let own: Vec<String> = own.map(|(_, head)| head.clone()).collect();
-        own[self.rng.below(own.len())].clone()
+        let head = own[self.rng.below(own.len())].clone();
+        let table = head.split(',').next().and_then(|part| part.strip_prefix("table="));
+        self.table = table.and_then(|table| table.parse().ok()).expect("a head starts with its table");
+        head
     }
 
     fn bridge_name(&mut self) -> &'static str {
@@ -231,7 +234,7 @@ impl Maker {
         if matches!(flow.as_str(), "in_port=2" | "in_port=3") && self.bridge == "br-tun" {
             let remote = if flow == "in_port=2" { "192.0.2.2" } else { "192.0.2.3" };
             let key = self.rng.number(&[5, 7, 0x10a]);
-            let tos = self.rng.number(&[0, 0, 0, 1, 2, 0x10]);
+            let tos = self.rng.number(&[0, 0, 0, 1, 2, 3, 0x10]);
             flow += &format!(",tun_id={key},tun_src={remote},tun_dst=192.0.2.1,tun_tos={tos},tun_ttl=64");
         }
         let octets = Some(frame::frame(&mut self.rng, self.focus));
