@@ -23,6 +23,7 @@ mod matching;
 mod normal;
 mod odp;
 mod packet;
+mod rewrite;
 mod switch;
 mod table;
 mod text;

@@ -157,6 +157,10 @@ fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
     let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
     let inner = walk.key.get16(key::INNER_TCI);
     let control = control(&port.vlan, vlan, if walk.key.is_tagged() { tci & 0xe000 } else { 0 });
+    if vlan == 0 && walk.key.is_tagged() {
+        // Then its priority decides whether there will be a tag.
+        walk.mask.raise_all(key::VLAN_TCI);
+    }
     // A tag that would say nothing is none (`xvlan_put()`).
     let wanted = if control == 0 { 0 } else { control | TCI_PRESENT };
     if tci != wanted {
