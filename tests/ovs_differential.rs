@@ -9,6 +9,17 @@
 //! - `DVR_OVS_SEED=N`: the first table set's seed. A failure prints its own.
 //! - `DVR_OVS_KEEP_GOING=N`: go on until so many sets differ.
 //! - `DVR_OVS_RECORD=1`: write down anew what Open vSwitch says to the cases in `tests/ovs/cases`.
+//!
+//! What we mean to do otherwise, and so is not asked or left out of the comparison:
+//! - `NORMAL` does not flood from tunnel to tunnel (split horizon): the generator has it on br-int only.
+//! - There is no OpenFlow controller: what would go there does not count.
+//! - `modify` that finds nothing adds nothing, as from OpenFlow 1.1 on.
+//! - Flows are printed as they were written, not as one OpenFlow version would carry them: the generator writes them
+//!   as the version that it uses prints them.
+//! - `tun_tos` is shown with its `0x`.
+//! - Tables have no versions: what a packet taught a bridge that it comes to again by patches.
+
+#![expect(clippy::expect_used, reason = "what a test needs and does not get ends it")]
 
 mod ovs;
 

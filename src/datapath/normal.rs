@@ -113,9 +113,10 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
 
 fn dropped(walk: &mut Xlate<'_>, reason: DropReason, text: &'static str) {
     walk.reason.get_or_insert(reason);
-    match reason {
-        DropReason::Hairpin | DropReason::Reserved => walk.note(|| text.to_owned()),
-        _ => walk.warn(|| text.to_owned()),
+    if matches!(reason, DropReason::Hairpin | DropReason::Reserved) {
+        walk.note(|| text.to_owned());
+    } else {
+        walk.warn(|| text.to_owned());
     }
 }
 

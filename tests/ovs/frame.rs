@@ -58,7 +58,7 @@ pub(crate) fn frame(rng: &mut Rng, focus: Focus) -> String {
     let mut frame = Vec::new();
     frame.extend(mac(rng, false));
     frame.extend(mac(rng, true));
-    let mut tag = |rng: &mut Rng, frame: &mut Vec<u8>, vid: u16| {
+    let tag = |rng: &mut Rng, frame: &mut Vec<u8>, vid: u16| {
         let tpid: u16 = if rng.chance(8) { 0x88a8 } else { 0x8100 };
         let pcp: u16 = rng.number(&[0, 0, 0, 3, 7]);
         frame.extend(tpid.to_be_bytes());

@@ -77,10 +77,7 @@ impl Shape {
     }
 
     const fn port_words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Tcp | Self::Tcp6 => ("TCP", "tcp"),
-            _ => ("UDP", "udp"),
-        }
+        if matches!(self, Self::Tcp | Self::Tcp6) { ("TCP", "tcp") } else { ("UDP", "udp") }
     }
 }
 
@@ -355,7 +352,7 @@ impl Maker {
         if self.rng.chance(30) {
             let vid = self.rng.number(VIDS);
             let (text, tag) = match self.rng.below(9) {
-                0 | 1 | 2 => (format!("dl_vlan={vid}"), Tag::Some),
+                0..=2 => (format!("dl_vlan={vid}"), Tag::Some),
                 3 => ("vlan_tci=0x1000/0x1000".to_owned(), Tag::Some),
                 4 if self.openflow == 10 => ("vlan_tci=0x0000".to_owned(), Tag::None),
                 4 => ("vlan_tci=0x0000/0x1fff".to_owned(), Tag::None),
