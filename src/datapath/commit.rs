@@ -119,6 +119,19 @@ fn rows(out: &mut Vec<DpAction>, rows: &[Row], key: &Key, base: &mut Key, mask: 
 pub(crate) fn commit(out: &mut Vec<DpAction>, key: &Key, base: &mut Key, mask: &mut Mask) {
     rows(out, &ETHERNET, key, base, mask);
     let protocol = u8::try_from(key.get(key::IP_PROTO)).unwrap_or(0);
+    let network: &[Row] = match base.get16(key::ETH_TYPE) {
+        ethernet::TYPE_IPV4 => &IPV4,
+        ethernet::TYPE_IPV6 => &IPV6,
+        ethernet::TYPE_ARP => &ARP,
+        _ => &[],
+    };
+    if network.iter().any(|(_, place)| key.get(*place) != base.get(*place)) {
+        mask.raise_all(key::IP_PROTO);
+    }
+    // A packet whose network header could not be read has none to be written (`commit_set_nw_action()`).
+    if protocol == 0 {
+        return vlan(out, key, base, mask);
+    }
     let whole = key.get(key::IP_FRAG) & key::FRAG_LATER == 0;
     let ip = match base.get16(key::ETH_TYPE) {
         ethernet::TYPE_IPV4 => {
@@ -132,7 +145,7 @@ pub(crate) fn commit(out: &mut Vec<DpAction>, key: &Key, base: &mut Key, mask: &
             }
             true
         }
-        ethernet::TYPE_ARP | ethernet::TYPE_RARP => {
+        ethernet::TYPE_ARP => {
             rows(out, &ARP, key, base, mask);
             false
         }

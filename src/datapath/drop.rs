@@ -25,6 +25,8 @@ pub enum DropReason {
     NoPeer,
     /// Its time to live would become zero.
     TtlExpired,
+    /// Its tunnel says "congestion experienced", and it is not ECN-capable (RFC 6040 §4.2).
+    NotEcnCapable,
     /// No room in front of it for another tag.
     NoRoom,
     /// A flow to be learned, for which there is no room. Counted once a table walk; the frame goes on.
@@ -35,7 +37,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UnknownPort,
         Self::TableMiss,
         Self::NoOutput,
@@ -47,6 +49,7 @@ impl DropReason {
         Self::Hairpin,
         Self::NoPeer,
         Self::TtlExpired,
+        Self::NotEcnCapable,
         Self::NoRoom,
         Self::LearnLimit,
         Self::FdbFull,
@@ -67,6 +70,7 @@ impl DropReason {
             Self::Hairpin => "hairpin",
             Self::NoPeer => "patch-without-peer",
             Self::TtlExpired => "ttl-expired",
+            Self::NotEcnCapable => "not-ecn-capable",
             Self::NoRoom => "no-headroom",
             Self::LearnLimit => "learn-limit",
             Self::FdbFull => "fdb-full",

@@ -206,7 +206,8 @@ impl Extractor<'_> {
                         self.fragment(true, later);
                     }
                     if later {
-                        return Some((if next == ipv6::NEXT_FRAGMENT { ipv6::NEXT_FRAGMENT } else { next }, at));
+                        // What follows is not the start of a header, whatever its type (`parse_ipv6_ext_hdrs()`).
+                        return Some((ipv6::NEXT_FRAGMENT, at));
                     }
                 }
                 _ => return Some((next, at)),
@@ -264,10 +265,10 @@ impl Extractor<'_> {
         let Some(target) = body.get(4..20).and_then(|octets| octets.try_into().ok()) else { return };
         self.key.set(key::ND_TARGET, u128::from_be_bytes(target));
         let mut options = &body[20..];
-        while let [kind, units, ..] = options {
+        while let [kind, units, _, _, _, _, _, _, ..] = options {
             let length = usize::from(*units) * 8;
             if length == 0 || length > options.len() {
-                return self.forget_neighbour();
+                return;
             }
             let place = match *kind {
                 nd::OPTION_SOURCE_LL if length == 8 => Some(key::ARP_SHA),
@@ -288,7 +289,7 @@ impl Extractor<'_> {
         }
     }
 
-    /// A malformed option takes the rest with it.
+    /// An address given twice takes the rest with it (`parse_icmpv6()`).
     fn forget_neighbour(&mut self) {
         for place in [key::ND_TARGET, key::ARP_SHA, key::ARP_THA] {
             self.key.set(place, 0);

@@ -456,6 +456,11 @@ const fn proto(key: &Key) -> u128 {
     key.get(key::IP_PROTO)
 }
 
+/// Whether a packet is neighbour discovery of this type, whose code is always 0 (`is_nd()`).
+const fn is_nd(key: &Key, kind: u8) -> bool {
+    Needs::Icmp6.met_by(key) && key.get(key::TP_SRC) == kind as u128 && key.get(key::TP_DST) == 0
+}
+
 impl Needs {
     /// Whether packets with this `key` have it.
     pub(crate) const fn met_by(self, key: &Key) -> bool {
@@ -475,8 +480,8 @@ impl Needs {
             Self::Icmp4 => v4 && first && proto(key) == ipv4::PROTOCOL_ICMP as u128,
             Self::Icmp6 => v6 && first && proto(key) == ipv4::PROTOCOL_ICMPV6 as u128,
             Self::Nd => Self::NdSolicit.met_by(key) || Self::NdAdvert.met_by(key),
-            Self::NdSolicit => Self::Icmp6.met_by(key) && key.get(key::TP_SRC) == nd::NEIGHBOUR_SOLICITATION as u128,
-            Self::NdAdvert => Self::Icmp6.met_by(key) && key.get(key::TP_SRC) == nd::NEIGHBOUR_ADVERTISEMENT as u128,
+            Self::NdSolicit => is_nd(key, nd::NEIGHBOUR_SOLICITATION),
+            Self::NdAdvert => is_nd(key, nd::NEIGHBOUR_ADVERTISEMENT),
         }
     }
 
@@ -508,6 +513,7 @@ impl Needs {
             Self::Nd | Self::NdSolicit | Self::NdAdvert => {
                 Self::Icmp6.unwildcard(mask);
                 mask.raise_all(key::TP_SRC);
+                mask.raise_all(key::TP_DST);
             }
         }
     }

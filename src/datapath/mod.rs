@@ -26,6 +26,7 @@ pub mod offload;
 mod packet;
 #[cfg(feature = "kernel")]
 pub mod port;
+mod rewrite;
 mod switch;
 mod table;
 mod text;

@@ -14,7 +14,7 @@ fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
     let listed = |trunks: &[VlanId]| trunks.iter().any(|vlan| vlan.tci_bits() == vid);
     match mode {
         VlanMode::Trunk => Some(vid),
-        VlanMode::Trunks(trunks) => (vid == 0 || listed(trunks)).then_some(vid),
+        VlanMode::Trunks(trunks) => listed(trunks).then_some(vid),
         VlanMode::Access(tag) => (vid == 0).then_some(tag.tci_bits()),
         VlanMode::Native { tag, .. } if vid == 0 => Some(tag.tci_bits()),
         VlanMode::Native { tag, trunks } => {
@@ -23,24 +23,24 @@ fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
     }
 }
 
-/// Whether a port carries a VLAN.
-fn carries(mode: &VlanMode, vlan: u16) -> bool {
+/// Whether a port carries a VLAN. An access port carries nothing that has another tag below (`xbundle_includes_vlan()`).
+fn carries(mode: &VlanMode, vlan: u16, tagged_below: bool) -> bool {
     let listed = |trunks: &[VlanId]| trunks.iter().any(|other| other.tci_bits() == vlan);
     match mode {
         VlanMode::Trunk => true,
-        VlanMode::Trunks(trunks) => vlan == 0 || listed(trunks),
-        VlanMode::Access(tag) => tag.tci_bits() == vlan,
+        VlanMode::Trunks(trunks) => listed(trunks),
+        VlanMode::Access(tag) => tag.tci_bits() == vlan && !tagged_below,
         VlanMode::Native { tag, trunks } => tag.tci_bits() == vlan || trunks.is_empty() || listed(trunks),
     }
 }
 
-/// The tag, or 0, with which a port sends frames of a VLAN it carries.
-fn tag(mode: &VlanMode, vlan: u16) -> u16 {
+/// The tag control field, without the bit that a tag is there, with which a port sends frames of a VLAN it carries:
+/// a priority that came with the frame stays in what tag is left (`xvlan_output_translate()`).
+fn control(mode: &VlanMode, vlan: u16, priority: u16) -> u16 {
     match mode {
-        VlanMode::Trunk | VlanMode::Trunks(_) => vlan,
         VlanMode::Access(_) => 0,
         VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => 0,
-        VlanMode::Native { .. } => vlan,
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } => priority | vlan,
     }
 }
 
@@ -49,9 +49,17 @@ fn mac(bits: u128) -> Mac {
     Mac::new([a, b, c, d, e, f])
 }
 
-/// Addresses that a bridge never forwards (IEEE 802.1Q-2018 table 8-1).
+/// Addresses that a bridge never forwards: those of IEEE 802.1Q-2018 table 8-1, and as OVS does, those of Extreme's
+/// EDP and EAPS and Cisco's ISL, CFM, CDP, VTP, PVST+ and Uplink Fast (`eth_addr_is_reserved()`).
 const fn is_reserved(mac: Mac) -> bool {
-    matches!(mac.octets(), [0x01, 0x80, 0xc2, 0, 0, last] if last <= 0x0f)
+    matches!(
+        mac.octets(),
+        [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f]
+            | [0x00, 0xe0, 0x2b, 0, 0, 0 | 4 | 6]
+            | [0x01, 0x00, 0x0c, 0, 0, 0]
+            | [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xc0..=0xc7 | 0xcc | 0xcd]
+            | [0x01, 0x00, 0x0c, 0xcd, 0xcd, 0xcd]
+    )
 }
 
 /// Where the frame goes.
@@ -69,22 +77,26 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     walk.mask.raise(key::VLAN_TCI, 0x1fff);
     let in_port = walk.key.get32(key::IN_PORT);
     let (source, destination) = (mac(walk.key.get(key::ETH_SRC)), mac(walk.key.get(key::ETH_DST)));
-    let vid = walk.key.get16(key::VLAN_TCI) & 0xfff;
+    let vid = if walk.key.is_tagged() { walk.key.get16(key::VLAN_TCI) & 0xfff } else { 0 };
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     let Some(entry) = bridge.ports.get(&in_port) else {
         return dropped(walk, DropReason::UnknownPort, "received packet on unknown port, dropping");
     };
+    if super::action::is_vlan_type(walk.key.get16(key::ETH_TYPE)) && !walk.key.is_tagged() {
+        return dropped(walk, DropReason::VlanRefused, "partial VLAN tag, dropping");
+    }
     let Some(vlan) = classify(&entry.vlan, vid) else {
         return dropped(walk, DropReason::VlanRefused, "disallowed VLAN VID for this input port, dropping");
     };
     if is_reserved(destination) {
-        return dropped(walk, DropReason::Reserved, "dropping packet destined for a reserved address");
+        return dropped(walk, DropReason::Reserved, "packet has reserved destination MAC, dropping");
     }
     if !source.is_multicast() {
         learn(walk, vlan, source, in_port);
     }
+    let tagged_below = walk.key.get16(key::INNER_TCI) & 0xfff != 0;
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
-    match way(bridge, vlan, destination, in_port) {
+    match way(bridge, (vlan, tagged_below), destination, in_port) {
         Way::Drop(reason, text) => dropped(walk, reason, text),
         Way::One(number) => {
             walk.note(|| "forwarding to learned port".to_owned());
@@ -101,7 +113,11 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
 
 fn dropped(walk: &mut Xlate<'_>, reason: DropReason, text: &'static str) {
     walk.reason.get_or_insert(reason);
-    walk.note(|| text.to_owned());
+    if matches!(reason, DropReason::Hairpin | DropReason::Reserved) {
+        walk.note(|| text.to_owned());
+    } else {
+        walk.warn(|| text.to_owned());
+    }
 }
 
 fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
@@ -114,7 +130,7 @@ fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
     walk.effect(Effect::Station { bridge, vlan, mac, port });
 }
 
-fn way(bridge: &Bridge, vlan: u16, destination: Mac, in_port: u32) -> Way {
+fn way(bridge: &Bridge, (vlan, tagged_below): (u16, bool), destination: Mac, in_port: u32) -> Way {
     if !destination.is_multicast()
         && let Some(number) = bridge.fdb.lookup(vlan, destination)
         && bridge.ports.contains_key(&number)
@@ -126,7 +142,7 @@ fn way(bridge: &Bridge, vlan: u16, destination: Mac, in_port: u32) -> Way {
     }
     let from_tunnel = bridge.ports.get(&in_port).is_some_and(|port| port.kind.is_tunnel());
     let wanted = |(number, port): &(&u32, &Port)| {
-        **number != in_port && carries(&port.vlan, vlan) && !(from_tunnel && port.kind.is_tunnel())
+        **number != in_port && carries(&port.vlan, vlan, tagged_below) && !(from_tunnel && port.kind.is_tunnel())
     };
     Way::Flood(bridge.ports.iter().filter(wanted).map(|(number, _)| *number).collect())
 }
@@ -134,26 +150,33 @@ fn way(bridge: &Bridge, vlan: u16, destination: Mac, in_port: u32) -> Way {
 /// Sends by a port, tagged as that port wants it; the key's tag is as before then.
 fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
     let Some(port) = walk.switch.bridge(walk.bridge).and_then(|bridge| bridge.ports.get(&number)) else { return };
-    if !carries(&port.vlan, vlan) {
+    if !carries(&port.vlan, vlan, false) {
         return dropped(walk, DropReason::VlanRefused, "output port does not carry this VLAN");
     }
-    let tag = tag(&port.vlan, vlan);
+    let places = [key::VLAN_TCI, key::VLAN_TPID, key::INNER_TCI, key::INNER_TPID];
+    let before = places.map(|place| (place, walk.key.get(place)));
     let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
-    // A tag's priority survives if a tag is left to carry it.
-    let wanted = if tag == 0 { 0 } else { tci & 0xe000 | tag | TCI_PRESENT };
+    let inner = walk.key.get16(key::INNER_TCI);
+    let control = control(&port.vlan, vlan, if walk.key.is_tagged() { tci & 0xe000 } else { 0 });
+    if vlan == 0 && walk.key.is_tagged() {
+        // Then its priority decides whether there will be a tag.
+        walk.mask.raise_all(key::VLAN_TCI);
+    }
+    // A tag that would say nothing is none (`xvlan_put()`).
+    let wanted = if control == 0 { 0 } else { control | TCI_PRESENT };
     if tci != wanted {
         walk.mask.raise_all(key::VLAN_TCI);
         walk.key.set(key::VLAN_TCI, wanted.into());
-        let kind = if wanted == 0 {
-            0
-        } else if tpid == 0 {
-            crate::wire::ethernet::TYPE_VLAN
-        } else {
-            tpid
-        };
-        walk.key.set(key::VLAN_TPID, kind.into());
+        if wanted == 0 && inner != 0 {
+            // What was below the tag is the outermost now.
+            walk.key.set(key::VLAN_TCI, inner.into());
+            walk.key.set(key::VLAN_TPID, before[3].1);
+            walk.key.set(key::INNER_TCI, 0);
+            walk.key.set(key::INNER_TPID, 0);
+        } else if wanted != 0 && tpid == 0 {
+            walk.key.set(key::VLAN_TPID, crate::wire::ethernet::TYPE_VLAN.into());
+        }
     }
     walk.send(number);
-    walk.key.set(key::VLAN_TCI, tci.into());
-    walk.key.set(key::VLAN_TPID, tpid.into());
+    before.iter().for_each(|(place, value)| walk.key.set(*place, *value));
 }

@@ -98,51 +98,71 @@ pub(crate) fn print(out: &mut String, actions: &[DpAction]) {
     if actions.is_empty() {
         out.push_str("drop");
     }
-    let mut open: Option<&str> = None;
-    for (index, action) in actions.iter().enumerate() {
-        let group = match action {
-            DpAction::Set { field, .. } => Some(shown(*field).0),
-            DpAction::Output { .. } | DpAction::PushVlan { .. } | DpAction::PopVlan => None,
-        };
-        if open.is_some() && open != group {
-            out.push_str("))");
-            open = None;
+    let mut writer = Writer { out, open: None, first: true };
+    let mut tunnel = None;
+    // Each output with what is written for it: a tunnel is set up before, and once for several outputs in a row.
+    for part in actions.split_inclusive(|action| matches!(action, DpAction::Output { .. })) {
+        if let Some(DpAction::Output { tunnel: Some(wanted), .. }) = part.last()
+            && tunnel != Some(wanted)
+        {
+            print_tunnel(writer.next(), wanted);
+            tunnel = Some(wanted);
         }
-        if index > 0 {
-            out.push(',');
-        }
-        match action {
-            DpAction::Set { field, value: bits, mask } => {
-                let (group, name, shape) = shown(*field);
-                if open.is_none() {
-                    let _ = write!(out, "set({group}(");
-                    open = Some(group);
+        for action in part {
+            let _ = match action {
+                DpAction::Set { field, value, mask } => {
+                    writer.set(*field, *value, *mask);
+                    Ok(())
                 }
-                let _ = write!(out, "{name}=");
-                value(out, shape, *bits);
-                if *mask != exact(*field) {
-                    out.push('/');
-                    value(out, if shape == Shape::Decimal { Shape::Hex } else { shape }, *mask);
+                DpAction::Output { port, .. } => write!(writer.next(), "{}", port.0),
+                DpAction::PushVlan { tpid, tci } => {
+                    let tpid = if *tpid == ethernet::TYPE_VLAN { String::new() } else { format!("tpid={tpid:#06x},") };
+                    write!(writer.next(), "push_vlan({tpid}vid={},pcp={})", tci & 0xfff, tci >> 13)
                 }
-            }
-            DpAction::Output { port, tunnel } => {
-                if let Some(tunnel) = tunnel {
-                    print_tunnel(out, tunnel);
-                }
-                let _ = write!(out, "{}", port.0);
-            }
-            DpAction::PushVlan { tpid, tci } => {
-                out.push_str("push_vlan(");
-                if *tpid != ethernet::TYPE_VLAN {
-                    let _ = write!(out, "tpid={tpid:#06x},");
-                }
-                let _ = write!(out, "vid={},pcp={})", tci & 0xfff, tci >> 13);
-            }
-            DpAction::PopVlan => out.push_str("pop_vlan"),
+                DpAction::PopVlan => write!(writer.next(), "pop_vlan"),
+            };
         }
     }
-    if open.is_some() {
-        out.push_str("))");
+    writer.close();
+}
+
+/// Joins actions, and the writes of one header's fields into one action.
+struct Writer<'a> {
+    out: &'a mut String,
+    open: Option<&'static str>,
+    first: bool,
+}
+
+impl Writer<'_> {
+    fn close(&mut self) {
+        if self.open.take().is_some() {
+            self.out.push_str("))");
+        }
+    }
+
+    /// Where the next action is written.
+    fn next(&mut self) -> &mut String {
+        self.close();
+        if !core::mem::take(&mut self.first) {
+            self.out.push(',');
+        }
+        self.out
+    }
+
+    fn set(&mut self, field: Header, bits: u128, mask: u128) {
+        let (group, name, shape) = shown(field);
+        if self.open == Some(group) {
+            self.out.push(',');
+        } else {
+            let _ = write!(self.next(), "set({group}(");
+            self.open = Some(group);
+        }
+        let _ = write!(self.out, "{name}=");
+        value(self.out, shape, bits);
+        if mask != exact(field) {
+            self.out.push('/');
+            value(self.out, if shape == Shape::Decimal { Shape::Hex } else { shape }, mask);
+        }
     }
 }
 
@@ -153,5 +173,8 @@ fn print_tunnel(out: &mut String, tunnel: &super::TunnelMeta) {
         let _ = write!(out, "{six}src={},", tunnel.src);
     }
     let _ = write!(out, "{six}dst={},", tunnel.dst);
-    let _ = write!(out, "ttl={},tp_dst={},flags(df|key))),", tunnel.ttl, vxlan::PORT);
+    if tunnel.tos != 0 {
+        let _ = write!(out, "tos={:#x},", tunnel.tos);
+    }
+    let _ = write!(out, "ttl={},tp_dst={},flags(df|key)))", tunnel.ttl, vxlan::PORT);
 }

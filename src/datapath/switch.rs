@@ -395,10 +395,10 @@ impl Switch {
             TraceInput::Flow(text) => {
                 FlowText::parse(text, Use::Packet, &ports).map_err(SwitchError::BadFilter)?.matching.value
             }
-            TraceInput::Frame { in_port, octets } => {
+            TraceInput::Frame { in_port, tunnel, octets } => {
                 let mut octets = octets.clone();
                 let end = octets.len();
-                let ingress = Ingress { port: DpPort(*in_port), tunnel: None };
+                let ingress = Ingress { port: DpPort(*in_port), tunnel: *tunnel };
                 extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0
             }
         };
@@ -491,13 +491,18 @@ impl Switch {
     }
 
     fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) {
+        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+        // At the limit a flow that is there already is not learned again either (`ofproto_flow_mod_learn()`).
+        if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
+            self.count(DropReason::LearnLimit, 1);
+            return;
+        }
         if self.refresh(bridge, flow, now) {
             return;
         }
         let Some(held) = self.bridges.get_mut(&bridge) else { return };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
-        let over = flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize;
-        if known.is_none() && (over || held.tables.len() >= LIMIT_FLOWS) {
+        if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
             self.count(DropReason::LearnLimit, 1);
             return;
         }

@@ -39,7 +39,10 @@ pub(crate) struct Flow {
 impl Flow {
     /// Whether its time is up.
     pub(crate) fn expired(&self, now: Timestamp) -> bool {
-        let over = |since: Timestamp, timeout: u16| timeout != 0 && now.since(since).as_secs() >= timeout.into();
+        // Later than the timeout, not at it (`rule_expire()`).
+        let over = |since: Timestamp, timeout: u16| {
+            timeout != 0 && now.since(since) > core::time::Duration::from_secs(timeout.into())
+        };
         over(self.modified, self.hard_timeout) || over(self.used, self.idle_timeout)
     }
 

@@ -5,13 +5,14 @@ use core::fmt::Write;
 use super::action::Action;
 use super::bridge::{Bridge, BridgePorts};
 use super::field::Needs;
+use super::io::TunnelMeta;
 use super::key::{self, Key, Mask};
 use super::matching::Match;
 use super::odp;
 use super::table::Flow;
 use super::text::{PortNames, print_actions, print_match};
 use super::xlate::Verdict;
-use crate::wire::{ethernet, ipv4, nd};
+use crate::wire::{ethernet, ipv4};
 
 /// What is to be traced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum TraceInput {
     Frame {
         /// The port's number in its bridge.
         in_port: u32,
+        /// What its tunnel said, if it came by one.
+        tunnel: Option<TunnelMeta>,
         /// The frame from its Ethernet header on.
         octets: Vec<u8>,
     },
@@ -156,17 +159,19 @@ impl Recorder {
 fn present(key: &Key) -> Mask {
     let mut mask = Mask::ZERO;
     let mut all = |places: &[key::Place]| places.iter().for_each(|place| mask.raise_all(*place));
-    all(&[key::IN_PORT, key::ETH_SRC, key::ETH_DST, key::ETH_TYPE, key::VLAN_TCI]);
-    if key.is_tagged() {
+    all(&[key::ETH_SRC, key::ETH_DST, key::ETH_TYPE, key::VLAN_TCI]);
+    if key.get(key::VLAN_TCI) != 0 {
         all(&[key::INNER_TCI]);
     }
     if key.has_tunnel() {
-        all(&[key::TUN_ID, key::TUN_SRC, key::TUN_DST, key::TUN_TOS, key::TUN_TTL]);
+        all(&[key::TUN_ID, key::TUN_SRC, key::TUN_DST, key::TUN_V6_SRC, key::TUN_V6_DST, key::TUN_TOS, key::TUN_TTL]);
     } else if key.get(key::TUN_ID) != 0 {
         all(&[key::TUN_ID]);
     }
-    if key.get(key::METADATA) != 0 {
-        all(&[key::METADATA]);
+    for place in [key::IN_PORT, key::METADATA] {
+        if key.get(place) != 0 {
+            all(&[place]);
+        }
     }
     for index in 0..16 {
         if key.get(key::register(index)) != 0 {
@@ -196,8 +201,7 @@ fn present(key: &Key) -> Mask {
         all(&[key::TCP_FLAGS]);
     }
     if Needs::Nd.met_by(key) {
-        let solicit = key.get(key::TP_SRC) == u128::from(nd::NEIGHBOUR_SOLICITATION);
-        all(&[key::ND_TARGET, if solicit { key::ARP_SHA } else { key::ARP_THA }]);
+        all(&[key::ND_TARGET, key::ARP_SHA, key::ARP_THA]);
     }
     mask
 }

@@ -9,15 +9,14 @@ use super::action::{Action, Actions, port};
 use super::bridge::BridgePorts;
 use super::commit::{DpAction, commit};
 use super::drop::DropReason;
-use super::field::{Field, Needs, Subfield};
+use super::field::Needs;
 use super::io::TunnelMeta;
-use super::key::{self, Key, Mask, Place};
+use super::key::{self, Key, Mask};
 use super::learn::{self, LearnedFlow};
 use super::switch::Switch;
 use super::table::FlowRef;
 use super::trace::{NodeId, Recorder};
 use crate::types::{Mac, Timestamp};
-use crate::wire::ethernet;
 
 /// Deepest nesting (OVS's `MAX_DEPTH`).
 pub(crate) const LIMIT_DEPTH: usize = 64;
@@ -83,8 +82,6 @@ struct Saved {
     depth: usize,
     flow: Option<FlowRef>,
     node: NodeId,
-    /// Whether `exit` ends here.
-    patch: bool,
 }
 
 /// A walk.
@@ -103,12 +100,17 @@ pub(crate) struct Xlate<'a> {
     flow: Option<FlowRef>,
     stack: Vec<Frame>,
     pending: Vec<Frame>,
-    stop: bool,
+    pub(super) stop: bool,
+    /// Whether `exit` skips what is left on this side of a patch.
+    exits: bool,
     actions: Vec<DpAction>,
     flows: Vec<(BridgeId, FlowRef)>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) reason: Option<DropReason>,
     fatal: Option<DropReason>,
+    /// Flows learned that this walk does not see: in OVS it sees the tables as they were when it began or came to the
+    /// bridge by a patch (`tables_version`).
+    learned: Vec<Effect>,
     pub(crate) trace: Option<&'a mut Recorder>,
     /// In the trace: the flow whose actions are run.
     node: NodeId,
@@ -152,15 +154,18 @@ impl<'a> Xlate<'a> {
             stack: Vec::new(),
             pending: Vec::new(),
             stop: false,
+            exits: false,
             actions: Vec::new(),
             flows: Vec::new(),
             effects: Vec::new(),
             reason: None,
             fatal: None,
+            learned: Vec::new(),
             trace,
             node: Recorder::ROOT,
         };
-        walk.enter_bridge();
+        walk.enter_bridge(true);
+        walk.congestion();
         walk.run();
         walk.finish()
     }
@@ -169,8 +174,10 @@ impl<'a> Xlate<'a> {
         if let Some(reason) = self.fatal {
             self.actions.clear();
             self.reason = Some(reason);
-            if let Some(trace) = &mut self.trace {
-                trace.error(self.node, reason.name().to_owned());
+        }
+        if self.learns {
+            for effect in core::mem::take(&mut self.learned) {
+                self.switch.affect(&effect, self.now);
             }
         }
         self.mask.clear(key::STATE_WORDS);
@@ -195,7 +202,40 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    fn enter_bridge(&mut self) {
+    pub(crate) fn warn(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.warn(self.node, text());
+        }
+    }
+
+    /// Ends the walk, or only the other side of a patch.
+    fn fail(&mut self, reason: DropReason, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.error(self.node, text());
+        }
+        self.fatal = Some(reason);
+    }
+
+    /// Takes over that a tunnel's outer header says "congestion experienced", or drops a packet that cannot say so
+    /// (`tnl_process_ecn()`; RFC 6040 §4.2). As in OVS the first lookup is over by then.
+    fn congestion(&mut self) {
+        if !self.key.has_tunnel() || !Needs::Ip.met_by(&self.key) {
+            return;
+        }
+        self.mask.raise(key::TUN_TOS, 3);
+        if self.key.get(key::TUN_TOS) & 3 != 3 {
+            return;
+        }
+        self.mask.raise(key::IP_TOS, 3);
+        if self.key.get(key::IP_TOS) & 3 == 0 {
+            self.pending.clear();
+            self.reason.get_or_insert(DropReason::NotEcnCapable);
+        } else {
+            self.key.raise(key::IP_TOS, 3);
+        }
+    }
+
+    fn enter_bridge(&mut self, first: bool) {
         self.table = 0;
         let in_port = self.key.get32(key::IN_PORT);
         if let Some(trace) = &mut self.trace
@@ -203,7 +243,7 @@ impl<'a> Xlate<'a> {
         {
             self.node = trace.bridge(self.node, bridge.name.as_str());
         }
-        if !self.lookup(0, in_port, true) && self.fatal.is_none() {
+        if !self.lookup(0, in_port, first) && self.fatal.is_none() {
             self.reason.get_or_insert(DropReason::TableMiss);
         }
     }
@@ -211,10 +251,9 @@ impl<'a> Xlate<'a> {
     fn run(&mut self) {
         self.stack.append(&mut self.pending);
         while let Some(frame) = self.stack.pop() {
-            if self.fatal.is_some() {
-                return;
-            }
             match frame {
+                // What was saved is brought back even then.
+                Frame::Run { .. } if self.fatal.is_some() || self.exits => {}
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
@@ -236,7 +275,7 @@ impl<'a> Xlate<'a> {
                     (self.table, self.depth, self.flow, self.node) = (table, depth, flow, node);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, node, patch: _ } = *saved;
+                    let Saved { key, bridge, table, depth, flow, node } = *saved;
                     (self.key, self.bridge, self.table) = (key, bridge, table);
                     (self.depth, self.flow, self.node) = (depth, flow, node);
                 }
@@ -253,7 +292,7 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    fn save(&self, patch: bool) -> Frame {
+    fn save(&self) -> Frame {
         Frame::Restore(Box::new(Saved {
             key: self.key.clone(),
             bridge: self.bridge,
@@ -261,29 +300,34 @@ impl<'a> Xlate<'a> {
             depth: self.depth,
             flow: self.flow,
             node: self.node,
-            patch,
         }))
     }
 
     /// Looks `table` up as if by port `in_port`; what it finds is run next. Returns whether anything matched.
     fn lookup(&mut self, table: u8, in_port: u32, first: bool) -> bool {
         if self.depth >= LIMIT_DEPTH {
-            self.fatal = Some(DropReason::TooDeep);
+            self.fail(DropReason::TooDeep, || format!("over max translation depth {LIMIT_DEPTH}"));
             return false;
         }
         if self.lookups >= LIMIT_LOOKUPS {
-            self.fatal = Some(DropReason::TooManyLookups);
+            self.fail(DropReason::TooManyLookups, || format!("over {LIMIT_LOOKUPS} resubmit actions"));
             return false;
         }
-        self.lookups += 1;
+        self.lookups += usize::from(!first);
         let own = self.key.get(key::IN_PORT);
         self.key.set(key::IN_PORT, in_port.into());
+        let ports = [key::TP_SRC, key::TP_DST].map(|place| (place, self.key.get(place)));
+        if self.key.get(key::IP_FRAG) != 0 {
+            // No fragment shows its ports to flows, not even the first (`OFPUTIL_FRAG_NORMAL`).
+            ports.iter().for_each(|(place, _)| self.key.set(*place, 0));
+        }
         let tables = self.switch.bridge(self.bridge).map(|bridge| &bridge.tables);
         let found = tables.and_then(|tables| {
             let found = tables.lookup(table, &self.key, &mut self.mask)?;
             Some((found, Arc::clone(&tables.get(found)?.actions)))
         });
         self.key.set(key::IN_PORT, own);
+        ports.iter().for_each(|(place, value)| self.key.set(*place, *value));
         let Some((flow, actions)) = found else {
             if let Some(trace) = &mut self.trace {
                 trace.miss(self.node, table);
@@ -307,21 +351,6 @@ impl<'a> Xlate<'a> {
         true
     }
 
-    fn write(&mut self, place: Place, value: u128, mask: u128) {
-        self.mask.raise(place, mask);
-        self.key.set_masked(place, value, mask);
-    }
-
-    fn write_all(&mut self, place: Place, value: u128) {
-        self.write(place, value, place.ones());
-    }
-
-    /// Whether the packet has what `needs` says; that was looked at then.
-    fn has(&mut self, needs: Needs) -> bool {
-        needs.unwildcard(&mut self.mask);
-        needs.met_by(&self.key)
-    }
-
     fn action(&mut self, action: &Action) {
         match action {
             Action::Output(number) => self.output(*number),
@@ -336,7 +365,7 @@ impl<'a> Xlate<'a> {
             Action::Resubmit { port, table, .. } => {
                 let in_port = port.unwrap_or(self.key.get32(key::IN_PORT));
                 let table = table.unwrap_or(self.table);
-                if !self.lookup(table, in_port, false) && self.fatal.is_none() {}
+                self.lookup(table, in_port, false);
             }
             Action::GotoTable(table) => {
                 if !self.lookup(*table, self.key.get32(key::IN_PORT), false) && self.fatal.is_none() {
@@ -350,11 +379,11 @@ impl<'a> Xlate<'a> {
             Action::Learn(learn) => self.learn(learn),
             Action::Note(_) => {}
             Action::Clone(inner) => {
-                self.pending.push(self.save(false));
+                self.pending.push(self.save());
                 self.pending.push(Frame::Run { actions: Arc::clone(inner), next: 0 });
             }
             Action::FinTimeout { idle, hard } => self.fin_timeout(*idle, *hard),
-            Action::Exit => self.exit(),
+            Action::Exit => (self.stop, self.exits) = (true, true),
             Action::ModEthSrc(mac) => self.write_all(key::ETH_SRC, super::extract::mac_bits(*mac)),
             Action::ModEthDst(mac) => self.write_all(key::ETH_DST, super::extract::mac_bits(*mac)),
             Action::ModVlanVid(vid) => self.tag(u128::from(*vid), 0xfff),
@@ -378,111 +407,6 @@ impl<'a> Xlate<'a> {
                 }
             }
             Action::Move { from, to } => self.copy(*from, *to),
-        }
-    }
-
-    fn set_field(&mut self, field: Field, value: u128, mask: u128) {
-        let info = field.info();
-        if self.has(info.needs) {
-            self.write(info.place, value, mask);
-            self.written(field);
-        } else {
-            self.note(|| format!("unmet prerequisites for {}, set_field ignored", info.name));
-        }
-    }
-
-    /// A tag that a field write brought into being gets a type; one that it took away loses it.
-    fn written(&mut self, field: Field) {
-        if matches!(field, Field::VlanTci | Field::VlanVid | Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
-            if matches!(field, Field::DlVlan | Field::VlanPcp | Field::DlVlanPcp) {
-                self.write(key::VLAN_TCI, u128::from(key::TCI_PRESENT), u128::from(key::TCI_PRESENT));
-            }
-            self.mask.raise(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
-            if self.key.is_tagged() && self.key.get16(key::VLAN_TPID) == 0 {
-                self.key.set(key::VLAN_TPID, ethernet::TYPE_VLAN.into());
-            } else if !self.key.is_tagged() {
-                self.key.set(key::VLAN_TPID, 0);
-            }
-        }
-    }
-
-    fn copy(&mut self, from: Subfield, to: Subfield) {
-        if self.has(from.field.info().needs) && self.has(to.field.info().needs) {
-            from.raise(&mut self.mask);
-            to.raise(&mut self.mask);
-            let value = from.read(&self.key);
-            to.write(&mut self.key, value);
-            self.written(to.field);
-        }
-    }
-
-    fn tag(&mut self, value: u128, mask: u128) {
-        let present = u128::from(key::TCI_PRESENT);
-        self.write(key::VLAN_TCI, value | present, mask | present);
-        self.written(Field::VlanTci);
-    }
-
-    fn pop_vlan(&mut self) {
-        self.mask.raise(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
-        if self.key.is_tagged() {
-            let (tci, tpid) = (self.key.get(key::INNER_TCI), self.key.get(key::INNER_TPID));
-            self.key.set(key::VLAN_TCI, tci);
-            self.key.set(key::VLAN_TPID, tpid);
-            self.key.set(key::INNER_TCI, 0);
-            self.key.set(key::INNER_TPID, 0);
-        } else {
-            self.key.set(key::VLAN_TCI, 0);
-        }
-    }
-
-    fn push_vlan(&mut self, tpid: u16) {
-        self.mask.raise_all(key::VLAN_TCI);
-        self.mask.raise_all(key::VLAN_TPID);
-        let (tci, old) = (self.key.get(key::VLAN_TCI), self.key.get(key::VLAN_TPID));
-        self.key.set(key::INNER_TCI, tci);
-        self.key.set(key::INNER_TPID, old);
-        self.key.set(key::VLAN_TCI, u128::from(key::TCI_PRESENT));
-        self.key.set(key::VLAN_TPID, tpid.into());
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller sends no others here")]
-    fn network(&mut self, action: &Action) {
-        match action {
-            Action::ModIpSrc(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_SRC, u128::from(*address)),
-            Action::ModIpDst(address) if self.has(Needs::Ipv4) => self.write_all(key::IPV4_DST, u128::from(*address)),
-            Action::ModIpTos(tos) if self.has(Needs::Ip) => self.write(key::IP_TOS, u128::from(*tos), 0xfc),
-            Action::ModIpEcn(ecn) if self.has(Needs::Ip) => self.write(key::IP_TOS, u128::from(*ecn), 3),
-            Action::ModIpTtl(ttl) if self.has(Needs::Ip) => self.write_all(key::IP_TTL, u128::from(*ttl)),
-            Action::ModTpSrc(number) if self.has_ports() => self.write_all(key::TP_SRC, u128::from(*number)),
-            Action::ModTpDst(number) if self.has_ports() => self.write_all(key::TP_DST, u128::from(*number)),
-            Action::DecTtl if self.has(Needs::Ip) => {
-                self.mask.raise_all(key::IP_TTL);
-                let ttl = self.key.get(key::IP_TTL);
-                if ttl > 1 {
-                    self.key.set(key::IP_TTL, ttl - 1);
-                } else {
-                    self.reason.get_or_insert(DropReason::TtlExpired);
-                    self.stop = true;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn has_ports(&mut self) -> bool {
-        self.has(Needs::Tcp) || self.has(Needs::Udp) || self.has(Needs::Sctp)
-    }
-
-    /// Leaves every flow of this bridge, up to a patch that led here.
-    fn exit(&mut self) {
-        self.stop = true;
-        while let Some(frame) = self.stack.pop() {
-            if let Frame::Restore(saved) = &frame
-                && saved.patch
-            {
-                self.stack.push(frame);
-                return;
-            }
         }
     }
 
@@ -514,7 +438,12 @@ impl<'a> Xlate<'a> {
     /// Notes an effect, and has it at once if this walk may.
     pub(crate) fn effect(&mut self, effect: Effect) {
         if self.learns {
-            self.switch.affect(&effect, self.now);
+            match effect {
+                Effect::Learn { .. } => self.learned.push(effect.clone()),
+                Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => {
+                    self.switch.affect(&effect, self.now);
+                }
+            }
         }
         self.effects.push(effect);
     }
@@ -534,7 +463,7 @@ impl<'a> Xlate<'a> {
                 }
             }
             port::CONTROLLER | port::TABLE | port::NONE => {}
-            _ if number == in_port => self.note(|| "skipping output to input port".to_owned()),
+            _ if number == in_port => self.warn(|| "skipping output to input port".to_owned()),
             _ => self.send(number),
         }
     }
@@ -542,7 +471,7 @@ impl<'a> Xlate<'a> {
     /// Sends to a port of this bridge, the one it came in by included.
     pub(crate) fn send(&mut self, number: u32) {
         let Some(port) = self.switch.bridge(self.bridge).and_then(|bridge| bridge.ports.get(&number)) else {
-            self.note(|| "nonexistent output port".to_owned());
+            self.warn(|| "Nonexistent output port".to_owned());
             return;
         };
         match &port.kind {
@@ -551,13 +480,26 @@ impl<'a> Xlate<'a> {
                 self.transmit(DpAction::Output { port, tunnel: None });
             }
             super::NewPortKind::Vxlan { dp, local, remote } => {
+                let (port, local, remote) = (*dp, *local, *remote);
                 self.mask.raise_all(key::TUN_ID);
                 let id = u64::try_from(self.key.get(key::TUN_ID)).unwrap_or(0);
-                let tunnel = TunnelMeta { id, src: *local, dst: *remote, tos: 0, ttl: TUNNEL_TTL };
-                let port = *dp;
+                let tunnel = TunnelMeta { id, src: local, dst: remote, tos: self.outer_tos(), ttl: TUNNEL_TTL };
                 self.transmit(DpAction::Output { port, tunnel: Some(tunnel) });
             }
             super::NewPortKind::Patch { .. } => self.patch(number),
+        }
+    }
+
+    /// The outer type of service: the packet's ECN, "congestion experienced" as "capable" (`tnl_port_send()`).
+    fn outer_tos(&mut self) -> u8 {
+        if !Needs::Ip.met_by(&self.key) {
+            return 0;
+        }
+        self.mask.raise(key::IP_TOS, 3);
+        match self.key.get(key::IP_TOS) & 3 {
+            0 => 0,
+            1 => 1,
+            _ => 2,
         }
     }
 
@@ -574,21 +516,27 @@ impl<'a> Xlate<'a> {
     fn patch(&mut self, number: u32) {
         let Some((bridge, other)) = self.switch.peer(self.bridge, number) else {
             self.reason.get_or_insert(DropReason::NoPeer);
-            self.note(|| "patch port has no peer".to_owned());
+            self.warn(|| "patch port has no peer".to_owned());
             return;
         };
         // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so
         // what a list sends to several patches is put together here in reverse and turned round at the end.
         let earlier = core::mem::take(&mut self.pending);
-        let restore = self.save(true);
+        let restore = self.save();
         self.effect(Effect::Patch { from: (self.bridge, number), to: (bridge, other) });
         self.pending.push(restore);
         self.bridge = bridge;
         self.key.clear(key::TUNNEL_WORDS);
         self.key.clear(key::STATE_WORDS);
         self.key.set(key::IN_PORT, other.into());
-        self.depth += 1;
-        self.enter_bridge();
+        // The other bridge's tables as they are by now.
+        let (now, seen) =
+            (self.now, |effect: &Effect| matches!(effect, Effect::Learn { bridge: of, .. } if *of == bridge));
+        let known = core::mem::take(&mut self.learned);
+        let (taught, later): (Vec<Effect>, Vec<Effect>) = known.into_iter().partition(seen);
+        self.learned = later;
+        taught.iter().for_each(|effect| self.switch.affect(effect, now));
+        self.enter_bridge(false);
         self.walk_nested();
         self.pending = earlier;
     }
@@ -598,7 +546,13 @@ impl<'a> Xlate<'a> {
         let outer = core::mem::take(&mut self.stack);
         self.run();
         self.stack = outer;
-        // `dec_ttl` and `exit` on the other side end nothing here.
-        self.stop = false;
+        // Nothing that ends the other side ends this one.
+        (self.stop, self.exits) = (false, false);
+        if let Some(reason) = self.fatal
+            && reason != DropReason::TooManyActions
+        {
+            self.reason.get_or_insert(reason);
+            self.fatal = None;
+        }
     }
 }

@@ -120,33 +120,33 @@ impl<P: PortNames> Printer<'_, P> {
         (true, with_protocol)
     }
 
-    fn vlan(&mut self) {
-        let mask = self.matching.mask.get16(key::VLAN_TCI);
+    fn vlan(&mut self, tag: Place, index: &str) {
+        let mask = self.matching.mask.get16(tag);
         if mask == 0 {
             return;
         }
-        let value = self.matching.value.get16(key::VLAN_TCI);
+        let value = self.matching.value.get16(tag);
         let (vid, pcp, present) = (mask & 0xfff, mask & 0xe000, mask & key::TCI_PRESENT);
         let clean = (vid == 0 || vid == 0xfff) && (pcp == 0 || pcp == 0xe000) && (vid | pcp) != 0;
         if present & value != 0 && clean {
             if vid != 0 {
-                let _ = write!(self.out, "dl_vlan={},", value & 0xfff);
+                let _ = write!(self.out, "dl_vlan{index}={},", value & 0xfff);
             }
             if pcp != 0 {
-                let _ = write!(self.out, "dl_vlan_pcp={},", value >> 13);
+                let _ = write!(self.out, "dl_vlan_pcp{index}={},", value >> 13);
             }
         } else if mask == 0xffff {
-            let _ = write!(self.out, "vlan_tci={value:#06x},");
+            let _ = write!(self.out, "vlan_tci{index}={value:#06x},");
         } else {
-            let _ = write!(self.out, "vlan_tci={value:#06x}/{mask:#06x},");
+            let _ = write!(self.out, "vlan_tci{index}={value:#06x}/{mask:#06x},");
         }
     }
 
     fn network(&mut self, (typed, with_protocol): (bool, bool)) {
         let ether_type = if self.mask(key::ETH_TYPE) == 0xffff { self.matching.value.get16(key::ETH_TYPE) } else { 0 };
         let arp = ether_type == ethernet::TYPE_ARP || ether_type == ethernet::TYPE_RARP;
-        if !typed {
-            self.named(Field::EthType, "dl_type");
+        if !typed && self.mask(key::ETH_TYPE) != 0 {
+            let _ = write!(self.out, "dl_type={:#06x},", self.value(key::ETH_TYPE));
         }
         if ether_type == ethernet::TYPE_IPV6 {
             self.own(Field::Ipv6Src);
@@ -219,11 +219,8 @@ pub(crate) fn print_match(out: &mut String, matching: &Match, ports: &impl PortN
     printer.own(Field::TunTtl);
     printer.own(Field::Metadata);
     printer.own(Field::InPort);
-    printer.vlan();
-    if printer.mask(key::INNER_TCI) != 0 {
-        let inner = matching.value.get16(key::INNER_TCI);
-        let _ = write!(printer.out, "vlan_tci1={inner:#06x},");
-    }
+    printer.vlan(key::VLAN_TCI, "");
+    printer.vlan(key::INNER_TCI, "1");
     printer.named(Field::EthSrc, "dl_src");
     printer.named(Field::EthDst, "dl_dst");
     printer.network(told);

@@ -237,6 +237,11 @@ pub(super) fn print_masked(out: &mut String, info: &Info, value: u128, mask: u12
         }
         return;
     }
+    if info.format == Format::TcpFlags && mask == info.exact() && value != 0 && value & !0x1ff == 0 {
+        let set: Vec<&str> = FLAGS.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| *name).collect();
+        out.push_str(&set.join("|"));
+        return;
+    }
     print_plain(out, info, value, ports);
     if mask == info.exact() {
         return;
