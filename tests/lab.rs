@@ -59,6 +59,32 @@ fn the_example_works_and_leaves_nothing() {
     }
 }
 
+/// Ctrl-C while a large lab starts: its exit code says so, and neither process nor file is left.
+#[test]
+fn a_start_that_is_interrupted_leaves_nothing() {
+    let user = User::new("interrupt", nix::unistd::geteuid().is_root());
+    let uid = if user.plain { user::NOBODY } else { nix::unistd::geteuid().as_raw() };
+    let dir = format!("/tmp/dvr-{uid}/labs/{}", user.lab);
+    let large = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/topologies/large.yaml");
+    let copy = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+    std::fs::copy(large, &copy).expect("a copy that a plain user may read");
+    let mut command = user.command(&["lab", "up", &copy.display().to_string(), "--name", &user.lab]);
+    let mut child = command.env_remove("XDG_RUNTIME_DIR").spawn().expect("the program starts");
+    while !Path::new(&dir).exists() {
+        assert_eq!(child.try_wait().expect("our child"), None, "it ended before it had begun");
+        std::thread::yield_now();
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("process ids fit"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("our child is there");
+    assert_eq!(child.wait().expect("our child").code(), Some(130));
+    std::fs::remove_file(&copy).expect("our copy");
+    assert!(!Path::new(&dir).exists(), "files are left in {dir}");
+    // Its processes end by themselves, perhaps a moment after their lab.
+    while !processes(&user.lab).is_empty() {
+        std::thread::yield_now();
+    }
+}
+
 /// The topologies that come with the program: all pairs, both families, tenants with the same addresses.
 #[test]
 fn every_example_keeps_its_promises() {

@@ -101,6 +101,14 @@ impl AgentConfig {
 /// Why an agent ended, or never began.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The run directory cannot be made.
+    #[error("cannot make the run directory {}: {source}; choose another with --run-dir", path.display())]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
     /// Its own machinery.
     #[error("the agent of node `{node}` cannot {what}: {source}")]
     System {

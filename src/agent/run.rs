@@ -47,7 +47,8 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
         let node = config.node.clone();
         move |source| AgentError::System { node, what, source }
     };
-    std::fs::create_dir_all(&config.run_dir).map_err(system("make its run directory"))?;
+    std::fs::create_dir_all(&config.run_dir)
+        .map_err(|source| AgentError::RunDir { path: config.run_dir.clone(), source })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start its event loop"))?;
     let (events, inbox) = Events::new();

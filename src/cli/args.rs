@@ -15,6 +15,7 @@ Exit codes:
   1    the operation or a check failed
   2    bad usage or bad input; nothing was touched
   3    not running, or not found
+  130  `dvr lab up` was interrupted and has removed what it had begun (129, 143: SIGHUP, SIGTERM)
   `dvr lab exec` gives the command's own; 127 if there is no such command
 
 Where daemons are found:
@@ -40,7 +41,7 @@ pub struct Cli {
 /// What `dvr` does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Whole nodes on this machine, without root: up, exec, test, ls, down
+    /// Whole nodes on this machine, without root: up, exec, test, ls, down; kill, restart, cut, heal
     Lab {
         /// What to do with a lab.
         #[command(subcommand)]

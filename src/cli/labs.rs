@@ -300,14 +300,25 @@ fn restart(args: &FaultArgs) -> Result<u8, CliError> {
     output::print(&format!("started on node `{}`: {}\n", args.node, names.join(", ")))
 }
 
+/// The running lab of a wire between two nodes.
+///
+/// # Errors
+/// When there is no such lab, or the two are one.
+fn with_wire(args: &WireArgs) -> Result<(Record, Outline), CliError> {
+    if args.one == args.other {
+        return Err(CliError::Usage(format!("node `{}` has no wire to itself: name two nodes", args.one)));
+    }
+    running(args.name.as_ref())
+}
+
 fn cut(args: &WireArgs) -> Result<u8, CliError> {
-    let (record, outline) = running(args.name.as_ref())?;
+    let (record, outline) = with_wire(args)?;
     lab::cut(&record, &outline, [&args.one, &args.other])?;
     output::print(&format!("cut between `{}` and `{}`; `dvr lab heal` undoes it\n", args.one, args.other))
 }
 
 fn heal(args: &WireArgs) -> Result<u8, CliError> {
-    let (record, outline) = running(args.name.as_ref())?;
+    let (record, outline) = with_wire(args)?;
     lab::heal(&record, &outline, [&args.one, &args.other])?;
     output::print(&format!("whole between `{}` and `{}`\n", args.one, args.other))
 }

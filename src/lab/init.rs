@@ -46,6 +46,8 @@ pub(super) fn take_stdin() -> Result<OwnedFd, Error> {
 }
 
 fn separate(name: &LabName, dir: &Path, channel: &OwnedFd) -> Result<(), Error> {
+    // `dvr lab up` holds signals back, and a mask is inherited: no process of the lab is to be deaf for it.
+    SigSet::empty().thread_set_mask().map_err(|errno| Error::os("let signals through", errno))?;
     let flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWPID

@@ -139,6 +139,14 @@ pub enum Error {
         /// The last lines of the log, each after a line break.
         log: String,
     },
+    /// A signal ended the start of a lab.
+    #[error("lab `{name}` was not started: {signal} came first; what there was of it is gone again")]
+    Interrupted {
+        /// Its name.
+        name: String,
+        /// The signal.
+        signal: nix::sys::signal::Signal,
+    },
     /// A node did not reach its desired state in time.
     #[error("node `{node}` of lab `{name}` is not ready: {why}{log}")]
     NotReady {

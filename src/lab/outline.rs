@@ -104,32 +104,14 @@ impl Outline {
                     let hops = u8::from(matches!(why, Why::Routed { .. }));
                     self.promises.push(Promise { from: *from, to: *to, target: promise.target, hops });
                 }
+                (Expectation::OneWay, _) => drop(self.one_way.insert((*from, promise.target), *to)),
                 (Expectation::Isolated, _) => {
                     if promise.answered_by.is_some() {
                         self.answered_by_others.insert((*from, promise.target));
-                    } else if self.is_sent_on(*from, *to, promise.target) {
-                        self.one_way.insert((*from, promise.target), *to);
                     }
                 }
             }
         }
-    }
-}
-
-impl Outline {
-    /// Whether the gateway of `from` is a router with a leg in the network of `to` to which `target` is on link.
-    fn is_sent_on(&self, from: usize, to: usize, target: IpAddr) -> bool {
-        let (from, to) = (&self.stations[from], &self.stations[to]);
-        let Some(view) = self.views.get(&from.node) else { return false };
-        let Some(gateway) = from.gateways.iter().find(|gateway| gateway.is_ipv4() == target.is_ipv4()) else {
-            return false;
-        };
-        view.routers.iter().any(|router| {
-            let is_gateway =
-                router.interfaces.iter().filter(|port| port.network == from.network).any(|port| bears(port, *gateway));
-            let mut legs = router.interfaces.iter().filter(|port| port.network == to.network);
-            is_gateway && legs.any(|port| port.addresses.iter().any(|net| net.contains(&target)))
-        })
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+
 use super::outline::{Outline, Promise};
 use super::pinger::{self, Patience, Probe};
-use super::report::{Listener, Report};
+use super::report::{self, Listener, Report};
 use super::state::{self, Process};
-use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, down, now, space};
+use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, down, init, now, space};
 use crate::api;
 use crate::control::{Client, ControlError};
 
@@ -19,6 +23,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How the first ping is tried: soon and often, since the nodes have converged.
 const FIRST_PING: Patience =
     Patience { first_interval: Duration::from_millis(20), limit: Duration::from_secs(3), silence: Duration::ZERO };
+/// How long `lab up` waits for anything before it looks whether it was told to stop.
+const SLICE: Duration = Duration::from_millis(100);
+/// How long the processes of a lab that failed may go on writing into its directory while they are being ended.
+const CLEARANCE: Duration = Duration::from_secs(1);
 /// Lines of each log shown with a failure.
 const LOG_LINES: usize = 6;
 
@@ -67,20 +75,52 @@ pub struct FirstPing {
 /// process in the lab's user namespace.
 ///
 /// # Errors
-/// Whatever failed; the lab is gone again then, unless the request says to keep it.
+/// Whatever failed, or [`Error::Interrupted`] by SIGINT, SIGTERM or SIGHUP; the lab is gone again then, unless the request
+/// says to keep one that fails.
 pub fn up(labs: &Labs, request: &Request) -> Result<Raised, Error> {
     let begin = now();
     let outline = Outline::read(&request.source, &request.text)?;
     let lab = labs.lab(&request.name);
     check_paths(&lab, &outline)?;
+    let interrupts = Interrupts::watch()?;
     let _claim = lab.create()?;
-    let raised = raise(&lab, &outline, request, begin);
-    if raised.is_err() && !request.keep {
-        // The first error is the one to tell; what of the lab is left now, `lab down` removes.
-        let _left_to_down = down::wreck(&lab);
+    let raised = raise(&lab, &outline, request, (begin, &interrupts));
+    let interrupted = interrupts.taken().map(|signal| Error::Interrupted { name: lab.name.to_string(), signal });
+    if interrupted.is_some() || (raised.is_err() && !request.keep) {
+        clear(&lab);
     }
-    let (first_ping, converged_after) = raised?;
+    let (first_ping, converged_after) = interrupted.map_or(raised, Err)?;
     Ok(Raised { lab, outline, first_ping, converged_after, took: now() - begin })
+}
+
+/// The signals that end `dvr lab up`: held back, so that it can take down first what it has begun.
+struct Interrupts(SignalFd);
+
+impl Interrupts {
+    fn watch() -> Result<Self, Error> {
+        init::watch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]).map(Self)
+    }
+
+    /// Whether one came.
+    fn pending(&self) -> bool {
+        report::readable(self.0.as_fd(), Duration::ZERO).unwrap_or(false)
+    }
+
+    /// The one that came first.
+    fn taken(&self) -> Option<Signal> {
+        let info = self.0.read_signal().ok().flatten()?;
+        i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+    }
+}
+
+/// Removes what there is of a lab that failed. Its processes end by themselves when nobody listens to them any more; one
+/// that makes a file meanwhile makes the removal fail, so it is tried again.
+fn clear(lab: &Lab) {
+    let deadline = now() + CLEARANCE;
+    // The first error is the one to tell; what of the lab is left after all tries, `lab down` removes.
+    while down::wreck(lab).is_err() && now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn check_paths(lab: &Lab, outline: &Outline) -> Result<(), Error> {
@@ -98,13 +138,13 @@ fn raise(
     lab: &Lab,
     outline: &Outline,
     request: &Request,
-    begin: Instant,
+    (begin, interrupts): (Instant, &Interrupts),
 ) -> Result<(Option<FirstPing>, Duration), Error> {
     furnish(lab, outline, &request.text)?;
     let listener = start(lab)?;
-    let (record, early) = gather(lab, outline, request, &listener)?;
+    let (record, early) = gather(lab, outline, request, (&listener, interrupts))?;
     lab.write(&record)?;
-    let outcome = early.map_or_else(|| settle(lab, outline, &record, &listener, begin), Err);
+    let outcome = early.map_or_else(|| settle(lab, outline, &record, &listener, (begin, interrupts)), Err);
     if outcome.is_ok() || request.keep {
         listener.keep().map_err(|source| Error::os(format!("tell lab `{}` to stay", lab.name), source))?;
     }
@@ -145,7 +185,7 @@ fn gather(
     lab: &Lab,
     outline: &Outline,
     request: &Request,
-    listener: &Listener,
+    (listener, interrupts): (&Listener, &Interrupts),
 ) -> Result<(Record, Option<Error>), Error> {
     let deadline = now() + LIMIT;
     let mut init = None;
@@ -156,8 +196,11 @@ fn gather(
         |why: String| Error::Start { name: lab.name.to_string(), why, log: lab.log_tail("init.log", LOG_LINES) };
     while init.is_none() || nodes.len() < outline.views.len() {
         let left = deadline.saturating_duration_since(now());
-        let report = listener.next(left).map_err(|error| silent(error.to_string()))?;
+        let report = listener.next(left.min(SLICE)).map_err(|error| silent(error.to_string()))?;
         let Some((pid, report)) = report else {
+            if !left.is_zero() && !interrupts.pending() {
+                continue;
+            }
             let missing: Vec<&str> =
                 outline.views.keys().filter(|node| !nodes.contains_key(*node)).map(String::as_str).collect();
             return Err(silent(format!("nothing was heard of {} within {} s", missing.join(", "), LIMIT.as_secs())));
@@ -188,27 +231,35 @@ fn settle(
     outline: &Outline,
     record: &Record,
     listener: &Listener,
-    begin: Instant,
+    (begin, interrupts): (Instant, &Interrupts),
 ) -> Result<(Option<FirstPing>, Duration), Error> {
     let deadline = now() + LIMIT;
     for node in outline.views.keys() {
-        await_node(lab, node, listener, deadline)?;
+        await_node(lab, node, (listener, interrupts), deadline)?;
     }
     let converged_after = now() - begin;
     Ok((first_ping(outline, record)?, converged_after))
 }
 
 /// Waits until a node's agent says that the node is what it should be.
-fn await_node(lab: &Lab, node: &str, listener: &Listener, deadline: Instant) -> Result<(), Error> {
+fn await_node(
+    lab: &Lab,
+    node: &str,
+    (listener, interrupts): (&Listener, &Interrupts),
+    deadline: Instant,
+) -> Result<(), Error> {
     let socket = Daemon::Agent.socket(&lab.node_dir(node));
     loop {
         let left = deadline.saturating_duration_since(now());
-        match converged(&socket, left) {
+        match converged(&socket, left.min(SLICE)) {
             Ok(state) if state.converged => return Ok(()),
+            Ok(_) if !left.is_zero() && !interrupts.pending() => {}
             Ok(state) => {
                 return Err(ended(lab, node, format!("its agent has not converged: {}", state.errors.join("; "))));
             }
-            Err(error) if error.is_absent() && !left.is_zero() => match listener.next(Duration::from_millis(2)) {
+            Err(error) if error.is_absent() && !left.is_zero() && !interrupts.pending() => match listener
+                .next(Duration::from_millis(2))
+            {
                 Ok(Some((_, Report::Ended { node, what }))) => return Err(ended(lab, &node, what)),
                 Ok(Some((_, Report::Init | Report::Node { .. } | Report::Failed { .. } | Report::Keep)) | None) => {}
                 Err(error) => return Err(ended(lab, node, error.to_string())),

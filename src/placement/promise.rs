@@ -1,7 +1,8 @@
 //! What a topology promises its virtual machines: who must reach whom at which address, and who must not.
 //!
 //! A machine knows its own subnets and one default gateway a family; a router knows the subnets it is connected to and
-//! nothing beyond, so a chain of routers carries nothing. A packet must find its way there *and* back.
+//! nothing beyond, so a chain of routers carries nothing. A packet must find its way there *and* back; with a way there
+//! and none back, a request arrives and an answer does not.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -28,7 +29,7 @@ pub struct Promise {
     pub why: Why,
     /// Who answers at `target` as `from` sees it, if anybody: a machine's name, or a router's as `router r1`. Where
     /// tenants' prefixes overlap, `target` may mean somebody else to `from` (itself included): a bare answer is then no
-    /// breach of isolation, but one by `to` is.
+    /// breach of isolation, but one by `to` is. Never `to`, unless it is to be reached.
     pub answered_by: Option<String>,
 }
 
@@ -38,6 +39,8 @@ pub struct Promise {
 pub enum Expectation {
     /// `to` answers.
     Reach,
+    /// `to` hears of it; its answer finds no way back.
+    OneWay,
     /// `to` never hears of it.
     Isolated,
 }
@@ -53,6 +56,8 @@ pub enum Why {
         /// The router on the way there.
         via: String,
     },
+    /// The way there is there; the gateway of `to` is not connected to the subnet of `from`.
+    NoWayBack,
     /// No router is the gateway of the one and connected to the other.
     NoCommonRouter,
     /// `from` has no address of the target's family.
@@ -64,6 +69,7 @@ impl fmt::Display for Why {
         match self {
             Self::SameNetwork => out.write_str("same network"),
             Self::Routed { via } => write!(out, "routed via {via}"),
+            Self::NoWayBack => out.write_str("no way back"),
             Self::NoCommonRouter => out.write_str("no common router"),
             Self::NoAddress => out.write_str("no address of that family"),
         }
@@ -127,7 +133,7 @@ impl<'t> Paths<'t> {
                 match (back.map(|back| back.bearer == Bearer::Vm(&from.port.name)), arrival.via) {
                     (Some(true), Some(via)) => (Expectation::Reach, Why::Routed { via: via.to_owned() }),
                     (Some(true), None) => (Expectation::Reach, Why::SameNetwork),
-                    (Some(false) | None, _) => (Expectation::Isolated, Why::NoCommonRouter),
+                    (Some(false) | None, _) => (Expectation::OneWay, Why::NoWayBack),
                 }
             }
             (Some(_), Some(_) | None) => (Expectation::Isolated, Why::NoCommonRouter),

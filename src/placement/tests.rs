@@ -135,7 +135,9 @@ proptest! {
         for promise in &promises {
             let (from, to) = (&topology.vms()[&promise.from], &topology.vms()[&promise.to]);
             let back = reach[&(&promise.to, &promise.from, promise.target.is_ipv4())];
-            prop_assert_eq!(back, promise.expect, "one way only: {:?}", promise);
+            let reach = |expect| expect == Expectation::Reach;
+            prop_assert_eq!(reach(back), reach(promise.expect), "an answer one way only: {:?}", promise);
+            prop_assert!((back, promise.expect) != (Expectation::OneWay, Expectation::OneWay), "{:?}", promise);
             if from.network == to.network {
                 prop_assert_eq!(&promise.why, &Why::SameNetwork);
             }
@@ -188,6 +190,19 @@ fn tenants_with_one_prefix_never_meet() {
 }
 
 #[test]
+fn a_way_there_and_none_back_is_told() {
+    let (_, large) = examples().into_iter().find(|(name, _)| name.ends_with("large.yaml")).expect("it exists");
+    let promises = promises(&large);
+    let one_way = || promises.iter().filter(|promise| promise.expect == Expectation::OneWay);
+    assert_eq!(one_way().count(), 80, "five machines whose gateway sends on to sixteen that have another");
+    for promise in one_way() {
+        assert_eq!((&promise.why, &promise.answered_by), (&Why::NoWayBack, &None), "{promise:?}");
+        let back = promises.iter().find(|back| back.from == promise.to && back.to == promise.from).expect("it is told");
+        assert_eq!(back.expect, Expectation::Isolated, "{back:?}");
+    }
+}
+
+#[test]
 fn a_second_router_is_no_way_unless_it_is_the_gateway() {
     let text = "version: 1
 nodes: {n1: {}}
@@ -209,4 +224,6 @@ vms:
         "vs → vb 10.2.0.2: Isolated, no common router, nobody",
     ];
     assert_eq!(told(&topology(text), "vs"), expected);
+    // r2 is the gateway of b and connected to s; the gateway of s knows nothing of b.
+    assert!(told(&topology(text), "vb").contains(&"vb → vs 10.9.0.3: OneWay, no way back, nobody".to_owned()));
 }

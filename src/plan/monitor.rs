@@ -20,8 +20,8 @@ use super::Checked;
 use super::kernel::Error;
 
 /// How often the namespace directory is looked at. A socket keeps its namespace alive, so nothing else tells that a name
-/// was removed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// was removed. Short enough that a removed namespace is back within a second; a look costs one directory and one `stat` a name.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many pulses wait for the reader. When it is full the listeners wait, and what the kernel then drops is an overrun.
 const PULSES_MAX: usize = 256;
 
