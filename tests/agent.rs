@@ -124,7 +124,7 @@ impl Memory {
             Request::DumpFlows { bridge, filter, names } => {
                 Reply::of(&engine.dump_flows(&bridge, &filter, names, Timestamp::ZERO)?)
             }
-            Request::Fdb { .. } => panic!("the bridges are not in normal mode"),
+            Request::Trace { .. } | Request::Fdb { .. } => panic!("an agent has no use for it"),
         })
     }
 }

@@ -62,6 +62,19 @@ pub enum Request {
         #[serde(default)]
         names: bool,
     },
+    /// What would become of a packet, step by step, as `ofproto/trace` tells it; answered with the text.
+    Trace {
+        /// The bridge it comes in by.
+        bridge: IfName,
+        /// The packet, described in the syntax of flows.
+        flow: String,
+        /// The packet's octets, if it is given as a frame: then `flow` says its `in_port` only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frame: Option<Vec<u8>>,
+        /// Whether it teaches the switch what a real packet would.
+        #[serde(default)]
+        generate: bool,
+    },
     /// What a bridge in normal mode learned.
     Fdb {
         /// The bridge.

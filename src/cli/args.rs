@@ -61,6 +61,8 @@ pub enum Command {
     ModFlows(ChangeFlowsArgs),
     /// Remove flows of a bridge
     DelFlows(ChangeFlowsArgs),
+    /// What would become of a packet, table by table, like `ofproto/trace`
+    Trace(TraceArgs),
     /// Where frames to each address go, populated and learned
     Fdb(ReadArgs),
     /// What the ARP and ND responders answer
@@ -343,6 +345,27 @@ pub struct DumpFlowsArgs {
     /// How to print it
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What `trace` takes.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// `[NODE/]BRIDGE FLOW`, or with --flows only FLOW…, traced in order against one state. A FLOW describes a packet,
+    /// such as `in_port=1,dl_src=fa:16:3e:00:00:01,dl_dst=fa:16:3e:00:00:02`
+    #[arg(required = true, value_name = "BRIDGE|FLOW")]
+    pub words: Vec<String>,
+    /// Trace this frame, in hexadecimal, with FLOW only naming its `in_port`
+    #[arg(long, value_name = "HEX", conflicts_with = "flows")]
+    pub frame: Option<String>,
+    /// Let `learn` and NORMAL learn from it, as from a real packet (`-generate` does as well)
+    #[arg(long)]
+    pub generate: bool,
+    /// Without any daemon: on a bridge that has the flows of this file, and ports by number
+    #[arg(long, value_name = "FILE")]
+    pub flows: Option<PathBuf>,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
 }
 
 /// What `add-flow` takes.

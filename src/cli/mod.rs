@@ -14,6 +14,7 @@ mod probe;
 mod show;
 mod tables;
 mod target;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -28,7 +29,9 @@ use error::CliError;
 pub fn main() -> ExitCode {
     // Started as /proc/self/exe, a process would be called `exe`; a name too long or refused does no harm.
     let _cosmetic = nix::sys::prctl::set_name(c"dvr");
-    match run(Cli::parse()) {
+    // Written with one dash by `ovs-appctl ofproto/trace`, whose users are many.
+    let words = std::env::args_os().map(|word| if word == "-generate" { "--generate".into() } else { word });
+    match run(Cli::parse_from(words)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::complain(&error.to_string());
@@ -47,6 +50,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::AddFlow(args) => flows::add(&args),
         Command::ModFlows(args) => flows::modify(&args),
         Command::DelFlows(args) => flows::delete(&args),
+        Command::Trace(args) => trace::trace(&args),
         Command::Fdb(args) => tables::forwardings(&args),
         Command::Arp(args) => tables::responders(&args),
         Command::Neigh(args) => tables::neighbours(&args),

@@ -41,7 +41,7 @@ pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
 pub use switch::Switch;
 pub use text::TextError;
-pub use trace::TraceInput;
+pub use trace::{NoPort, TraceInput};
 pub use worker::Worker;
 
 #[cfg(test)]

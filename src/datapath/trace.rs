@@ -30,6 +30,23 @@ pub enum TraceInput {
     },
 }
 
+/// A frame to be traced of which nothing says where it comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame is traced from a port: give its number as `in_port=N` and nothing else")]
+pub struct NoPort;
+
+impl TraceInput {
+    /// What a command line gives: a flow, or a frame and `in_port=N` for its flow.
+    ///
+    /// # Errors
+    /// [`NoPort`] if there is a frame and `flow` is anything but `in_port=N`.
+    pub fn of(flow: String, frame: Option<Vec<u8>>) -> Result<Self, NoPort> {
+        let Some(octets) = frame else { return Ok(Self::Flow(flow)) };
+        let in_port = flow.trim().strip_prefix("in_port=").and_then(|number| number.parse().ok()).ok_or(NoPort)?;
+        Ok(Self::Frame { in_port, tunnel: None, octets })
+    }
+}
+
 /// Most nodes of one tree; what would be more is not told.
 const LIMIT_NODES: usize = 20_000;
 

@@ -11,7 +11,7 @@ use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
 use crate::datapath::port::{PortDrop, PortError, tap};
-use crate::datapath::{PortView, SwitchError};
+use crate::datapath::{PortView, SwitchError, TraceInput};
 
 /// Why a request is refused, before it becomes an answer.
 pub(super) struct SwitchRefusal(Refusal);
@@ -137,6 +137,10 @@ impl SwitchService {
             Request::DumpFlows { bridge, filter, names } => {
                 worker::refresh(&self.links);
                 Reply::of(&switch().dump_flows(&bridge, &filter, names, clock::monotonic())?)
+            }
+            Request::Trace { bridge, flow, frame, generate } => {
+                let input = TraceInput::of(flow, frame).map_err(|error| refused("bad-flow", error.to_string()))?;
+                Reply::of(&switch().trace(&bridge, &input, generate, clock::monotonic())?)
             }
             Request::Fdb { bridge } => {
                 worker::refresh(&self.links);
