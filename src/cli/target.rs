@@ -12,7 +12,7 @@ use crate::control::Client;
 use crate::lab::{Daemon, LabName, Labs, RUN_DIR};
 
 /// How long a daemon may take to answer.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A node whose daemons can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

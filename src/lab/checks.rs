@@ -13,7 +13,7 @@ use super::{Error, Place, Record, now, space};
 /// How long a promised reply is waited for, and how long silence lasts.
 const PATIENCE: Patience = Patience {
     first_interval: Duration::from_millis(100),
-    limit: Duration::from_secs(5),
+    limit: Duration::from_secs(10),
     silence: Duration::from_millis(300),
 };
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Lab, Place, RUN_DIR, Record, exec, now, report, sys, up};
 
 /// How long a daemon may take to go, or to come.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A node's daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -19,10 +19,10 @@ use crate::api;
 use crate::control::{Client, ControlError};
 
 /// How long the lab's processes may take to start, and then its nodes to converge.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 /// How the first ping is tried: soon and often, since the nodes have converged.
 const FIRST_PING: Patience =
-    Patience { first_interval: Duration::from_millis(20), limit: Duration::from_secs(3), silence: Duration::ZERO };
+    Patience { first_interval: Duration::from_millis(20), limit: Duration::from_secs(10), silence: Duration::ZERO };
 /// How long `lab up` waits for anything before it looks whether it was told to stop.
 const SLICE: Duration = Duration::from_millis(100);
 /// How long the processes of a lab that failed may go on writing into its directory while they are being ended.
