@@ -202,7 +202,7 @@ impl Loop {
                 Command::Attach(line) => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(line.dp.0));
                     if let Err(errno) = self.epoll.add(line.input(self.index), event) {
-                        line.set_fault(&format!("it cannot be waited for: {errno}"));
+                        line.give_up(&format!("it cannot be waited for: {errno}"));
                     }
                     self.outputs.attach(line);
                 }
@@ -254,13 +254,21 @@ impl Loop {
                 Ready::Empty => break,
                 Ready::Down => {
                     line.set_fault("its interface is down");
-                    return self.strike(&line, flags);
+                    // A packet socket's read takes the error away: told once each time the interface goes down, it
+                    // cannot spin, however often that is.
+                    if !matches!(line.media, Media::Packet(_)) {
+                        self.strike(&line, flags);
+                    }
+                    return;
                 }
                 Ready::Gone => return self.give_up(&line, "its interface or namespace is gone"),
             }
         }
         if seen {
             line.clear_fault();
+            if let Some(output) = self.outputs.get(dp) {
+                output.strikes = 0;
+            }
         } else {
             self.strike(&line, flags);
         }
@@ -283,7 +291,7 @@ impl Loop {
     fn give_up(&mut self, line: &Arc<Line>, why: &str) {
         // It fails if it was taken out before.
         let _ = self.epoll.delete(line.input(self.index));
-        line.set_fault(why);
+        line.give_up(why);
     }
 
     /// Reads one frame or one batch and has the engine process it.
