@@ -18,7 +18,8 @@ pub enum PortDrop {
     Uncuttable,
     /// The link's queue or the socket's buffer is full.
     Full,
-    /// A segment is larger than the path to the tunnel's end takes without fragmenting.
+    /// A frame or segment is larger than its link, or the path to the tunnel's end, takes without fragmenting: an MTU on
+    /// the way there is larger than here.
     TooBig,
     /// The interface is down.
     Down,
@@ -60,7 +61,7 @@ impl PortDrop {
             Self::BadTunnel => "tunnel-bad-header",
             Self::Uncuttable => "port-uncuttable",
             Self::Full => "port-full",
-            Self::TooBig => "tunnel-too-big",
+            Self::TooBig => "port-too-big",
             Self::Down => "port-down",
             Self::Unreachable => "tunnel-unreachable",
             Self::NoTunnel => "tunnel-no-key",
