@@ -43,7 +43,7 @@ pub(super) fn decode(header: [u8; HEADER_LEN], length: usize) -> Result<Offload,
         return Err(PortDrop::BadOffload);
     }
     let header_len = if usize::from(header_len) <= length { header_len } else { 0 };
-    Ok(Offload { checksum, segmentation: Some(Segmentation { kind, size, ecn }), header_len })
+    Ok(Offload { checksum, segmentation: Some(Segmentation { kind, size, ecn, fixed_id: false }), header_len })
 }
 
 /// The header that says this.
@@ -55,7 +55,9 @@ pub(super) fn encode(offload: &Offload) -> [u8; HEADER_LEN] {
     };
     let (gso, size) = match offload.segmentation {
         None => (GSO_NONE, 0),
-        Some(Segmentation { kind, size, ecn }) => {
+        // The header has no word for `fixed_id`: who cuts the frame next counts identification up (RFC 6864 §4.1: of no
+        // meaning with DF).
+        Some(Segmentation { kind, size, ecn, fixed_id: _ }) => {
             let kind = match kind {
                 SegmentKind::TcpV4 => GSO_TCPV4,
                 SegmentKind::TcpV6 => GSO_TCPV6,
@@ -84,7 +86,10 @@ mod tests {
         if cfg!(target_endian = "little") {
             let offload = decode(header, 9000).expect("consistent");
             assert_eq!(offload.checksum, Checksum::Partial { start: 34, offset: 16 });
-            assert_eq!(offload.segmentation, Some(Segmentation { kind: SegmentKind::TcpV4, size: 1398, ecn: true }));
+            assert_eq!(
+                offload.segmentation,
+                Some(Segmentation { kind: SegmentKind::TcpV4, size: 1398, ecn: true, fixed_id: false })
+            );
             assert_eq!(encode(&offload), header);
         }
     }
