@@ -16,8 +16,8 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
-use crate::datapath::port::{BUFFER_LEN, Batch, Ready, frame, packet, vxlan};
-use crate::datapath::{DpPort, Ingress, Worker};
+use crate::datapath::port::{BUFFER_LEN, Batch, PortDrop, Ready, frame, packet, vxlan};
+use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;
 
 /// Frames read from one port before others have their turn.
@@ -154,6 +154,11 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
     };
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(work)?;
     Ok((link, thread))
+}
+
+/// Whether a frame from a tunnel has a checksum that its sender only began; a joined one has, and that is ours.
+const fn is_unfinished(packet: &Packet<'_>) -> bool {
+    matches!(packet.offload.checksum, Checksum::Partial { .. }) && packet.offload.segmentation.is_none()
 }
 
 /// A worker's whole life.
@@ -314,6 +319,9 @@ impl Loop {
             }),
             Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, |event| match event {
                 Ok((meta, packet)) => {
+                    if is_unfinished(packet) {
+                        shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
+                    }
                     outputs.count_received(dp, Some(meta), packet.len());
                     engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
                 }

@@ -452,3 +452,20 @@ fn identification_stays_or_counts_but_not_both() {
     let same: Vec<&Vec<u8>> = fragmentable.iter().collect();
     assert_eq!(lengths(&same), [one, one, one], "without DF the same identification says the same packet");
 }
+
+#[test]
+fn a_sum_only_begun_is_told_from_a_wrong_one() {
+    let it = plain();
+    let begun = it.frame(0, it.flags, &it.payload, true);
+    let said = join(std::slice::from_ref(&begun));
+    let Checksum::Partial { start, offset } = it.offload().checksum else { panic!("it is one") };
+    assert_eq!(
+        said[0],
+        (begun.clone(), Offload { checksum: Checksum::Partial { start, offset }, ..Offload::default() })
+    );
+    assert_eq!(cut(&begun, begun.len(), &[], said[0].1), [it.frame(0, it.flags, &it.payload, false)]);
+    let mut wrong = begun;
+    let at = usize::from(start + offset);
+    wrong[at] ^= 1;
+    assert_eq!(join(&[wrong])[0].1.checksum, Checksum::Complete);
+}
