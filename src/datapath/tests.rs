@@ -10,6 +10,7 @@ use crate::wire::checksum;
 mod acceptance;
 mod forwarding;
 mod measure;
+mod partial;
 mod properties;
 mod random;
 mod text;
