@@ -45,6 +45,9 @@ pub struct Segmentation {
     pub size: u16,
     /// Whether the first segment alone carries CWR (`VIRTIO_NET_HDR_GSO_ECN`).
     pub ecn: bool,
+    /// Whether every segment has the same IPv4 identification, as senders with DF may (RFC 6864 §4.1); it counts up
+    /// otherwise.
+    pub fixed_id: bool,
 }
 
 /// Work the sender left to whoever puts the packet on a wire.

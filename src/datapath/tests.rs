@@ -9,6 +9,7 @@ use crate::wire::checksum;
 
 mod acceptance;
 mod forwarding;
+mod partial;
 mod properties;
 mod random;
 mod text;

@@ -34,6 +34,8 @@ pub(super) struct Line {
     /// One a worker.
     pub(super) counters: Tallies,
     faulted: AtomicBool,
+    /// Set once a worker reads it no more: what it may still send does not make it whole.
+    given_up: AtomicBool,
     fault: Mutex<Option<String>>,
 }
 
@@ -65,7 +67,14 @@ pub(super) type Remotes = std::collections::BTreeMap<IpAddr, Tallies>;
 
 impl Line {
     pub(super) fn new(dp: DpPort, media: Media, workers: usize) -> Self {
-        Self { dp, media, counters: Tallies::new(workers), faulted: AtomicBool::new(false), fault: Mutex::new(None) }
+        Self {
+            dp,
+            media,
+            counters: Tallies::new(workers),
+            faulted: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            fault: Mutex::new(None),
+        }
     }
 
     /// The descriptor this worker reads.
@@ -96,9 +105,15 @@ impl Line {
         }
     }
 
+    /// Says why it is read no more: a fault for good, until the port is made anew.
+    pub(super) fn give_up(&self, why: &str) {
+        self.given_up.store(true, Ordering::Release);
+        self.set_fault(why);
+    }
+
     /// It carries again.
     pub(super) fn clear_fault(&self) {
-        if self.faulted.load(Ordering::Acquire) {
+        if self.faulted.load(Ordering::Acquire) && !self.given_up.load(Ordering::Acquire) {
             tracing::info!(port = ?self.dp, "a port works again");
             *lock(&self.fault) = None;
             self.faulted.store(false, Ordering::Release);

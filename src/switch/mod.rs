@@ -153,7 +153,12 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         let service = Arc::clone(&service);
         move || {
             let _sentinel = sentinel;
-            server.serve(&service)
+            let served = server.serve(&service);
+            if served.is_err() {
+                // Nobody could rule it any more: it ends, and says why.
+                let _ = kill(Pid::this(), Signal::SIGTERM);
+            }
+            served
         }
     };
     let control = thread::Builder::new().name("accept".to_owned()).spawn(serve).map_err(start("the control socket"))?;

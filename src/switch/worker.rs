@@ -16,8 +16,8 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
-use crate::datapath::port::{BUFFER_LEN, Batch, Ready, frame, packet, vxlan};
-use crate::datapath::{DpPort, Ingress, Worker};
+use crate::datapath::port::{BUFFER_LEN, Batch, PortDrop, Ready, frame, packet, vxlan};
+use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;
 
 /// Frames read from one port before others have their turn.
@@ -156,6 +156,11 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
     Ok((link, thread))
 }
 
+/// Whether a frame from a tunnel has a checksum that its sender only began; a joined one has, and that is ours.
+const fn is_unfinished(packet: &Packet<'_>) -> bool {
+    matches!(packet.offload.checksum, Checksum::Partial { .. }) && packet.offload.segmentation.is_none()
+}
+
 /// A worker's whole life.
 struct Loop {
     index: usize,
@@ -202,7 +207,7 @@ impl Loop {
                 Command::Attach(line) => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(line.dp.0));
                     if let Err(errno) = self.epoll.add(line.input(self.index), event) {
-                        line.set_fault(&format!("it cannot be waited for: {errno}"));
+                        line.give_up(&format!("it cannot be waited for: {errno}"));
                     }
                     self.outputs.attach(line);
                 }
@@ -254,13 +259,21 @@ impl Loop {
                 Ready::Empty => break,
                 Ready::Down => {
                     line.set_fault("its interface is down");
-                    return self.strike(&line, flags);
+                    // A packet socket's read takes the error away: told once each time the interface goes down, it
+                    // cannot spin, however often that is.
+                    if !matches!(line.media, Media::Packet(_)) {
+                        self.strike(&line, flags);
+                    }
+                    return;
                 }
                 Ready::Gone => return self.give_up(&line, "its interface or namespace is gone"),
             }
         }
         if seen {
             line.clear_fault();
+            if let Some(output) = self.outputs.get(dp) {
+                output.strikes = 0;
+            }
         } else {
             self.strike(&line, flags);
         }
@@ -283,7 +296,7 @@ impl Loop {
     fn give_up(&mut self, line: &Arc<Line>, why: &str) {
         // It fails if it was taken out before.
         let _ = self.epoll.delete(line.input(self.index));
-        line.set_fault(why);
+        line.give_up(why);
     }
 
     /// Reads one frame or one batch and has the engine process it.
@@ -306,6 +319,9 @@ impl Loop {
             }),
             Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, |event| match event {
                 Ok((meta, packet)) => {
+                    if is_unfinished(packet) {
+                        shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
+                    }
                     outputs.count_received(dp, Some(meta), packet.len());
                     engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
                 }

@@ -1,13 +1,14 @@
 //! Joining segments that arrived one by one into the super-frame they were cut from.
 //!
 //! The rules are those of Linux's GRO (`net/ipv4/tcp_offload.c`, `net/core/gro.c`), minus what a cut would not give
-//! back: cutting what was joined must yield every octet that arrived. So IPv4 identification must count up, and a
-//! segment whose checksums are wrong is neither joined nor repaired: it goes on as it came, for its receiver to refuse.
+//! back: cutting what was joined must yield every octet that arrived. So IPv4 identification must count up or, where
+//! DF forbids fragments and so gives it no meaning, stay; and a segment whose checksums are wrong is neither joined nor
+//! repaired: it goes on as it came, for its receiver to refuse.
 
 use super::checksum::Sum;
 use super::layout::{Layout, Network, Transport};
 use crate::datapath::packet::{Checksum, Offload, SegmentKind, Segmentation};
-use crate::wire::{checksum, ipv6, tcp};
+use crate::wire::{checksum, ipv4, ipv6, tcp};
 
 /// The greatest value of the IP length fields.
 const IP_LEN_LIMIT: usize = 65_535;
@@ -20,7 +21,7 @@ const DATAGRAM_LIMIT: usize = 64;
 pub enum Started {
     /// The first of a train.
     Train(Train),
-    /// Nothing follows it; its transport checksum is right, or not looked at.
+    /// Nothing follows it; its transport checksum is right, not looked at, or only begun.
     Alone(Checksum),
 }
 
@@ -44,6 +45,8 @@ pub struct Train {
     /// Octets of payload so far.
     payload: usize,
     count: usize,
+    /// Whether all have the same IPv4 identification, by the first two.
+    fixed_id: bool,
     /// PSH and FIN of the last segment.
     closing: u8,
 }
@@ -56,7 +59,11 @@ impl Train {
             return Started::Alone(Checksum::Complete);
         };
         if !sums_up(&layout, frame) {
-            return Started::Alone(Checksum::Complete);
+            return Started::Alone(if is_begun(&layout, frame) {
+                Checksum::Partial { start: low(layout.transport_at), offset: layout.checksum_offset() }
+            } else {
+                Checksum::Complete
+            });
         }
         let size = frame.len() - layout.payload_at;
         let goes_on = match layout.transport {
@@ -69,7 +76,7 @@ impl Train {
         if size == 0 || !goes_on {
             return Started::Alone(Checksum::Verified);
         }
-        Started::Train(Self { layout, size, payload: size, count: 1, closing: 0 })
+        Started::Train(Self { layout, size, payload: size, count: 1, fixed_id: false, closing: 0 })
     }
 
     /// Octets of headers in each of its frames.
@@ -93,12 +100,20 @@ impl Train {
         if size > self.size || too_much || self.count >= limit || !sums_up(&self.layout, frame) {
             return Extended::Refused;
         }
+        self.fixed_id = self.has_fixed_id(first, frame);
         self.payload += size;
         self.count += 1;
         if transport == Transport::Tcp {
             self.closing = frame[self.layout.transport_at + 13] & (tcp::PSH | tcp::FIN);
         }
         if size < self.size || self.closing != 0 { Extended::Last } else { Extended::Taken }
+    }
+
+    /// Whether the train has one IPv4 identification for all if this frame joins: the second one decides.
+    fn has_fixed_id(&self, first: &[u8], frame: &[u8]) -> bool {
+        let at = self.layout.network_at;
+        let undecided = self.count == 1 && self.layout.network == Network::V4;
+        if undecided { read(first, at + 6) & ipv4::FLAG_DF != 0 && same_id(first, frame, at) } else { self.fixed_id }
     }
 
     /// Whether every header field of `frame` is what the next segment's would be. Checksums are left to [`sums_up`].
@@ -111,8 +126,9 @@ impl Train {
         let network_follows = match network {
             Network::V4 => {
                 let length = read(frame, network_at + 2);
+                let step = if self.has_fixed_id(first, frame) { 0 } else { low(self.count) };
                 usize::from(length) == frame.len() - network_at
-                    && read(frame, network_at + 4) == read(first, network_at + 4).wrapping_add(low(self.count))
+                    && read(frame, network_at + 4) == read(first, network_at + 4).wrapping_add(step)
                     && same(network_at, network_at + 2)
                     && same(network_at + 6, network_at + 10)
                     && same(network_at + 12, transport_at)
@@ -183,7 +199,7 @@ impl Train {
         };
         Offload {
             checksum: Checksum::Partial { start: low(transport_at), offset: self.layout.checksum_offset() },
-            segmentation: Some(Segmentation { kind, size: low(self.size), ecn }),
+            segmentation: Some(Segmentation { kind, size: low(self.size), ecn, fixed_id: self.fixed_id }),
             header_len: low(payload_at),
         }
     }
@@ -225,6 +241,19 @@ fn sums_up(layout: &Layout, frame: &[u8]) -> bool {
     let mut sum = Sum::new(layout.pseudo(frame, frame.len() - layout.transport_at));
     sum.add(&frame[layout.transport_at..]);
     sum.fold() == 0xffff
+}
+
+/// Whether the checksum field holds the pseudo header's sum and no more: the frame never saw a wire, and its sender left
+/// the rest to a card. A kernel vxlan device over a veth hands such frames on as they are. A wrong checksum looks like
+/// that once in 65,536.
+fn is_begun(layout: &Layout, frame: &[u8]) -> bool {
+    let pseudo = layout.pseudo(frame, frame.len() - layout.transport_at);
+    read(frame, layout.checksum_at()) == checksum::fold(pseudo)
+}
+
+/// Whether two IPv4 headers at `at` have the same identification.
+fn same_id(first: &[u8], frame: &[u8], at: usize) -> bool {
+    read(first, at + 4) == read(frame, at + 4)
 }
 
 fn read(octets: &[u8], at: usize) -> u16 {

@@ -128,6 +128,25 @@ fn skip_extensions(head: &[u8], mut at: usize, mut next: u8) -> Option<(usize, u
     None
 }
 
+/// Whether finishing a checksum at `start + offset` leaves alone what flows look at: a TCP or UDP checksum in its own
+/// place, or something behind those headers, as of a tunnel inside. Of other packets, anything behind the fixed IP
+/// header or, without one, the EtherType. A guest that says otherwise would have its addresses or ports rewritten once
+/// the flows have let them pass.
+#[cfg(feature = "kernel")]
+pub(in crate::datapath) fn is_finishable(head: &[u8], start: u16, offset: u16) -> bool {
+    let from = usize::from(start);
+    if let Some(layout) = Layout::of(head) {
+        let own = from == layout.transport_at && offset == layout.checksum_offset();
+        return own || from >= layout.payload_at;
+    }
+    match skip_tags(head) {
+        Some((ethernet::TYPE_IPV4, at)) => from >= at + ipv4::HEADER_LEN,
+        Some((ethernet::TYPE_IPV6, at)) => from >= at + ipv6::HEADER_LEN,
+        Some((_, at)) => from >= at,
+        None => false,
+    }
+}
+
 /// A hash of the addresses and ports of the frame's flow, the same for all its frames: what a tunnel chooses its
 /// source port by (RFC 7348 §5). Not seeded: whoever aims at one port gains nothing but his own flows there.
 #[must_use]

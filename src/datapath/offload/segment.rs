@@ -43,6 +43,7 @@ pub struct Segments {
     layout: Layout,
     size: usize,
     payload: usize,
+    fixed_id: bool,
 }
 
 impl Segments {
@@ -72,7 +73,7 @@ impl Segments {
         if size == 0 || payload.div_ceil(size) > SEGMENT_LIMIT {
             return Err(Uncuttable::Size { payload, size: segmentation.size });
         }
-        Ok(Some(Self { layout, size, payload }))
+        Ok(Some(Self { layout, size, payload, fixed_id: segmentation.fixed_id }))
     }
 
     /// How many segments there are: at least one.
@@ -111,7 +112,8 @@ impl Segments {
         match network {
             Network::V4 => {
                 let total = transport_at - network_at + length;
-                let identification = read(header, network_at + 4).wrapping_add(low(index));
+                let step = if self.fixed_id { 0 } else { low(index) };
+                let identification = read(header, network_at + 4).wrapping_add(step);
                 write(header, network_at + 2, low(total));
                 write(header, network_at + 4, identification);
                 write(header, network_at + 10, 0);

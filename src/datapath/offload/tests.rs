@@ -35,6 +35,8 @@ struct Stretch {
     ttl: u8,
     identification: u16,
     dont_fragment: bool,
+    /// Whether identification stays, where it may.
+    same_id: bool,
     sequence: u32,
     acknowledgement: u32,
     flags: u8,
@@ -50,6 +52,10 @@ impl Stretch {
 
     fn network_len(&self) -> usize {
         (if self.v6 { 40 } else { 20 }) + 8 * self.network_options
+    }
+
+    fn has_fixed_id(&self) -> bool {
+        self.same_id && self.dont_fragment && !self.v6
     }
 
     /// The frame of segment `index` carrying `payload`, whose transport checksum is complete or only begun.
@@ -78,7 +84,7 @@ impl Stretch {
             let words = u8::try_from(5 + 2 * self.network_options).expect("few");
             out.extend([8, 0, 0x40 | words, self.tos]);
             out.extend((length + 20 + extra).to_be_bytes());
-            let count = u16::try_from(index).expect("few");
+            let count = if self.has_fixed_id() { 0 } else { u16::try_from(index).expect("few") };
             out.extend(self.identification.wrapping_add(count).to_be_bytes());
             out.extend([if self.dont_fragment { 0x40 } else { 0 }, 0, self.ttl, transport, 0, 0]);
             out.extend(&self.addresses[..8]);
@@ -145,7 +151,12 @@ impl Stretch {
         let size = u16::try_from(self.size).expect("16 bits");
         Offload {
             checksum: Checksum::Partial { start, offset: if self.tcp { 16 } else { 6 } },
-            segmentation: Some(Segmentation { kind, size, ecn: self.tcp && self.flags & 0x80 != 0 }),
+            segmentation: Some(Segmentation {
+                kind,
+                size,
+                ecn: self.tcp && self.flags & 0x80 != 0,
+                fixed_id: self.has_fixed_id(),
+            }),
             header_len: u16::try_from(self.headers_len()).expect("few"),
         }
     }
@@ -157,7 +168,7 @@ prop_compose! {
         network_options in if plain { 0..1_usize } else { 0..4_usize },
         options in vec(any::<u8>(), 0..=10_usize),
         (addresses, ports) in (any::<[u8; 32]>(), any::<[u8; 4]>()),
-        (tos, ttl, identification, dont_fragment) in any::<(u8, u8, u16, bool)>(),
+        (tos, ttl, identification, dont_fragment, same_id) in any::<(u8, u8, u16, bool, bool)>(),
         (sequence, acknowledgement, window) in any::<(u32, u32, u16)>(),
         flags in prop_oneof![Just(0x10_u8), (0_u8..16).prop_map(|bits| 0x10 | (bits & 1) | (bits & 2) << 2 | (bits & 12) << 4)],
         payload in vec(any::<u8>(), 0..900),
@@ -165,7 +176,7 @@ prop_compose! {
         size in 15_usize..300,
     ) -> Stretch {
         let options = options.iter().flat_map(|word| [*word; 4]).collect();
-        Stretch { tags, v6, tcp, network_options, options, addresses, ports, tos, ttl, identification, dont_fragment,
+        Stretch { tags, v6, tcp, network_options, options, addresses, ports, tos, ttl, identification, dont_fragment, same_id,
             sequence, acknowledgement, flags, window, payload, size }
     }
 }
@@ -328,7 +339,7 @@ proptest! {
             let _ = flow_hash(&octets);
             let _ = join(&[octets.clone(), octets.clone()]);
             let kind = [SegmentKind::TcpV4, SegmentKind::TcpV6, SegmentKind::Udp][usize::try_from(kind).expect("few")];
-            let segmentation = Some(Segmentation { kind, size, ecn: false });
+            let segmentation = Some(Segmentation { kind, size, ecn: false, fixed_id: false });
             let offload = Offload { checksum: Checksum::Partial { start, offset }, segmentation, header_len: 0 };
             let mut room = octets.clone();
             let end = room.len();
@@ -380,6 +391,7 @@ fn plain() -> Stretch {
         ttl: 64,
         identification: 0xfffe,
         dont_fragment: true,
+        same_id: false,
         sequence: u32::MAX - 5,
         acknowledgement: 1,
         flags: 0x99,
@@ -404,7 +416,7 @@ fn nonsense_is_not_cut() {
     let refused = |frame: &[u8], kind, size| {
         let mut room = frame.to_vec();
         let end = room.len();
-        let segmentation = Some(Segmentation { kind, size, ecn: false });
+        let segmentation = Some(Segmentation { kind, size, ecn: false, fixed_id: false });
         let offload = Offload { checksum: Checksum::Complete, segmentation, header_len: 0 };
         Segments::of(&Packet::new(&mut room, 0, end, &[], offload)).map(|_| ()).expect_err("nonsense")
     };
@@ -414,4 +426,46 @@ fn nonsense_is_not_cut() {
     assert_eq!(refused(&frame[..40], SegmentKind::TcpV4, 100), Uncuttable::NotThat(SegmentKind::TcpV4));
     let long = Stretch { payload: vec![0; 2000], ..plain() }.super_frame();
     assert_eq!(refused(&long, SegmentKind::TcpV4, 1), Uncuttable::Size { payload: 2000, size: 1 });
+}
+
+#[test]
+fn identification_stays_or_counts_but_not_both() {
+    let frames = |same_id, dont_fragment| {
+        Stretch { payload: vec![7; 450], size: 150, same_id, dont_fragment, identification: 9, ..plain() }.segments()
+    };
+    let (staying, counting) = (frames(true, true), frames(false, true));
+    let lengths = |frames: &[&Vec<u8>]| {
+        let frames: Vec<Vec<u8>> = frames.iter().map(|frame| (*frame).clone()).collect();
+        join(&frames).iter().map(|(frame, _)| frame.len()).collect::<Vec<_>>()
+    };
+    let (one, whole) = (staying[0].len(), staying[0].len() + 300);
+    assert_eq!(lengths(&[&staying[0], &staying[1], &staying[2]]), [whole]);
+    assert_eq!(lengths(&[&staying[0], &staying[1], &counting[2]]), [one + 150, one]);
+    assert_eq!(lengths(&[&counting[0], &counting[1], &staying[2]]), [one + 150, one]);
+    let mut fragmentable = frames(false, false);
+    for frame in &mut fragmentable {
+        frame[18..20].copy_from_slice(&[0, 9]);
+        frame[24..26].fill(0);
+        let sum = by_the_book(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    let same: Vec<&Vec<u8>> = fragmentable.iter().collect();
+    assert_eq!(lengths(&same), [one, one, one], "without DF the same identification says the same packet");
+}
+
+#[test]
+fn a_sum_only_begun_is_told_from_a_wrong_one() {
+    let it = plain();
+    let begun = it.frame(0, it.flags, &it.payload, true);
+    let said = join(std::slice::from_ref(&begun));
+    let Checksum::Partial { start, offset } = it.offload().checksum else { panic!("it is one") };
+    assert_eq!(
+        said[0],
+        (begun.clone(), Offload { checksum: Checksum::Partial { start, offset }, ..Offload::default() })
+    );
+    assert_eq!(cut(&begun, begun.len(), &[], said[0].1), [it.frame(0, it.flags, &it.payload, false)]);
+    let mut wrong = begun;
+    let at = usize::from(start + offset);
+    wrong[at] ^= 1;
+    assert_eq!(join(&[wrong])[0].1.checksum, Checksum::Complete);
 }

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::switch::PortCounters;
 
-/// Why a port lost a frame.
+/// Why a port lost a frame, or what was wrong with one that went on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PortDrop {
@@ -14,11 +14,15 @@ pub enum PortDrop {
     BadOffload,
     /// A VXLAN datagram without header, I flag or legal VNI.
     BadTunnel,
+    /// A tunnel's frame whose checksum was only begun, as a kernel vxlan device over a veth leaves it: counted, finished
+    /// here, and sent on. One longer than the MTU was to be cut too, where nobody says any more; it is refused later.
+    TunnelUnfinished,
     /// The super-frame cannot be cut into what its link takes.
     Uncuttable,
     /// The link's queue or the socket's buffer is full.
     Full,
-    /// A segment is larger than the path to the tunnel's end takes without fragmenting.
+    /// A frame or segment is larger than its link, or the path to the tunnel's end, takes without fragmenting: an MTU on
+    /// the way there is larger than here.
     TooBig,
     /// The interface is down.
     Down,
@@ -36,10 +40,11 @@ pub enum PortDrop {
 
 impl PortDrop {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Truncated,
         Self::BadOffload,
         Self::BadTunnel,
+        Self::TunnelUnfinished,
         Self::Uncuttable,
         Self::Full,
         Self::TooBig,
@@ -58,9 +63,10 @@ impl PortDrop {
             Self::Truncated => "port-truncated",
             Self::BadOffload => "port-bad-offload",
             Self::BadTunnel => "tunnel-bad-header",
+            Self::TunnelUnfinished => "tunnel-unfinished-checksum",
             Self::Uncuttable => "port-uncuttable",
             Self::Full => "port-full",
-            Self::TooBig => "tunnel-too-big",
+            Self::TooBig => "port-too-big",
             Self::Down => "port-down",
             Self::Unreachable => "tunnel-unreachable",
             Self::NoTunnel => "tunnel-no-key",

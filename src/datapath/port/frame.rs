@@ -39,7 +39,7 @@ pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, O
     if frame.len() < crate::wire::ethernet::HEADER_LEN {
         return Err(PortDrop::Truncated);
     }
-    Ok((at + vnet::HEADER_LEN, vnet::decode(*header, frame.len())?))
+    Ok((at + vnet::HEADER_LEN, vnet::decode(*header, frame)?))
 }
 
 /// Writes the packet as one frame.

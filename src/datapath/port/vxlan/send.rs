@@ -179,7 +179,10 @@ fn send_datagrams(
 ) -> Result<(), Refusal> {
     let segment = if count > 1 { u16::try_from(size).ok() } else { None };
     udp_sys::send(socket, course, segment, slices).map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP) if segment.is_some() => Refusal::Together(error),
+        // Segments beyond the MTU are EINVAL before Linux 6.14 and EMSGSIZE since (`udp_send_skb`, `net/ipv4/udp.c`).
+        Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP) if segment.is_some() => {
+            Refusal::Together(error)
+        }
         _ => Refusal::Plain(reason(&error)),
     })
 }

@@ -46,7 +46,7 @@ fn frame(payload: usize, size: Option<u16>) -> (Vec<u8>, Offload) {
     let pseudo = crate::wire::checksum::pseudo(&[10, 0, 0, 1], &[10, 0, 0, 2], 6, 20 + payload);
     frame[50..52].copy_from_slice(&crate::wire::checksum::fold(pseudo).to_be_bytes());
     frame.extend((0..payload).map(|at| u8::try_from(at % 251).expect("small")));
-    let segmentation = size.map(|size| Segmentation { kind: SegmentKind::TcpV4, size, ecn: false });
+    let segmentation = size.map(|size| Segmentation { kind: SegmentKind::TcpV4, size, ecn: false, fixed_id: false });
     let header_len = if size.is_some() { 54 } else { 0 };
     (frame, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, segmentation, header_len })
 }
