@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// may use each other's as well: an address needs its link's ifindex.
 const LAYERS: &[&[&str]] = &[
     &["types"],
-    &["wire", "clock", "capture"],
-    &["api", "netns"],
+    &["wire", "clock"],
+    &["api", "netns", "capture"],
     &["model", "datapath", "neigh", "route", "vxlan"],
     &["link"],
     &["bridge"],
@@ -145,7 +145,7 @@ fn the_pure_core_touches_nothing() {
     let mut broken = Vec::new();
     for (path, text) in &sources() {
         let own = module(path);
-        if path.ends_with("tests.rs") {
+        if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
             continue;
         }
         let pure = PURE.contains(&own) || KERNEL_OBJECTS.contains(&own) || matches!(own, "datapath" | "plan");
