@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`types`], [`wire`] | values that cannot be wrong; headers as octets |
 //! | [`api`] | the messages between processes |
+//! | [`capture`] | frames as lines of text or as pcapng; its sockets are shell |
 //! | [`model`], [`placement`] | a document to a checked topology; what each node must hold |
 //! | [`datapath`] | the switch as a pure machine: keys, tables, cache; its ports are shell |
 //! | [`netns`], [`link`], [`bridge`], [`neigh`], [`route`], [`vxlan`] | one kernel object each: desired, observed, difference, and a shell half |

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use dvr::agent::{AgentConfig, Attachment, purge, run};
+use dvr::agent::{AgentConfig, AgentError, Attachment, purge, run};
 use dvr::api::agent::{Converged, Forwarding, Neighbour, Request as Ask, Responder, Show as AgentShow};
 use dvr::api::switch::{
     Bridge, CacheCounters, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, PortKind, Request, Show, VlanMode,
@@ -22,7 +22,7 @@ use dvr::datapath::{BridgeView, DpPort, NewPort, NewPortKind, PortView, Switch, 
 use dvr::model::Topology;
 use dvr::program::{COOKIE, LEARNED_COOKIE};
 use dvr::types::{IfName, Timestamp};
-use support::{block_on, in_namespace, ip, ip_json};
+use support::{in_namespace, ip, ip_json};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -31,6 +31,7 @@ struct Memory {
     engine: Switch,
     ports: BTreeMap<IfName, PortConfig>,
     changes: usize,
+    taps: bool,
     refuse_port: Option<String>,
 }
 
@@ -40,7 +41,7 @@ struct FakeSwitch {
 }
 
 fn empty() -> Memory {
-    Memory { engine: Switch::new(), ports: BTreeMap::new(), changes: 0, refuse_port: None }
+    Memory { engine: Switch::new(), ports: BTreeMap::new(), changes: 0, taps: false, refuse_port: None }
 }
 
 impl FakeSwitch {
@@ -104,7 +105,7 @@ impl Memory {
                 pid: 0,
                 instance: "one".to_owned(),
                 workers: 1,
-                tap_refused: Some("this one only remembers".to_owned()),
+                tap_refused: (!self.taps).then(|| "this one only remembers".to_owned()),
             }),
             Request::AddBridge { bridge, mode } => Reply::of(&engine.add_bridge(&bridge, mode)?),
             Request::DelBridge { bridge } => {
@@ -366,6 +367,33 @@ fn a_switch_may_be_late_and_may_forget() {
     });
 }
 
+/// Input: a node attached by veth pairs, then an agent whose switch makes TAPs. Output: no veth of the same name passes for
+/// the TAP: all of them go, and the switch is asked for TAPs instead.
+#[test]
+fn another_attachment_takes_the_old_one_away() {
+    in_namespace("another_attachment_takes_the_old_one_away", || {
+        let mut bench = Bench::started();
+        bench.settled();
+        let (router, show) = bench.router();
+        let port = show.routers[0].interfaces[0].ifname.clone();
+        let veths = |netns: &str| ip(&format!("-n {netns} -o link show type veth")).lines().count();
+        assert_eq!((veths(&router), veths("vm-blue1")), (2, 1));
+        bench.stop_agent();
+        bench.switch.memory().taps = true;
+        bench.start_agent();
+        // This switch's TAPs are words only: the node never converges, and the agent goes on asking for them.
+        let is_tap = |port: &PortConfig| matches!(&port.kind, PortKind::Tap { netns: Some(_), .. });
+        let until = Instant::now() + LONG;
+        while !bench.switch.memory().ports.get(&port).is_some_and(is_tap) {
+            assert!(Instant::now() < until, "no TAP is asked for");
+            thread::yield_now();
+        }
+        bench.stop_agent();
+        assert!(!ip("netns list").contains("dvr-ports"), "the outer ends are left");
+        assert_eq!((veths(&router), veths("vm-blue1")), (0, 0));
+    });
+}
+
 /// Input: a port the switch refuses. Output: an error that names it, and the rest of the node at work.
 #[test]
 fn one_port_in_trouble_is_not_the_nodes_trouble() {
@@ -439,12 +467,13 @@ fn a_new_topology_is_taken_and_a_purge_leaves_nothing() {
         let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 500 }).expect("it answers");
         assert!(!state.converged && state.errors[0].contains("topology.yaml"), "{state:?}");
         assert!(ip("netns list").contains("vm-orange2"), "a mistake in the file takes nothing away");
+        assert!(matches!(purge(&bench.config), Err(AgentError::Running { .. })), "beside a living agent");
         bench.stop_agent();
-        block_on(purge(&bench.config)).expect("everything goes");
+        purge(&bench.config).expect("everything goes");
         assert_eq!(ip("netns list").trim(), "foreign");
         assert!(bench.switch.memory().engine.bridges().is_empty());
         let kept = std::fs::read_dir(&bench.config.run_dir).expect("there").filter_map(Result::ok);
         assert!(kept.map(|file| file.file_name()).all(|name| name != "local-vlans.json"));
-        block_on(purge(&bench.config)).expect("twice is no error");
+        assert_eq!(purge(&bench.config).expect("twice is no error"), 0);
     });
 }

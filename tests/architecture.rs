@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types"],
     &["wire", "clock"],
-    &["api", "netns"],
-    &["model", "capture", "datapath", "neigh", "route", "vxlan"],
+    &["api", "netns", "capture"],
+    &["model", "datapath", "neigh", "route", "vxlan"],
     &["link"],
     &["bridge"],
     &["placement", "program", "plan", "control"],

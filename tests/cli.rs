@@ -34,6 +34,7 @@ fn help_names_every_command_and_every_exit_code() {
         "lab",
         "agent",
         "switch",
+        "purge",
         "show",
         "dump-flows",
         "add-flow",

@@ -128,6 +128,12 @@ pub enum AgentError {
     /// Its local VLANs.
     #[error(transparent)]
     Vlans(#[from] VlanFileError),
+    /// An agent that runs would make again what is purged.
+    #[error("an agent runs at {}: stop it first, or it makes everything again", socket.display())]
+    Running {
+        /// Its socket.
+        socket: PathBuf,
+    },
     /// Not everything could be removed.
     #[error("purging the node left something behind: {}", .0.join("; "))]
     Purge(Vec<String>),

@@ -189,20 +189,34 @@ fn tell(node: &str, state: &Converged, told: &mut Vec<String>) {
 }
 
 /// Removes everything that agents manage on this node: namespaces with what is in them, both bridges, local VLANs. A
-/// switch that is not there holds nothing.
+/// switch that is not there holds nothing. Gives the number of namespaces and bridges
+/// that went.
 ///
 /// # Errors
-/// Everything that could not be removed; the rest is.
-pub async fn purge(config: &AgentConfig) -> Result<(), AgentError> {
-    let mut left = Vec::new();
+/// [`AgentError::Running`] while an agent runs, which would make it all again; else everything that could not be removed:
+/// the rest is.
+pub fn purge(config: &AgentConfig) -> Result<usize, AgentError> {
+    let socket = config.socket();
+    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        return Err(AgentError::Running { socket });
+    }
+    let system = |source| AgentError::System { node: config.node.clone(), what: "start its event loop", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+    runtime.block_on(remove_all(config))
+}
+
+async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
+    let (mut done, mut left) = (0, Vec::new());
     let mut switch = Switch::new(config.switch_socket.clone(), None);
     match switch.show() {
         Ok(show) => {
             for bridge in [fixed(BR_TUN), fixed(BR_INT)] {
-                if show.bridges.iter().any(|there| there.name == bridge)
-                    && let Err(error) = switch.ask(&Request::DelBridge { bridge })
-                {
-                    left.push(error.to_string());
+                if !show.bridges.iter().any(|there| there.name == bridge) {
+                    continue;
+                }
+                match switch.ask(&Request::DelBridge { bridge }) {
+                    Ok(()) => done += 1,
+                    Err(error) => left.push(error.to_string()),
                 }
             }
         }
@@ -212,9 +226,10 @@ pub async fn purge(config: &AgentConfig) -> Result<(), AgentError> {
     let mut kernel = Kernel::open(config.netns_dir.clone())?;
     let nothing = KernelSpec::default().check().map_err(|error| AgentError::Purge(vec![error.to_string()]))?;
     let observed = kernel.observe(&nothing).await?;
-    if let Err(failure) = kernel.apply(&plan::diff(&nothing, &observed, &Ownership::agent())).await {
-        left.extend(failure.failures.iter().map(ToString::to_string));
+    match kernel.apply(&plan::diff(&nothing, &observed, &Ownership::agent())).await {
+        Ok(applied) => done += applied.done,
+        Err(failure) => left.extend(failure.failures.iter().map(ToString::to_string)),
     }
     vlans::forget(&config.run_dir)?;
-    if left.is_empty() { Ok(()) } else { Err(AgentError::Purge(left)) }
+    if left.is_empty() { Ok(done) } else { Err(AgentError::Purge(left)) }
 }

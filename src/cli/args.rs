@@ -48,9 +48,18 @@ pub enum Command {
         command: LabCommand,
     },
     /// Run this node's agent: makes kernel and switch what the topology says
+    ///
+    /// Everything it makes bears its names, and everything of these names is its own: namespaces called `qrouter-*`,
+    /// `snat-*`, `fip-*`, `vm-*` and `dvr-ports`. Those that the topology does not ask for are removed. What it made stays
+    /// when it ends; `dvr purge` removes it.
     Agent(AgentArgs),
     /// Run this node's switch: moves the packets
     Switch(SwitchArgs),
+    /// Remove everything this host's agents have made; stop the agent first
+    ///
+    /// Goes by names, as the agent does: every namespace called `qrouter-*`, `snat-*`, `fip-*`, `vm-*` or `dvr-ports` in
+    /// the directory of named namespaces, and both bridges of a switch that runs.
+    Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
     Show(ReadArgs),
     /// The flows of a bridge, in the text of `ovs-ofctl dump-flows`
@@ -234,6 +243,17 @@ pub struct AgentArgs {
     /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// What `purge` takes.
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// Where the sockets of agent and switch are
+    #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
+    pub run_dir: PathBuf,
+    /// Where named network namespaces are
+    #[arg(long, value_name = "DIR", default_value = "/run/netns")]
+    pub netns_dir: PathBuf,
 }
 
 /// Kinds of attachment.

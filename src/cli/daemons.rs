@@ -4,8 +4,9 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, Attach, SwitchArgs};
+use super::args::{AgentArgs, Attach, PurgeArgs, SwitchArgs};
 use super::error::{CliError, DONE};
+use super::output;
 use crate::lab::{self, LabName};
 use crate::{agent, switch};
 
@@ -37,6 +38,22 @@ pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
     let config = agent::AgentConfig { netns_dir, attachment, ..agent::AgentConfig::new(node, topology, run_dir) };
     agent::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
+}
+
+/// `dvr purge`.
+///
+/// # Errors
+/// When an agent runs, or something stays.
+pub(super) fn purge(args: PurgeArgs) -> Result<u8, CliError> {
+    let PurgeArgs { run_dir, netns_dir } = args;
+    // Neither is looked at: what goes is told by names alone.
+    let (node, topology) = (host_name()?, "");
+    let config = agent::AgentConfig { netns_dir, ..agent::AgentConfig::new(node, topology, run_dir) };
+    let gone = agent::purge(&config).map_err(|error| CliError::Ended(error.to_string()))?;
+    output::print(&match gone {
+        0 => "nothing of an agent was there\n".to_owned(),
+        gone => format!("removed: {gone} namespaces and bridges\n"),
+    })
 }
 
 fn host_name() -> Result<String, CliError> {

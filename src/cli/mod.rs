@@ -45,6 +45,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Lab { command } => labs::run(command),
         Command::Agent(args) => daemons::agent(args),
         Command::Switch(args) => daemons::switch(args),
+        Command::Purge(args) => daemons::purge(args),
         Command::Show(args) => show::show(&args),
         Command::DumpFlows(args) => flows::dump(&args),
         Command::AddFlow(args) => flows::add(&args),

@@ -1,24 +1,18 @@
-//! Names of namespaces and interfaces, as Neutron forms them: the one place that knows the prefixes.
+//! Names of namespaces and interfaces, as Neutron forms them: prefix and id. The prefixes that
+//! tell an agent what is its own are [`crate::netns`]'s.
 //!
 //! Linux takes interface names of at most 15 octets, so a port's id is cut to its first [`ID_LEN`] characters; the
 //! checked topology holds no two ports whose ids begin alike.
 
 use uuid::Uuid;
 
+use crate::netns::{ROUTER_NETNS, ROUTER_PORT, VM_INTERFACE, VM_NETNS};
 use crate::types::IfName;
 
 /// How many characters of a port's id its interface's name bears (Neutron's device names are 14 characters long).
 pub const ID_LEN: usize = 11;
-/// Before a router's id: the namespace it lives in.
-pub const ROUTER_NETNS: &str = "qrouter-";
-/// Before a router port's id: its interface in the router's namespace.
-pub const ROUTER_PORT: &str = "qr-";
 /// Before a virtual machine port's id: its port on br-int.
 pub const VM_PORT: &str = "tap";
-/// Before a virtual machine's name: the namespace that stands for it.
-pub const VM_NETNS: &str = "vm-";
-/// The interface's name inside a namespace that stands for a virtual machine.
-pub const VM_INTERFACE: &str = "eth0";
 
 /// The namespace of the router with this id.
 #[must_use]

@@ -66,6 +66,14 @@ pub struct Ownership {
     pub own_links: Vec<LinkPattern>,
 }
 
+/// Before a router's id: the namespace it lives in.
+pub const ROUTER_NETNS: &str = "qrouter-";
+/// Before a router port's id: its interface in the router's namespace.
+pub const ROUTER_PORT: &str = "qr-";
+/// Before a virtual machine's name: the namespace that stands for it.
+pub const VM_NETNS: &str = "vm-";
+/// The interface's name inside a namespace that stands for a virtual machine.
+pub const VM_INTERFACE: &str = "eth0";
 /// The namespace that holds the outer ends of veth pairs where TAPs cannot be had.
 pub const PORTS_NETNS: &str = "dvr-ports";
 
@@ -86,10 +94,10 @@ impl Ownership {
         };
         Self {
             namespaces: vec![
-                rule(Pattern::prefix("qrouter-"), &["qr-", "rfp-"].map(Pattern::prefix)),
+                rule(Pattern::prefix(ROUTER_NETNS), &[ROUTER_PORT, "rfp-"].map(Pattern::prefix)),
                 rule(Pattern::prefix("snat-"), &["sg-", "qg-"].map(Pattern::prefix)),
                 rule(Pattern::prefix("fip-"), &["fg-", "fpr-"].map(Pattern::prefix)),
-                rule(Pattern::prefix("vm-"), &[Pattern::exact("eth0")]),
+                rule(Pattern::prefix(VM_NETNS), &[Pattern::exact(VM_INTERFACE)]),
                 rule(Pattern::exact(PORTS_NETNS), &[]),
             ],
             own_links: Vec::new(),

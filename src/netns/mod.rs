@@ -15,6 +15,8 @@ mod spec;
 mod state;
 
 pub use diff::{NetnsOp, diff};
-pub use managed::{LinkPattern, NetnsRule, Ownership, PORTS_NETNS, Pattern};
+pub use managed::{
+    LinkPattern, NetnsRule, Ownership, PORTS_NETNS, Pattern, ROUTER_NETNS, ROUTER_PORT, VM_INTERFACE, VM_NETNS,
+};
 pub use spec::{BadName, Name, NetnsName, Sysctl};
 pub use state::{Entries, Entry};
