@@ -83,9 +83,13 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
         return dropped(walk, DropReason::UnknownPort, "received packet on unknown port, dropping");
     };
     if super::action::is_vlan_type(walk.key.get16(key::ETH_TYPE)) && !walk.key.is_tagged() {
+        let name = entry.name.to_string();
+        walk.error(|| format!("dropping packet with partial VLAN tag received on port {name}"));
         return dropped(walk, DropReason::VlanRefused, "partial VLAN tag, dropping");
     }
     let Some(vlan) = classify(&entry.vlan, vid) else {
+        let why = refusal(entry, vid);
+        walk.error(|| why);
         return dropped(walk, DropReason::VlanRefused, "disallowed VLAN VID for this input port, dropping");
     };
     if is_reserved(destination) {
@@ -107,6 +111,19 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
             for number in ports {
                 send(walk, vlan, number);
             }
+        }
+    }
+}
+
+/// What a trace says of a frame whose VLAN its port does not carry.
+fn refusal(port: &Port, vid: u16) -> String {
+    let name = &port.name;
+    match &port.vlan {
+        VlanMode::Access(tag) => {
+            format!("dropping VLAN {vid} tagged packet received on port {name} configured as VLAN {tag} access port")
+        }
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } => {
+            format!("dropping VLAN {vid} packet received on port {name} not configured for trunking VLAN {vid}")
         }
     }
 }

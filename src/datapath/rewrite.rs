@@ -54,6 +54,7 @@ impl Xlate<'_> {
             to.write(&mut self.key, value);
             self.written(to.field);
         }
+        self.tell(|ports, walk| super::trace::written(to, &walk.key, ports));
     }
 
     pub(super) fn tag(&mut self, value: u128, mask: u128) {
@@ -100,6 +101,8 @@ impl Xlate<'_> {
                     self.key.set(key::IP_TTL, ttl - 1);
                 } else {
                     self.reason.get_or_insert(DropReason::TtlExpired);
+                    let six = Needs::Ipv6.met_by(&self.key);
+                    self.warn(|| format!("IPv{} decrement TTL exception", if six { 6 } else { 4 }));
                     self.stop = true;
                 }
             }

@@ -4,13 +4,14 @@ use core::fmt::Write;
 
 use super::action::Action;
 use super::bridge::{Bridge, BridgePorts};
-use super::field::Needs;
+use super::field::{Needs, Subfield};
 use super::io::TunnelMeta;
 use super::key::{self, Key, Mask};
+use super::learn::LearnedFlow;
 use super::matching::Match;
 use super::odp;
 use super::table::Flow;
-use super::text::{PortNames, print_actions, print_match};
+use super::text::{PortNames, print_actions, print_bits, print_match, print_plain, print_subfield};
 use super::xlate::Verdict;
 use crate::wire::{ethernet, ipv4};
 
@@ -227,6 +228,41 @@ fn print_key(out: &mut String, key: &Key, ports: &impl PortNames) {
     let mask = present(key);
     print_match(out, &Match { value: key.masked(&mask), mask }, ports);
     out.pop();
+}
+
+/// What a subfield is after a `move`.
+pub(crate) fn written(to: Subfield, key: &Key, ports: &impl PortNames) -> String {
+    let mut out = String::new();
+    print_subfield(&mut out, to);
+    out.push_str(" is now ");
+    if to.is_whole() {
+        print_plain(&mut out, to.field.info(), to.read(key), ports);
+    } else {
+        print_bits(&mut out, to.read(key));
+    }
+    out
+}
+
+/// A flow that a packet teaches.
+pub(crate) fn learned(flow: &LearnedFlow, ports: &impl PortNames) -> String {
+    let mut out = format!("table={} ", flow.table);
+    print_match(&mut out, &flow.matching, ports);
+    out.truncate(out.trim_end_matches([',', ' ']).len());
+    let _ = write!(out, " priority={}", flow.priority);
+    if flow.cookie != 0 {
+        let _ = write!(out, " cookie={:#x}", flow.cookie);
+    }
+    for (name, seconds) in [("idle", flow.idle_timeout), ("hard", flow.hard_timeout)] {
+        if seconds != 0 {
+            let _ = write!(out, " {name}={seconds}");
+        }
+    }
+    if flow.send_flow_rem {
+        out.push_str(" send_flow_rem");
+    }
+    out.push_str(" actions=");
+    print_actions(&mut out, &flow.actions, ports);
+    out
 }
 
 /// The whole text of a trace.

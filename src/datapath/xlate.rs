@@ -208,6 +208,22 @@ impl<'a> Xlate<'a> {
         }
     }
 
+    /// Notes what concerns this bridge's ports, in words made only if there is a trace.
+    pub(super) fn tell(&mut self, text: impl FnOnce(&BridgePorts<'_>, &Self) -> String) {
+        if self.trace.is_some()
+            && let Some(bridge) = self.switch.bridge(self.bridge)
+        {
+            let text = text(&BridgePorts { bridge, names: false }, self);
+            self.note(|| text);
+        }
+    }
+
+    pub(crate) fn error(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.error(self.node, text());
+        }
+    }
+
     /// Ends the walk, or only the other side of a patch.
     fn fail(&mut self, reason: DropReason, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
@@ -257,7 +273,7 @@ impl<'a> Xlate<'a> {
                 Frame::Run { actions, mut next } => {
                     while let Some(action) = actions.get(next) {
                         next += 1;
-                        self.tell(action);
+                        self.tell_action(action);
                         self.action(action);
                         if self.stop || !self.pending.is_empty() || self.fatal.is_some() {
                             break;
@@ -284,7 +300,7 @@ impl<'a> Xlate<'a> {
     }
 
     /// Tells the trace of an action.
-    fn tell(&mut self, action: &Action) {
+    fn tell_action(&mut self, action: &Action) {
         if let Some(trace) = &mut self.trace
             && let Some(bridge) = self.switch.bridge(self.bridge)
         {
@@ -432,6 +448,7 @@ impl<'a> Xlate<'a> {
             }
         }
         let flow = Arc::new(learn::make(learn, &self.key));
+        self.tell(|ports, _| super::trace::learned(&flow, ports));
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }
 
@@ -483,6 +500,7 @@ impl<'a> Xlate<'a> {
                 let (port, local, remote) = (*dp, *local, *remote);
                 self.mask.raise_all(key::TUN_ID);
                 let id = u64::try_from(self.key.get(key::TUN_ID)).unwrap_or(0);
+                self.note(|| "output to kernel tunnel".to_owned());
                 let tunnel = TunnelMeta { id, src: local, dst: remote, tos: self.outer_tos(), ttl: TUNNEL_TTL };
                 self.transmit(DpAction::Output { port, tunnel: Some(tunnel) });
             }

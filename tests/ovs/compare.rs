@@ -82,6 +82,18 @@ pub(crate) fn line<'a>(trace: &'a str, label: &str) -> &'a str {
     trace.lines().find_map(|line| line.strip_prefix(label)).unwrap_or("(none)").trim()
 }
 
+/// The lines between the packet and its end: bridges, tables, actions and remarks.
+///
+/// OVS shows a miss of a bridge without a controller as the hidden flow that drops it. That `learn` was refused at its
+/// limit it says at once; we find out when the packet is done. Of a flow without actions we say that it drops even if
+/// the packet was dropped before them.
+fn tree(trace: &str) -> Vec<String> {
+    let shown = |line: &str| line.replace("reg0=0x2, priority 0", "No match.");
+    let lines = trace.lines().skip(1).take_while(|line| !line.starts_with("Final flow"));
+    let same = |line: &&str| line.trim() != "drop" && !line.contains("Limit exceeded, learn failed");
+    lines.filter(same).map(shown).collect()
+}
+
 fn trace_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
     let mut report = String::new();
     let flow = line(theirs, "Flow:");
@@ -91,9 +103,15 @@ fn trace_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
             report += &format!("OVS: {label} {theirs}\ndvr: {label} {ours}\n");
         }
     }
+    let flooded = ["FLOOD", "ALL", "flooding"].iter().any(|word| theirs.contains(word));
+    let (our_tree, their_tree) = (tree(ours), tree(theirs));
+    if !flooded && our_tree != their_tree {
+        let both = our_tree.len().min(their_tree.len());
+        let at = our_tree.iter().zip(&their_tree).position(|(one, two)| one != two).unwrap_or(both);
+        report += &format!("OVS: tells {:?}\ndvr: tells {:?}\n", their_tree.get(at), our_tree.get(at));
+    }
     let label = "Datapath actions:";
     let (our_actions, their_actions) = (line(ours, label), without_controller(line(theirs, label)));
-    let flooded = ["FLOOD", "ALL", "flooding"].iter().any(|word| theirs.contains(word));
     let octets = if let Step::Packet { octets: Some(octets), .. } = step { octets } else { "" };
     let same = || {
         let mut each = [our_actions, their_actions.as_str()].map(|actions| deliveries(actions, flow, octets));

@@ -11,6 +11,7 @@ pub use lexer::TextError;
 pub(crate) use action::print_actions;
 pub(crate) use flow::{FlowText, Use};
 pub(crate) use matching::print_match;
+pub(crate) use value::{print_bits, print_plain, print_subfield};
 
 /// The ports of a bridge by name.
 pub(crate) trait PortNames {

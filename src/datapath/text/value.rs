@@ -193,7 +193,7 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
 }
 
 /// Prints a field's value alone, as a match or `set_field` shows it.
-pub(super) fn print_plain(out: &mut String, info: &Info, value: u128, ports: &impl PortNames) {
+pub(crate) fn print_plain(out: &mut String, info: &Info, value: u128, ports: &impl PortNames) {
     let _ = match info.format {
         Format::Decimal => write!(out, "{value}"),
         Format::Hex if info.field == Field::VlanTci => write!(out, "{value:#06x}"),
@@ -292,7 +292,7 @@ pub(super) fn subfield(piece: Piece<'_>) -> Result<Subfield, TextError> {
 }
 
 /// Prints a subfield by its NXM name.
-pub(super) fn print_subfield(out: &mut String, subfield: Subfield) {
+pub(crate) fn print_subfield(out: &mut String, subfield: Subfield) {
     let info = subfield.field.info();
     out.push_str(if info.nxm.is_empty() { info.name } else { info.nxm });
     if subfield.is_whole() {
@@ -305,6 +305,6 @@ pub(super) fn print_subfield(out: &mut String, subfield: Subfield) {
 }
 
 /// Prints a number the way OVS prints bits: `0`, or hexadecimal.
-pub(super) fn print_bits(out: &mut String, value: u128) {
+pub(crate) fn print_bits(out: &mut String, value: u128) {
     let _ = if value == 0 { write!(out, "0") } else { write!(out, "{value:#x}") };
 }
