@@ -132,8 +132,8 @@ fn skip_extensions(head: &[u8], mut at: usize, mut next: u8) -> Option<(usize, u
 /// place, or something behind those headers, as of a tunnel inside. Of other packets, anything behind the fixed IP
 /// header or, without one, the EtherType. A guest that says otherwise would have its addresses or ports rewritten once
 /// the flows have let them pass.
-#[cfg(feature = "kernel")]
-pub(in crate::datapath) fn is_finishable(head: &[u8], start: u16, offset: u16) -> bool {
+#[must_use]
+pub fn is_finishable(head: &[u8], start: u16, offset: u16) -> bool {
     let from = usize::from(start);
     if let Some(layout) = Layout::of(head) {
         let own = from == layout.transport_at && offset == layout.checksum_offset();

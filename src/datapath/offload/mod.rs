@@ -10,9 +10,7 @@ mod segment;
 
 pub use checksum::{Unfinished, complete};
 pub use coalesce::{Extended, Started, Train};
-pub use layout::flow_hash;
-#[cfg(feature = "kernel")]
-pub(super) use layout::is_finishable;
+pub use layout::{flow_hash, is_finishable};
 pub use segment::{HEADER_LIMIT, SEGMENT_LIMIT, Segments, Uncuttable};
 
 #[cfg(test)]
