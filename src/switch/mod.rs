@@ -5,7 +5,7 @@
 //!                    │                                                                  │
 //!                    └────────────▶ Mutex<Switch>: bridges, flows ◀── on a cache miss ──┘
 //! ```
-//! Every descriptor is owned by a [`line::Line`] in one [`table::Table`]; workers hold it by reference count. Each
+//! Every descriptor is owned by a `line::Line` in one `table::Table`; workers hold it by reference count. Each
 //! worker has its own queue of every line, its own cache and its own counters, so that in the steady state workers share
 //! nothing that is written.
 

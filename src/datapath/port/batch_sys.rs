@@ -38,7 +38,7 @@ pub struct Received {
 /// Octets a batch should not go beyond: they are read twice more, by then from a cache of a core's own.
 const WARM_OCTETS: usize = 256 << 10;
 
-/// Memory for [`SLOTS`] messages, reused for each batch.
+/// Memory for `SLOTS` messages, reused for each batch.
 #[derive(Debug)]
 pub struct Batch {
     memory: Vec<u8>,
@@ -59,7 +59,7 @@ impl Batch {
         (&mut self.memory, &self.received)
     }
 
-    /// Reads what waits, without waiting: at most [`SLOTS`] messages, fewer while they are large.
+    /// Reads what waits, without waiting: at most `SLOTS` messages, fewer while they are large.
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing waits.
