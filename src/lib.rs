@@ -24,10 +24,10 @@
 //! # A packet's walk
 //!
 //! A port (`datapath::port`) reads a frame, up to 64 KB of it at once, and hands it to [`datapath::Worker::process`].
-//! The worker makes its key and asks its cache. On a miss the [`datapath::Switch`] walks the tables of br-int, crosses the patch, walks
-//! those of br-tun, and returns a flat list of actions with the mask of bits it looked at; that is the cache entry. The
-//! actions rewrite the frame in place and hand it to a port again: a TAP, a packet socket, or a tunnel that cuts it into
-//! segments for the wire. What the tables say is written by [`program`]; its module doc draws them.
+//! The worker makes its key and asks its cache. On a miss the [`datapath::Switch`] walks the tables of br-int, crosses
+//! the patch, walks those of br-tun, and returns a flat list of actions with the mask of bits it looked at; that is the
+//! cache entry. The actions rewrite the frame in place and hand it to a port again: a TAP, a packet socket, or a tunnel
+//! that cuts it into segments for the wire. What the tables say is written by [`program`]; its module doc draws them.
 //!
 //! # A reconciliation's walk
 //!

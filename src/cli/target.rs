@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::CliError;
 use crate::api;
-use crate::control::Client;
+use crate::control::{Client, ControlError};
 use crate::lab::{Daemon, LabName, Labs, RUN_DIR};
 
 /// How long a daemon may take to answer.
@@ -21,6 +21,8 @@ pub(super) struct Site {
     pub node: String,
     /// Where its sockets are.
     pub dir: PathBuf,
+    /// The lab it is a node of.
+    lab: Option<LabName>,
 }
 
 /// The nodes a command means: of the lab that is named; else this host, if it has daemons; else of the only lab that
@@ -36,7 +38,11 @@ pub(super) fn sites(lab: Option<&LabName>, node: Option<&str>) -> Result<Vec<Sit
         return Ok(vec![host]);
     }
     let (lab, record) = Labs::of_this_user()?.choose(lab)?;
-    let all = record.nodes.keys().map(|name| Site { node: name.clone(), dir: lab.node_dir(name) });
+    let all = record.nodes.keys().map(|name| Site {
+        node: name.clone(),
+        dir: lab.node_dir(name),
+        lab: Some(lab.name.clone()),
+    });
     let sites: Vec<Site> = all.filter(|site| node.is_none_or(|node| node == site.node)).collect();
     match node {
         Some(node) if sites.is_empty() => {
@@ -53,9 +59,9 @@ fn host() -> Option<Site> {
     if ![Daemon::Agent, Daemon::Switch].iter().any(|daemon| daemon.socket(&dir).exists()) {
         return None;
     }
-    let site = Site { node: "local".to_owned(), dir };
+    let site = Site { node: "local".to_owned(), dir, lab: None };
     let hello = open(&site, Daemon::Agent).ok().map(|(_, hello): (Client, api::agent::Hello)| hello.node);
-    Some(Site { node: hello.unwrap_or(site.node), dir: site.dir })
+    Some(Site { node: hello.unwrap_or_else(|| site.node.clone()), ..site })
 }
 
 /// A bridge as it is written, `[NODE/]BRIDGE`, and the nodes meant.
@@ -75,18 +81,26 @@ pub(super) fn bridge(lab: Option<&LabName>, text: &str) -> Result<(Vec<Site>, cr
 /// Asks a node's daemon one thing.
 ///
 /// # Errors
-/// [`CliError::Daemon`] names the node.
+/// [`CliError::Daemon`] names the node; of a daemon of a lab that does not run, [`CliError::Absent`] says how the lab starts
+/// it.
 pub(super) fn ask<Req: Serialize, Rep: DeserializeOwned>(
     site: &Site,
     daemon: Daemon,
     request: &Req,
 ) -> Result<Rep, CliError> {
-    let failed = |source| CliError::Daemon { node: site.node.clone(), source };
+    let failed = |source: ControlError| match &site.lab {
+        Some(lab) if source.is_absent() => CliError::Absent(format!(
+            "the {} of node `{}` is not running: start it with `dvr lab restart {1} {0} --name {lab}`",
+            daemon.name(),
+            site.node
+        )),
+        Some(_) | None => CliError::Daemon { node: site.node.clone(), source },
+    };
     let (mut client, _hello) = open::<serde_json::Value>(site, daemon).map_err(failed)?;
     client.call(request).map_err(failed)
 }
 
-fn open<Hello: DeserializeOwned>(site: &Site, daemon: Daemon) -> Result<(Client, Hello), crate::control::ControlError> {
+fn open<Hello: DeserializeOwned>(site: &Site, daemon: Daemon) -> Result<(Client, Hello), ControlError> {
     let socket: &Path = &daemon.socket(&site.dir);
     let mut client = Client::connect(socket, LIMIT)?;
     let hello = match daemon {

@@ -63,8 +63,8 @@ pub fn kill(lab: &Lab, node: &str, daemons: &[Daemon]) -> Result<Vec<Daemon>, Er
     Ok(killed)
 }
 
-/// Starts these daemons of a node anew; those that run are killed first; and waits until the node has converged. This process must have one thread, and stays
-/// inside the node.
+/// Starts these daemons of a node anew, those that run are killed first, and waits until the node has converged. This
+/// process must have one thread, and stays inside the node.
 ///
 /// # Errors
 /// [`Error::Os`], or [`Error::NotReady`] when one does not come up.
