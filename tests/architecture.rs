@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types"],
     &["wire", "clock"],
-    &["api", "netns", "capture"],
-    &["model", "datapath", "neigh", "route", "vxlan"],
+    &["api", "netns", "capture", "vxlan"],
+    &["model", "datapath", "neigh", "route"],
     &["link"],
     &["bridge"],
     &["placement", "program", "plan", "control"],

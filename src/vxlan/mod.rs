@@ -9,5 +9,5 @@ mod spec;
 mod state;
 
 pub use diff::{TunnelOp, diff};
-pub use spec::{BadTunnels, TooSmall, TunnelSpec, inner_mtu, overhead_octets, port_name, tunnels};
+pub use spec::{BadTunnels, TunnelSpec, overhead_octets, port_name, tunnels};
 pub use state::TunnelState;

@@ -1,11 +1,11 @@
-//! What is wanted: one tunnel a remote node, and an MTU that fits through it.
+//! What is wanted: one tunnel a remote node; and what a tunnel takes of the underlay's MTU.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::types::{IfName, Mtu};
+use crate::types::IfName;
 
 /// What a tunnelled frame needs between the underlay's MTU and its own: the inner Ethernet header (14), VXLAN's (8,
 /// RFC 7348 §5), UDP's (8), and the outer IP header's (20, or 40 for IPv6). The outer Ethernet header counts for nothing:
@@ -22,28 +22,6 @@ pub const fn overhead_octets(endpoint: IpAddr) -> u32 {
             IpAddr::V4(_) => 20,
             IpAddr::V6(_) => 40,
         }
-}
-
-/// An underlay through which no tunnelled packet fits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the underlay's MTU of {underlay} leaves no room for a tunnelled packet: it takes {overhead_octets} octets itself"
-)]
-pub struct TooSmall {
-    /// The underlay's MTU.
-    pub underlay: Mtu,
-    /// What the tunnel takes of it.
-    pub overhead_octets: u32,
-}
-
-/// The greatest MTU of a network whose frames are tunnelled over an underlay of MTU `underlay` to `endpoint`'s family.
-///
-/// # Errors
-/// When what is left is no MTU at all.
-pub fn inner_mtu(underlay: Mtu, endpoint: IpAddr) -> Result<Mtu, TooSmall> {
-    let overhead_octets = overhead_octets(endpoint);
-    let left = underlay.get().checked_sub(overhead_octets);
-    left.and_then(|left| Mtu::new(left).ok()).ok_or(TooSmall { underlay, overhead_octets })
 }
 
 /// Names for tunnels to IPv6 endpoints are drawn from this space (RFC 9562 §5.5): any constant would do.
@@ -130,14 +108,8 @@ mod tests {
 
     #[test]
     fn overhead_is_fifty_or_seventy_octets() {
-        let underlay = Mtu::new(1500).expect("an MTU");
-        assert_eq!(inner_mtu(underlay, ip("192.0.2.1")).map(Mtu::get), Ok(1450));
-        assert_eq!(inner_mtu(underlay, ip("2001:db8::1")).map(Mtu::get), Ok(1430));
-        let least = Mtu::new(68 + 50).expect("an MTU");
-        assert_eq!(inner_mtu(least, ip("192.0.2.1")), Ok(Mtu::MIN));
-        let small = Mtu::new(68 + 49).expect("an MTU");
-        assert_eq!(inner_mtu(small, ip("192.0.2.1")), Err(TooSmall { underlay: small, overhead_octets: 50 }));
-        assert!(inner_mtu(Mtu::MIN, ip("2001:db8::1")).is_err());
+        assert_eq!(overhead_octets(ip("192.0.2.1")), 50);
+        assert_eq!(overhead_octets(ip("2001:db8::1")), 70);
     }
 
     #[test]

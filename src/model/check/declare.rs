@@ -16,6 +16,7 @@ use crate::model::problem::Problem;
 use crate::model::topology::Underlay;
 use crate::model::view::SubnetView;
 use crate::types::Mtu;
+use crate::vxlan::overhead_octets;
 
 /// Where nodes get addresses when the document names no prefix.
 const UNDERLAY_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
@@ -68,17 +69,11 @@ fn names<T>(checker: &mut Checker, what: &str, entries: &Entries<T>) {
     }
 }
 
-/// Octets a VXLAN tunnel adds to an inner IP packet: inner Ethernet, VXLAN (RFC 7348 §5), UDP, outer IP.
-fn overhead(underlay: IpNet) -> u32 {
-    let outer_ip = if underlay.addr().is_ipv4() { 20 } else { 40 };
-    14 + 8 + 8 + outer_ip
-}
-
 fn underlay(checker: &mut Checker, doc: &UnderlayDoc) -> Underlay {
     let UnderlayDoc { cidr, mtu } = doc;
     let default_mtu = Mtu::new(UNDERLAY_MTU).unwrap_or(Mtu::MAX);
     let cidr = cidr.as_ref().and_then(|text| checker.cidr(text)).unwrap_or(UNDERLAY_CIDR);
-    let least = Mtu::MIN.get() + overhead(cidr);
+    let least = Mtu::MIN.get() + overhead_octets(cidr.addr());
     let given = mtu.as_ref().and_then(|text| Some((text, checker.number::<Mtu>("an MTU", text, "1500")?)));
     if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
         let problem = Problem::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
@@ -140,7 +135,7 @@ fn network_mtu(
     underlay: &Underlay,
     subnets: &[SubnetView],
 ) -> Mtu {
-    let overhead = overhead(underlay.cidr);
+    let overhead = overhead_octets(underlay.cidr.addr());
     let most = Mtu::new(underlay.mtu.get().saturating_sub(overhead)).unwrap_or(Mtu::MIN);
     let given = text.and_then(|text| checker.number::<Mtu>("an MTU", text, "1450"));
     let mtu = given.unwrap_or(most);
