@@ -15,6 +15,7 @@
 //! | [`datapath`] | the switch as a pure machine: keys, tables, cache; its ports are shell |
 //! | [`netns`], [`link`], [`bridge`], [`neigh`], [`route`], [`vxlan`] | one kernel object each: desired, observed, difference, and a shell half |
 //! | [`plan`], [`program`] | a node's desired kernel state to ordered operations; a node's view to flows |
+//! | `store` | shell: keys and octets at rest, with revisions, watches and leases; a file, or etcd |
 //! | `netlink`, `control`, `switch`, `agent` | shell: sockets, and the two daemons of a node |
 //! | `lab`, `cli` | whole nodes in namespaces; the command line |
 //!
@@ -60,6 +61,8 @@ pub mod placement;
 pub mod plan;
 pub mod program;
 pub mod route;
+#[cfg(feature = "kernel")]
+pub mod store;
 #[cfg(feature = "kernel")]
 pub mod switch;
 pub mod types;

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["model", "datapath", "neigh", "route"],
     &["link"],
     &["bridge"],
-    &["placement", "program", "plan", "control"],
+    &["placement", "program", "plan", "control", "store"],
     &["switch", "agent"],
     &["lab"],
     &["cli"],
