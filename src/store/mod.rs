@@ -17,13 +17,15 @@
 
 mod embedded;
 mod error;
+mod etcd;
 mod types;
 
 use std::path::Path;
 use std::time::Duration;
 
-pub use self::embedded::{Bounds, Clock, Embedded, Options};
+pub use self::embedded::{Bounds, Clock, Embedded, EmbeddedWatch, Options};
 pub use self::error::StoreError;
+pub use self::etcd::{Etcd, EtcdWatch, Tls};
 pub use self::types::{
     Batch, Change, Counters, Entry, Expect, KEY_MAX, LEASE_TTL, LEASES_MAX, LeaseId, OPS_MAX, Op, Outcome, QUEUE_MAX,
     Revision, Snapshot, TXN_MAX, Txn, VALUE_MAX, WATCHES_MAX,
@@ -34,6 +36,8 @@ pub use self::types::{
 pub enum Store {
     /// In a file of this process.
     Embedded(Embedded),
+    /// In an etcd cluster.
+    Etcd(Etcd),
 }
 
 impl Store {
@@ -45,6 +49,15 @@ impl Store {
         Embedded::open(path, Options::default()).map(Self::Embedded)
     }
 
+    /// A store in an etcd cluster, within a tokio runtime; `endpoints` are `http://HOST:PORT`, or `https://` with `tls`. It
+    /// connects when it is first used.
+    ///
+    /// # Errors
+    /// An endpoint is not one, or the certificates are none.
+    pub fn open_etcd(endpoints: &[String], tls: Option<&Tls>) -> Result<Self, StoreError> {
+        Etcd::open(endpoints, tls).map(Self::Etcd)
+    }
+
     /// All entries under a prefix at one instant, later than every commit that was acknowledged before the call.
     ///
     /// # Errors
@@ -52,6 +65,7 @@ impl Store {
     pub async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
         match self {
             Self::Embedded(store) => store.read(prefix).await,
+            Self::Etcd(store) => store.read(prefix).await,
         }
     }
 
@@ -63,6 +77,7 @@ impl Store {
     pub async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         match self {
             Self::Embedded(store) => store.commit(txn).await,
+            Self::Etcd(store) => store.commit(txn).await,
         }
     }
 
@@ -73,6 +88,7 @@ impl Store {
     pub fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         match self {
             Self::Embedded(store) => store.watch(prefix, after).map(Watch::Embedded),
+            Self::Etcd(store) => store.watch(prefix, after).map(Watch::Etcd),
         }
     }
 
@@ -83,6 +99,7 @@ impl Store {
     pub async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         match self {
             Self::Embedded(store) => store.grant(ttl).await,
+            Self::Etcd(store) => store.grant(ttl).await,
         }
     }
 
@@ -93,6 +110,7 @@ impl Store {
     pub async fn keep(&self, lease: LeaseId) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.keep(lease).await,
+            Self::Etcd(store) => store.keep(lease).await,
         }
     }
 
@@ -103,6 +121,7 @@ impl Store {
     pub async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.revoke(lease).await,
+            Self::Etcd(store) => store.revoke(lease).await,
         }
     }
 
@@ -113,6 +132,7 @@ impl Store {
     pub async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.compact(revision).await,
+            Self::Etcd(store) => store.compact(revision).await,
         }
     }
 
@@ -121,6 +141,7 @@ impl Store {
     pub fn counters(&self) -> Counters {
         match self {
             Self::Embedded(store) => store.counters(),
+            Self::Etcd(store) => store.counters(),
         }
     }
 }
@@ -128,7 +149,9 @@ impl Store {
 /// The changes under a prefix, in order.
 pub enum Watch {
     /// Of an embedded store.
-    Embedded(embedded::Watch),
+    Embedded(EmbeddedWatch),
+    /// Of an etcd cluster.
+    Etcd(EtcdWatch),
 }
 
 impl Watch {
@@ -140,6 +163,7 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Batch, StoreError> {
         match self {
             Self::Embedded(watch) => watch.next().await,
+            Self::Etcd(watch) => watch.next().await,
         }
     }
 
@@ -148,6 +172,7 @@ impl Watch {
     pub fn seen(&self) -> Revision {
         match self {
             Self::Embedded(watch) => watch.seen(),
+            Self::Etcd(watch) => watch.seen(),
         }
     }
 }

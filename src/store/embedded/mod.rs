@@ -171,14 +171,14 @@ impl Embedded {
         self.ask(Work::Compact(revision)).await.map(|_| ())
     }
 
-    pub(super) fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+    pub(super) fn watch(&self, prefix: &str, after: Revision) -> Result<EmbeddedWatch, StoreError> {
         check_prefix(prefix)?;
         let seat = Arc::clone(&self.0.watches).try_acquire_owned().map_err(|_| StoreError::TooMany {
             what: "watches",
             count: WATCHES_MAX + 1,
             max: WATCHES_MAX,
         })?;
-        Ok(Watch {
+        Ok(EmbeddedWatch {
             prefix: prefix.to_owned(),
             after,
             path: self.0.path.clone(),
@@ -268,7 +268,7 @@ fn snapshot(database: &Database, prefix: &str) -> Result<Snapshot, redb::Error> 
 
 /// A watch on an embedded store. It holds a place in the history and no queue of its own: who is slow falls behind until
 /// the history lets go, and then is told.
-pub struct Watch {
+pub struct EmbeddedWatch {
     prefix: String,
     after: Revision,
     path: PathBuf,
@@ -277,7 +277,7 @@ pub struct Watch {
     _seat: OwnedSemaphorePermit,
 }
 
-impl Watch {
+impl EmbeddedWatch {
     pub(super) fn seen(&self) -> Revision {
         self.after
     }
