@@ -88,7 +88,7 @@ impl Store {
     pub fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         match self {
             Self::Embedded(store) => store.watch(prefix, after).map(Watch::Embedded),
-            Self::Etcd(store) => store.watch(prefix, after).map(Watch::Etcd),
+            Self::Etcd(store) => store.watch(prefix, after).map(Box::new).map(Watch::Etcd),
         }
     }
 
@@ -151,7 +151,7 @@ pub enum Watch {
     /// Of an embedded store.
     Embedded(EmbeddedWatch),
     /// Of an etcd cluster.
-    Etcd(EtcdWatch),
+    Etcd(Box<EtcdWatch>),
 }
 
 impl Watch {

@@ -87,18 +87,18 @@ pub(crate) async fn leases_end_by_the_time_the_store_has_lived(dir: &Dir) {
         assert_eq!(revision(&store).await, start, "a leap of the clock ended a lease");
     }
     let mut watch = store.watch("", start).expect("a watch");
-    // Every write looks at the clock; these are three quarters of its time, and then half of it after it was kept.
-    for step in 1..=2 {
-        millis.store(1_000_000 + step * 500, Ordering::Relaxed);
-        write(&store, vec![delete("nothing")]).await;
-    }
+    // Every request looks at the clock. It is kept after three quarters of its time, and lives as long again.
+    let at = |step: u64| millis.store(1_000_000 + step * 500, Ordering::Relaxed);
+    at(1);
+    write(&store, vec![delete("nothing")]).await;
+    at(2);
     store.keep(lease).await.expect("it lives");
     for step in 3..=5 {
-        millis.store(1_000_000 + step * 500, Ordering::Relaxed);
+        at(step);
         write(&store, vec![delete("nothing")]).await;
     }
     assert_eq!((revision(&store).await, store.counters().expired), (start, 0));
-    millis.store(1_003_000, Ordering::Relaxed);
+    at(6);
     // Nobody writes: the writer looks by itself.
     assert_eq!(words(&next(&mut watch).await), ["-live"]);
     assert_eq!(store.counters().expired, 1);

@@ -1,9 +1,10 @@
 //! How fast the engines are here: for reports, not for judgement.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dvr::store::{Op, Store};
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::{next, put, revision, write};
 

@@ -90,9 +90,12 @@ impl Embedded {
     /// # Errors
     /// Another process has it, it is of another format, or the disk fails.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Held { path: path.to_owned() },
-            other => engine("open", path, other.into()),
+        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                StoreError::Held { path: path.to_owned() }
+            } else {
+                engine("open", path, error.into())
+            }
         })?;
         let found = load(&database, path)?;
         let now = (options.clock)();

@@ -12,9 +12,12 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::store::types::{Batch, Change, Entry, LeaseId, Op, Revision};
 
+/// A key; its lease and value when it was put, nothing when it was deleted.
+type Changed<'a> = (&'a str, Option<(u64, &'a [u8])>);
+
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const ENTRIES: TableDefinition<'_, &str, (u64, u64, &[u8])> = TableDefinition::new("entries");
-const HISTORY: TableDefinition<'_, (u64, u32), (&str, Option<(u64, &[u8])>)> = TableDefinition::new("history");
+const HISTORY: TableDefinition<'_, (u64, u32), Changed<'static>> = TableDefinition::new("history");
 const LEASES: TableDefinition<'_, u64, u64> = TableDefinition::new("leases");
 const LEASED: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("leased");
 
@@ -45,7 +48,7 @@ impl Meta {
 pub(super) struct Tables<'t> {
     meta: Table<'t, &'static str, u64>,
     entries: Table<'t, &'static str, (u64, u64, &'static [u8])>,
-    history: Table<'t, (u64, u32), (&'static str, Option<(u64, &'static [u8])>)>,
+    history: Table<'t, (u64, u32), Changed<'static>>,
     leases: Table<'t, u64, u64>,
     leased: Table<'t, (u64, &'static str), ()>,
 }

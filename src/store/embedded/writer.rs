@@ -110,9 +110,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(group) = self.collect() {
             let now = (self.clock)();
-            // A holder that spoke in time must not lose its lease because the writer was busy: first those.
-            let group = self.keep(group);
             self.leases.look(now);
+            // A holder that spoke in time must not lose its lease because the writer was busy: first those. Their time
+            // starts at this look, not at the one before.
+            let group = self.keep(group);
             let over = self.leases.over();
             if !group.is_empty() || !over.is_empty() {
                 self.write(group, &over, now);

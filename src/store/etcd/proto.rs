@@ -1,7 +1,13 @@
 //! What `build.rs` makes of `proto/etcd.proto`, and the few conversions between its numbers and ours.
 
 mod generated {
-    #![expect(unreachable_pub, unused_qualifications, reason = "generated: proto/etcd.proto describes it")]
+    #![expect(
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes_without_reason,
+        clippy::enum_variant_names,
+        reason = "generated: proto/etcd.proto describes it"
+    )]
 
     tonic::include_proto!("etcdserverpb");
 }
@@ -58,8 +64,8 @@ mod tests {
         ] {
             let (key, end) = range(prefix);
             let holds = |text: &&str| text.as_bytes() >= key.as_slice() && text.as_bytes() < end.as_slice();
-            assert!(within.iter().all(|text| holds(text)), "{prefix}");
-            assert!(!without.iter().any(|text| holds(text)), "{prefix}");
+            assert!(within.iter().all(holds), "{prefix}");
+            assert!(!without.iter().any(holds), "{prefix}");
         }
         assert_eq!(range(""), (vec![0], vec![0]));
     }
