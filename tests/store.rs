@@ -172,7 +172,10 @@ mod killed {
 #[ignore = "measures, and judges nothing"]
 fn figures() {
     let dir = stores::Dir::new();
-    within(stores::figures::of("embedded", stores::open(&dir), std::process::id()));
+    let store = stores::open(&dir);
+    within(stores::figures::of("embedded", store.clone(), std::process::id()));
+    stores::figures::after_a_crash(&dir);
+    drop(store);
     let Some(etcd) = Etcd::start() else { return };
     within(async { stores::figures::of("etcd", etcd.open(), etcd.pid()).await });
 }

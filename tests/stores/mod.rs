@@ -14,7 +14,7 @@ use std::time::Duration;
 use dvr::store::{Batch, Change, Expect, Op, Outcome, Revision, Store, Txn, Watch};
 
 /// A case that has not ended by then hangs.
-const HANGS: Duration = Duration::from_secs(300);
+const HANGS: Duration = Duration::from_secs(900);
 /// What was written is told within this, or never.
 const TOLD: Duration = Duration::from_secs(60);
 

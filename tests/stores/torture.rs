@@ -34,7 +34,7 @@ impl Target {
     fn open(&self) -> Result<Store, StoreError> {
         match self {
             Self::Embedded(path) => Store::open_embedded(path),
-            Self::Etcd(endpoint) => Store::open_etcd(&[endpoint.clone()], None),
+            Self::Etcd(endpoint) => Store::open_etcd(std::slice::from_ref(endpoint), None),
         }
     }
 }
@@ -232,10 +232,11 @@ pub(crate) async fn writers(test: &str, target: &Target, kills: u64) {
     while round < kills {
         let when = format!("kill {round}, DVR_STORE_SEED={seed}");
         let acknowledged = live_and_die(test, target, 1 + dice.below(micros));
-        if acknowledged.is_empty() {
-            // Where children need longer to begin, they get it: those that write are to be the rule.
-            micros = (micros + micros / 8).min(20 * LIVES_MICROS);
-        }
+        // Where children need longer to begin, they get it: two of three are to write something.
+        micros = match acknowledged.len() {
+            0 => (micros + micros / 8).min(20 * LIVES_MICROS),
+            _ => (micros - micros / 16).max(LIVES_MICROS),
+        };
         for (task, number, revision) in acknowledged {
             witness.acknowledge(task, number, revision);
         }
