@@ -42,6 +42,15 @@ pub enum Request {
         /// Its name.
         port: IfName,
     },
+    /// Sets the VLANs of a port, which keeps its number and its flows.
+    SetPort {
+        /// Its bridge.
+        bridge: IfName,
+        /// Its name.
+        port: IfName,
+        /// Its VLANs, for `NORMAL`.
+        vlan: VlanMode,
+    },
     /// Bridges and ports with their counters.
     Show,
     /// Changes a bridge's flows, all or none, at one instant.
@@ -50,6 +59,14 @@ pub enum Request {
         bridge: IfName,
         /// What to do, in order.
         changes: Vec<FlowChange>,
+    },
+    /// Makes a bridge's flows these and no others, at one instant; one that is there already keeps its counters.
+    /// Answered with the number of changes that took.
+    ReplaceFlows {
+        /// The bridge.
+        bridge: IfName,
+        /// Flows as [`FlowChange::Add`] takes them.
+        flows: Vec<String>,
     },
     /// Flows with their counters.
     DumpFlows {
@@ -75,8 +92,33 @@ pub enum Request {
         #[serde(default)]
         generate: bool,
     },
-    /// What a bridge in normal mode learned.
+    /// What a bridge in normal mode learned, and what it was told.
     Fdb {
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// Says behind which port of a bridge in normal mode an address is: it neither ages nor moves.
+    PinFdb {
+        /// The bridge.
+        bridge: IfName,
+        /// The port.
+        port: IfName,
+        /// The VLAN, 0 for none.
+        vlan: u16,
+        /// The address.
+        mac: Mac,
+    },
+    /// Takes back a [`Self::PinFdb`].
+    UnpinFdb {
+        /// The bridge.
+        bridge: IfName,
+        /// The VLAN, 0 for none.
+        vlan: u16,
+        /// The address.
+        mac: Mac,
+    },
+    /// Has a bridge forget what it learned; answered with the number of addresses.
+    FlushFdb {
         /// The bridge.
         bridge: IfName,
     },
@@ -137,6 +179,13 @@ pub enum VlanMode {
         /// The VLAN of untagged frames.
         tag: VlanId,
         /// The tagged ones.
+        trunks: Vec<VlanId>,
+    },
+    /// The same, but for what is sent: that is tagged in every VLAN.
+    NativeTagged {
+        /// The VLAN of untagged frames.
+        tag: VlanId,
+        /// The others.
         trunks: Vec<VlanId>,
     },
 }
@@ -296,6 +345,9 @@ pub struct Flow {
     pub idle_age: u64,
     /// Seconds since it was last added or modified.
     pub hard_age: u64,
+    /// Whether it asked to be told of when it goes; kept and shown, told to nobody.
+    #[serde(default)]
+    pub send_flow_rem: bool,
     /// Its priority.
     pub priority: u16,
     /// Its match, without the priority, as `ovs-ofctl` prints it; empty for all.
@@ -307,7 +359,7 @@ pub struct Flow {
     pub line: String,
 }
 
-/// A learned address, in answer to [`Request::Fdb`].
+/// An address, in answer to [`Request::Fdb`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbEntry {
     /// The port's number.
@@ -318,6 +370,9 @@ pub struct FdbEntry {
     pub vlan: u16,
     /// The address.
     pub mac: Mac,
-    /// Seconds since it was last seen.
+    /// Seconds since it was last seen, or set.
     pub age_secs: u64,
+    /// Whether it was set by hand, and neither ages nor moves.
+    #[serde(default, rename = "static")]
+    pub pinned: bool,
 }

@@ -144,6 +144,9 @@ fn port_text(port: &Port) -> String {
         VlanMode::Trunks(vlans) => format!(", trunks [{}]", list(vlans)),
         VlanMode::Access(tag) => format!(", tag {tag}"),
         VlanMode::Native { tag, trunks } => format!(", native tag {tag}, trunks [{}]", list(trunks)),
+        VlanMode::NativeTagged { tag, trunks } => {
+            format!(", native tag {tag} (sent tagged), trunks [{}]", list(trunks))
+        }
     };
     let mut out =
         format!("        Port {} (number {}{vlan})\n            type: {kind}\n", port.config.name, port.number);

@@ -78,6 +78,21 @@ pub(super) fn bridge(lab: Option<&LabName>, text: &str) -> Result<(Vec<Site>, cr
     Ok((sites(lab, node)?, bridge))
 }
 
+/// A bridge as it is written, which must be one node's.
+///
+/// # Errors
+/// As [`bridge`]; and [`CliError::Usage`] names the nodes if it is on several.
+pub(super) fn one_bridge(lab: Option<&LabName>, text: &str) -> Result<(Site, crate::types::IfName), CliError> {
+    let (mut sites, name) = bridge(lab, text)?;
+    match (sites.len(), sites.pop()) {
+        (1, Some(site)) => Ok((site, name)),
+        (_, last) => {
+            let known: Vec<String> = sites.iter().chain(&last).map(|site| format!("{}/{name}", site.node)).collect();
+            Err(CliError::Usage(format!("`{text}` is on several nodes; say which one: {}", known.join(", "))))
+        }
+    }
+}
+
 /// Asks a node's daemon one thing.
 ///
 /// # Errors

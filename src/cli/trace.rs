@@ -27,14 +27,10 @@ pub(super) fn trace(args: &TraceArgs) -> Result<u8, CliError> {
     let [bridge, flow] = args.words.as_slice() else {
         return Err(CliError::Usage("give `[NODE/]BRIDGE FLOW`, or flows alone after --flows FILE".to_owned()));
     };
-    let (sites, name) = target::bridge(args.name.as_ref(), bridge)?;
-    let [site] = sites.as_slice() else {
-        let known: Vec<String> = sites.iter().map(|site| format!("{}/{name}", site.node)).collect();
-        return Err(CliError::Usage(format!("`{bridge}` is on several nodes; say which one: {}", known.join(", "))));
-    };
+    let (site, name) = target::one_bridge(args.name.as_ref(), bridge)?;
     let frame = args.frame.as_deref().map(octets).transpose()?;
     let request = Request::Trace { bridge: name, flow: flow.clone(), frame, generate: args.generate };
-    let text: String = target::ask(site, Daemon::Switch, &request)?;
+    let text: String = target::ask(&site, Daemon::Switch, &request)?;
     output::print(&text)
 }
 

@@ -5,6 +5,7 @@
 //! reads and prints flows, `field` names what they match, `commit` turns writes to a key into writes to a packet.
 
 mod action;
+mod book;
 mod bridge;
 mod cache;
 mod classifier;
@@ -27,6 +28,7 @@ mod packet;
 #[cfg(feature = "kernel")]
 pub mod port;
 mod rewrite;
+mod stations;
 mod switch;
 mod table;
 mod text;
@@ -34,6 +36,7 @@ mod trace;
 mod worker;
 mod xlate;
 
+pub use book::{Difference, FlowBook, SortKey, differences, plain, replacement, without_stats};
 pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
 pub use drop::DropReason;
 pub use error::SwitchError;
