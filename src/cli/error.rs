@@ -105,6 +105,7 @@ impl CliError {
                 | ControlError::Broken { .. }
                 | ControlError::TimedOut { .. }
                 | ControlError::Protocol { .. } => FAILED,
+                ControlError::TooLong { .. } => USAGE,
             },
             Self::Read { .. } | Self::Create { .. } | Self::FlowLine { .. } | Self::Usage(_) => USAGE,
             Self::Absent(_) => ABSENT,
