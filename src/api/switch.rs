@@ -92,6 +92,19 @@ pub enum Request {
         #[serde(default)]
         generate: bool,
     },
+    /// What becomes of a frame, step by step, and what leaves by which port; nothing is sent, learned or counted.
+    /// Answered with [`Followed`].
+    Follow {
+        /// The bridge it comes in by.
+        bridge: IfName,
+        /// The port.
+        port: IfName,
+        /// What its tunnel says, if the port is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tunnel: Option<Tunnel>,
+        /// The frame.
+        frame: Vec<u8>,
+    },
     /// What a bridge in normal mode learned, and what it was told.
     Fdb {
         /// The bridge.
@@ -357,6 +370,53 @@ pub struct Flow {
     pub actions: String,
     /// The whole line as `ovs-ofctl dump-flows` prints it.
     pub line: String,
+}
+
+/// What a tunnel says of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The key.
+    pub key: u64,
+    /// The outer source.
+    pub source: IpAddr,
+    /// The outer destination.
+    pub destination: IpAddr,
+}
+
+/// What became of a frame, in answer to [`Request::Follow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// All of it, as `ofproto/trace` tells it.
+    pub text: String,
+    /// What leaves, in order.
+    pub sent: Vec<Sent>,
+    /// Why nothing does, if so.
+    pub dropped: Option<Dropped>,
+}
+
+/// A frame that leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The bridge.
+    pub bridge: IfName,
+    /// Its port.
+    pub port: IfName,
+    /// What its tunnel is to say, if the port is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+    /// The frame as it leaves.
+    pub frame: Vec<u8>,
+}
+
+/// Why and where nothing more became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The reason's name, as [`Show::drops`] has it.
+    pub reason: String,
+    /// The bridge it came to last.
+    pub bridge: Option<String>,
+    /// The table it came to last.
+    pub table: Option<u8>,
 }
 
 /// An address, in answer to [`Request::Fdb`].

@@ -79,7 +79,7 @@ pub enum Command {
     ModFlows(ChangeFlowsArgs),
     /// Remove flows of a bridge
     DelFlows(ChangeFlowsArgs),
-    /// What would become of a packet, table by table, like `ofproto/trace`
+    /// What would become of a packet, table by table, like `ofproto/trace`; between VMs, the whole way across nodes
     Trace(TraceArgs),
     /// Make a bridge of your own on a node's switch; no agent touches it
     AddBr(AddBridgeArgs),
@@ -354,13 +354,18 @@ pub struct ReadArgs {
 /// What `trace` takes.
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// `[NODE/]BRIDGE FLOW`, or with --flows only FLOW…, traced in order against one state. A FLOW describes a packet,
-    /// such as `in_port=1,dl_src=fa:16:3e:00:00:01,dl_dst=fa:16:3e:00:00:02`
-    #[arg(required = true, value_name = "BRIDGE|FLOW")]
+    /// `[NODE/]BRIDGE FLOW` asks one switch; FLOW describes a packet, such as
+    /// `in_port=1,dl_src=fa:16:3e:00:00:01,dl_dst=fa:16:3e:00:00:02`, or names its `in_port` only, and then comes a frame,
+    /// in hexadecimal or a capture FILE. `VM VM` and `VM IP` walk the whole way, across nodes and routers, to a verdict;
+    /// exit code 1 if the packet does not arrive. With --flows only FLOW…, traced in order against one state
+    #[arg(required = true, value_name = "BRIDGE|VM|FLOW")]
     pub words: Vec<String>,
     /// Trace this frame, in hexadecimal, with FLOW only naming its `in_port`
-    #[arg(long, value_name = "HEX", conflicts_with = "flows")]
+    #[arg(long, value_name = "HEX", conflicts_with = "pcap")]
     pub frame: Option<String>,
+    /// Trace every frame of this file, pcap or pcapng, in order
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// Let `learn` and NORMAL learn from it, as from a real packet (`-generate` does as well)
     #[arg(long)]
     pub generate: bool,

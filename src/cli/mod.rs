@@ -19,6 +19,7 @@ mod show;
 mod tables;
 mod target;
 mod trace;
+mod walk;
 
 use std::process::ExitCode;
 

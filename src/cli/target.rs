@@ -25,6 +25,13 @@ pub(super) struct Site {
     lab: Option<LabName>,
 }
 
+impl Site {
+    /// Whether a daemon was never started on this host, or has ended in order. A lab's nodes are to have both.
+    pub(super) fn has_no(&self, daemon: Daemon) -> bool {
+        self.lab.is_none() && !daemon.socket(&self.dir).exists()
+    }
+}
+
 /// The nodes a command means: of the lab that is named; else this host, if it has daemons; else of the only lab that
 /// runs. Of a lab, all nodes or the one named.
 ///

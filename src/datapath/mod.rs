@@ -17,6 +17,7 @@ mod execute;
 mod extract;
 mod fdb;
 mod field;
+mod follow;
 mod io;
 mod key;
 mod learn;
