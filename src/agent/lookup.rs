@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_of_a_link_that_is_up_decides() {
-        let out = |to: &str| match hop(&router(), ip(to), true) {
-            Hop::Out(way) => (way.ifname.to_string(), way.next_hop, way.neighbour.is_some(), way.source),
-            other => panic!("{to}: {other:?}"),
+        let out = |to: &str| {
+            let Hop::Out(way) = hop(&router(), ip(to), true) else { panic!("{to} is routed") };
+            (way.ifname.to_string(), way.next_hop, way.neighbour.is_some(), way.source)
         };
         assert_eq!(out("10.2.0.20"), ("qr-b".to_owned(), ip("10.2.0.20"), true, Some(ip("10.2.0.1"))));
         assert_eq!(out("10.2.0.21"), ("qr-b".to_owned(), ip("10.2.0.21"), false, Some(ip("10.2.0.1"))));
@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(hop(&router(), ip("10.1.0.1"), true), Hop::Here { ifname: "qr-a".parse().expect("a name") });
         let mut closed = router();
         closed.sysctls.clear();
-        let why = |state: &NamespaceState, to: &str| match hop(state, ip(to), true) {
-            Hop::Nowhere { why } => why,
-            other => panic!("{other:?}"),
+        let why = |state: &NamespaceState, to: &str| {
+            let Hop::Nowhere { why } = hop(state, ip(to), true) else { panic!("{to} is not routed") };
+            why
         };
         assert_eq!(why(&closed, "10.2.0.20"), "net.ipv4.ip_forward is off");
         closed.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());

@@ -147,7 +147,7 @@ pub(super) fn frames(all: &[u8]) -> Result<Vec<Frame>, ReadError> {
             return Err(ReadError::Foreign);
         }
         let length = file.word(at + 4);
-        if !(12..=RECORD_LIMIT).contains(&length) || length % 4 != 0 {
+        if !(12..=RECORD_LIMIT).contains(&length) || !length.is_multiple_of(4) {
             return Err(ReadError::Length { what: "the block", at, length });
         }
         let end = at + length as usize;

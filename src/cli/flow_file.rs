@@ -89,16 +89,14 @@ impl FlowFile {
 
     /// What a switch says of the changes, told of the file.
     fn place(&self, error: SwitchError) -> CliError {
-        match error {
-            SwitchError::BadFlow { number, source: TextError { message, at, .. }, .. }
-                if number <= self.lines.len() =>
-            {
-                let line = &self.lines[number - 1];
-                let source = TextError { message, text: line.whole.clone(), at: line.lead + at };
-                CliError::FlowLine { file: self.name.clone(), line: line.number, source }
-            }
-            other => CliError::Usage(format!("{}: {other}", self.name)),
-        }
+        let SwitchError::BadFlow { number, source: TextError { message, at, .. }, .. } = error else {
+            return CliError::Usage(format!("{}: {error}", self.name));
+        };
+        let Some(line) = self.lines.get(number.saturating_sub(1)) else {
+            unreachable!("a book is told of as many changes as there are lines");
+        };
+        let source = TextError { message, text: line.whole.clone(), at: line.lead + at };
+        CliError::FlowLine { file: self.name.clone(), line: line.number, source }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn trace(args: &TraceArgs) -> Result<u8, CliError> {
     {
         let nodes = walk::nodes(args.name.as_ref())?;
         // What looks like a flow of one word, such as `arp`, is one unless there is a machine of the first name.
-        if walk::has_vm(&nodes, from) || to.parse::<IpAddr>().is_ok() {
+        if nodes.have_vm(from) || to.parse::<IpAddr>().is_ok() {
             return walk::walk(&nodes, from, to);
         }
     }

@@ -27,22 +27,43 @@ pub(super) struct Node {
     show: Show,
 }
 
-/// The nodes that a command may mean and whose agents answer.
+/// The nodes that a command may mean.
+pub(super) struct Nodes {
+    answering: Vec<Node>,
+    /// Those whose agents do not answer, by name: missed only by a walk that begins or leads there.
+    silent: Vec<String>,
+}
+
+/// Asks all nodes that a command may mean what they hold.
 ///
 /// # Errors
 /// When there is no such lab.
-pub(super) fn nodes(lab: Option<&LabName>) -> Result<Vec<Node>, CliError> {
-    let known = target::sites(lab, None)?.into_iter().filter_map(|site| {
-        // One that does not answer is missed only by a walk that leads there, and that says so.
-        let show = target::ask(&site, Daemon::Agent, &agent::Request::Show).ok()?;
-        Some(Node { site, show })
-    });
-    Ok(known.collect())
+pub(super) fn nodes(lab: Option<&LabName>) -> Result<Nodes, CliError> {
+    let mut nodes = Nodes { answering: Vec::new(), silent: Vec::new() };
+    for site in target::sites(lab, None)? {
+        match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
+            Ok(show) => nodes.answering.push(Node { site, show }),
+            Err(_) => nodes.silent.push(site.node),
+        }
+    }
+    Ok(nodes)
 }
 
-/// Whether some node has a machine of this name.
-pub(super) fn has_vm(nodes: &[Node], name: &str) -> bool {
-    find_vm(nodes, name).is_some()
+impl Nodes {
+    /// Whether some node has a machine of this name.
+    pub(super) fn have_vm(&self, name: &str) -> bool {
+        find_vm(&self.answering, name).is_some()
+    }
+
+    fn absent(&self, name: &str) -> CliError {
+        let vms = self.answering.iter().flat_map(|node| &node.show.vms);
+        let known: Vec<&str> = vms.map(|vm| vm.name.as_str()).collect();
+        let silent = match self.silent.as_slice() {
+            [] => String::new(),
+            silent => format!("; the agents of these nodes do not answer: {}", silent.join(", ")),
+        };
+        CliError::Absent(format!("there is no VM `{name}`; those there are: {}{silent}", known.join(", ")))
+    }
 }
 
 fn find_vm<'a>(nodes: &'a [Node], name: &str) -> Option<(usize, &'a Vm)> {
@@ -53,16 +74,13 @@ fn find_vm<'a>(nodes: &'a [Node], name: &str) -> Option<(usize, &'a Vm)> {
 ///
 /// # Errors
 /// When a name means nothing, or a daemon on the way cannot be asked.
-pub(super) fn walk(nodes: &[Node], from: &str, to: &str) -> Result<u8, CliError> {
-    let absent = |name: &str| {
-        let known: Vec<&str> = nodes.iter().flat_map(|node| &node.show.vms).map(|vm| vm.name.as_str()).collect();
-        CliError::Absent(format!("there is no VM `{name}`; those there are: {}", known.join(", ")))
-    };
-    let (start, source) = find_vm(nodes, from).ok_or_else(|| absent(from))?;
+pub(super) fn walk(known: &Nodes, from: &str, to: &str) -> Result<u8, CliError> {
+    let nodes = known.answering.as_slice();
+    let (start, source) = find_vm(nodes, from).ok_or_else(|| known.absent(from))?;
     let (target, wanted) = match to.parse::<IpAddr>() {
         Ok(ip) => (ip, None),
         Err(_) => {
-            let (_, other) = find_vm(nodes, to).ok_or_else(|| absent(to))?;
+            let (_, other) = find_vm(nodes, to).ok_or_else(|| known.absent(to))?;
             let same = other.ips.iter().find(|ip| source.ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4()));
             let families =
                 || CliError::Usage(format!("{from} and {to} have no addresses of one family: give an address"));
