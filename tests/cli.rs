@@ -500,7 +500,7 @@ impl Numbers {
             "mod_vlan_vid:5,resubmit(,20)",
             "strip_vlan,set_tunnel:0x64,output:3",
             "learn(table=20,hard_timeout=300,priority=1,NXM_OF_VLAN_TCI[0..11],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])",
-            "load:0x2->NXM_OF_ARP_OP[],move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],IN_PORT",
+            "load:0x2->NXM_NX_REG1[],move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],IN_PORT",
         ]);
         format!("{table}{priority}{matching}{rest}actions={actions}\n")
     }
