@@ -125,7 +125,14 @@ impl Memory {
             Request::DumpFlows { bridge, filter, names } => {
                 Reply::of(&engine.dump_flows(&bridge, &filter, names, Timestamp::ZERO)?)
             }
-            Request::Trace { .. } | Request::Fdb { .. } => panic!("an agent has no use for it"),
+            Request::Trace { .. }
+            | Request::Fdb { .. }
+            | Request::SetPort { .. }
+            | Request::ReplaceFlows { .. }
+            | Request::Follow { .. }
+            | Request::PinFdb { .. }
+            | Request::UnpinFdb { .. }
+            | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
         })
     }
 }

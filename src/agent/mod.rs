@@ -20,6 +20,7 @@ mod desired;
 mod events;
 mod flows;
 mod kernel_spec;
+mod lookup;
 mod node;
 mod run;
 mod serve;

@@ -14,6 +14,7 @@ use crate::program::{BR_INT, BR_TUN};
 use super::AgentConfig;
 use super::events::{Event, Events};
 use super::kernel_spec::kernel_spec;
+use super::lookup;
 use super::node::Held;
 use super::shared::Shared;
 use super::switch::Switch;
@@ -111,6 +112,11 @@ impl Service for Conversations {
                 let held = self.held()?;
                 let spec = kernel_spec(&held.view, held.attach).map_err(internal)?.check().map_err(internal)?;
                 Reply::of(&tables::neighbours(&held, &spec, &self.kernel()?))
+            }
+            Request::Route { of, to } => {
+                let held = self.held()?;
+                let unknown = |message: String| Refusal { message, code: "unknown-place".to_owned() };
+                Reply::of(&lookup::route(&held, &self.kernel()?, &of, to).map_err(|error| unknown(error.to_string()))?)
             }
             Request::Responders => {
                 let held = self.held()?;

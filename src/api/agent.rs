@@ -26,8 +26,26 @@ pub enum Request {
     Neighbours,
     /// What the ARP and ND responders answer; answered with a list of [`Responder`].
     Responders,
+    /// Where a router or a machine of the node sends what is for an address, by the kernel's routes and neighbours as
+    /// they are now; answered with [`Route`].
+    Route {
+        /// Whose routes.
+        of: RouteOf,
+        /// The address.
+        to: IpAddr,
+    },
     /// Where frames to remote and local addresses go, populated and learned; answered with a list of [`Forwarding`].
     Forwardings,
+}
+
+/// Whose routes are asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteOf {
+    /// A router's, by its name.
+    Router(String),
+    /// A virtual machine's, by its name.
+    Vm(String),
 }
 
 /// What an agent says of itself.
@@ -195,4 +213,52 @@ pub struct Forwarding {
     pub packets: u64,
     /// Seconds since it was last seen or refreshed; `None` for populated entries.
     pub age_secs: Option<u64>,
+}
+
+/// Where something for an address goes, in answer to [`Request::Route`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The namespace whose routes say so; `None` for a machine that is not the agent's, of which the topology says it.
+    pub netns: Option<String>,
+    /// Where to.
+    pub hop: Hop,
+}
+
+/// A step of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "goes", rename_all = "kebab-case")]
+pub enum Hop {
+    /// Nowhere: the address is its own.
+    Here {
+        /// The link that bears it.
+        ifname: IfName,
+    },
+    /// Out by a link.
+    Out(Box<Way>),
+    /// Nowhere: it is dropped.
+    Nowhere {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The route that was found.
+    pub destination: ipnet::IpNet,
+    /// Its gateway, if it has one.
+    pub gateway: Option<IpAddr>,
+    /// The link.
+    pub ifname: IfName,
+    /// The link's address.
+    pub mac: Option<Mac>,
+    /// The address that would be the source of what is sent from here.
+    pub source: Option<IpAddr>,
+    /// Whom it is handed to: the gateway, or the address itself.
+    pub next_hop: IpAddr,
+    /// That one's address in the neighbour table, if it is there.
+    pub neighbour: Option<Mac>,
+    /// Whether that entry is permanent.
+    pub permanent: bool,
 }

@@ -42,6 +42,15 @@ pub enum Request {
         /// Its name.
         port: IfName,
     },
+    /// Sets the VLANs of a port, which keeps its number and its flows.
+    SetPort {
+        /// Its bridge.
+        bridge: IfName,
+        /// Its name.
+        port: IfName,
+        /// Its VLANs, for `NORMAL`.
+        vlan: VlanMode,
+    },
     /// Bridges and ports with their counters.
     Show,
     /// Changes a bridge's flows, all or none, at one instant.
@@ -50,6 +59,14 @@ pub enum Request {
         bridge: IfName,
         /// What to do, in order.
         changes: Vec<FlowChange>,
+    },
+    /// Makes a bridge's flows these and no others, at one instant; one that is there already keeps its counters.
+    /// Answered with the number of changes that took.
+    ReplaceFlows {
+        /// The bridge.
+        bridge: IfName,
+        /// Flows as [`FlowChange::Add`] takes them.
+        flows: Vec<String>,
     },
     /// Flows with their counters.
     DumpFlows {
@@ -75,8 +92,46 @@ pub enum Request {
         #[serde(default)]
         generate: bool,
     },
-    /// What a bridge in normal mode learned.
+    /// What becomes of a frame, step by step, and what leaves by which port; nothing is sent, learned or counted.
+    /// Answered with [`Followed`].
+    Follow {
+        /// The bridge it comes in by.
+        bridge: IfName,
+        /// The port.
+        port: IfName,
+        /// What its tunnel says, if the port is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tunnel: Option<Tunnel>,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// What a bridge in normal mode learned, and what it was told.
     Fdb {
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// Says behind which port of a bridge in normal mode an address is: it neither ages nor moves.
+    PinFdb {
+        /// The bridge.
+        bridge: IfName,
+        /// The port.
+        port: IfName,
+        /// The VLAN, 0 for none.
+        vlan: u16,
+        /// The address.
+        mac: Mac,
+    },
+    /// Takes back a [`Self::PinFdb`].
+    UnpinFdb {
+        /// The bridge.
+        bridge: IfName,
+        /// The VLAN, 0 for none.
+        vlan: u16,
+        /// The address.
+        mac: Mac,
+    },
+    /// Has a bridge forget what it learned; answered with the number of addresses.
+    FlushFdb {
         /// The bridge.
         bridge: IfName,
     },
@@ -137,6 +192,13 @@ pub enum VlanMode {
         /// The VLAN of untagged frames.
         tag: VlanId,
         /// The tagged ones.
+        trunks: Vec<VlanId>,
+    },
+    /// The same, but for what is sent: that is tagged in every VLAN.
+    NativeTagged {
+        /// The VLAN of untagged frames.
+        tag: VlanId,
+        /// The others.
         trunks: Vec<VlanId>,
     },
 }
@@ -296,6 +358,9 @@ pub struct Flow {
     pub idle_age: u64,
     /// Seconds since it was last added or modified.
     pub hard_age: u64,
+    /// Whether it asked to be told of when it goes; kept and shown, told to nobody.
+    #[serde(default)]
+    pub send_flow_rem: bool,
     /// Its priority.
     pub priority: u16,
     /// Its match, without the priority, as `ovs-ofctl` prints it; empty for all.
@@ -307,7 +372,54 @@ pub struct Flow {
     pub line: String,
 }
 
-/// A learned address, in answer to [`Request::Fdb`].
+/// What a tunnel says of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The key.
+    pub key: u64,
+    /// The outer source.
+    pub source: IpAddr,
+    /// The outer destination.
+    pub destination: IpAddr,
+}
+
+/// What became of a frame, in answer to [`Request::Follow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// All of it, as `ofproto/trace` tells it.
+    pub text: String,
+    /// What leaves, in order.
+    pub sent: Vec<Sent>,
+    /// Why nothing does, if so.
+    pub dropped: Option<Dropped>,
+}
+
+/// A frame that leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The bridge.
+    pub bridge: IfName,
+    /// Its port.
+    pub port: IfName,
+    /// What its tunnel is to say, if the port is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+    /// The frame as it leaves.
+    pub frame: Vec<u8>,
+}
+
+/// Why and where nothing more became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The reason's name, as [`Show::drops`] has it.
+    pub reason: String,
+    /// The bridge it came to last.
+    pub bridge: Option<String>,
+    /// The table it came to last.
+    pub table: Option<u8>,
+}
+
+/// An address, in answer to [`Request::Fdb`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbEntry {
     /// The port's number.
@@ -318,6 +430,9 @@ pub struct FdbEntry {
     pub vlan: u16,
     /// The address.
     pub mac: Mac,
-    /// Seconds since it was last seen.
+    /// Seconds since it was last seen, or set.
     pub age_secs: u64,
+    /// Whether it was set by hand, and neither ages nor moves.
+    #[serde(default, rename = "static")]
+    pub pinned: bool,
 }

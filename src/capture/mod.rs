@@ -1,12 +1,17 @@
 //! Captures: what passes the interfaces of one namespace, as a pcapng file any analyser reads, or as a line a frame.
 //!
-//! The writers are pure; [`socket`] holds the packet socket. The capture sees frames as the kernel hands them over: one
+//! [`file`] reads captures back. Writers and readers are pure; [`socket`] holds the packet socket. The capture sees frames as the kernel hands them over: one
 //! that the sender left to be cut later (TSO) is one frame here, longer than any wire would carry.
 
+pub mod file;
 pub mod line;
 pub mod pcapng;
 #[cfg(feature = "kernel")]
 pub mod socket;
+#[cfg(feature = "kernel")]
+mod sys;
+#[cfg(feature = "kernel")]
+mod tag;
 
 use core::time::Duration;
 use std::io;

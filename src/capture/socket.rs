@@ -13,7 +13,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::{Direction, Sink};
+use super::tag::{AUXDATA_LEN, put_back, tag};
+use super::{Direction, Sink, sys};
 
 /// The longest frame: 64 KB of payload and its headers.
 const FRAME_LIMIT: usize = 65_536 + 256;
@@ -47,7 +48,16 @@ pub struct Selection {
     pub count: Option<u64>,
 }
 
-/// Captures into `sink` until `stop` is set or enough was seen, and returns how many frames there were. `ready` is
+/// What a capture came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Frames taken.
+    pub frames: u64,
+    /// Frames of any interface that the kernel had no room to keep until they were read.
+    pub lost: u64,
+}
+
+/// Captures into `sink` until `stop` is set or enough was seen, and returns what it came to. `ready` is
 /// called once the socket is open: whatever is sent from then on is seen.
 ///
 /// # Errors
@@ -57,7 +67,7 @@ pub fn run(
     sink: &mut (impl Sink + ?Sized),
     stop: &AtomicBool,
     ready: impl FnOnce(),
-) -> Result<u64, CaptureError> {
+) -> Result<Seen, CaptureError> {
     let fd = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -68,6 +78,8 @@ pub fn run(
     // A smaller buffer only loses frames sooner.
     let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER_LEN);
     setsockopt(&fd, sockopt::ReceiveTimestampns, &true).map_err(CaptureError::Open)?;
+    let refused = |error: io::Error| CaptureError::Open(Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+    sys::ask_for_tags(fd.as_fd()).map_err(refused)?;
     let mut capture = Capture { sink, interfaces: BTreeMap::new(), selection };
     capture.sink.flush()?;
     ready();
@@ -92,7 +104,8 @@ pub fn run(
         }
     }
     capture.sink.flush()?;
-    Ok(seen)
+    let lost = sys::lost(fd.as_fd()).map_err(refused)?;
+    Ok(Seen { frames: seen, lost: lost.into() })
 }
 
 struct Capture<'a, S: ?Sized> {
@@ -104,22 +117,34 @@ struct Capture<'a, S: ?Sized> {
 
 impl<S: Sink + ?Sized> Capture<'_, S> {
     /// Receives one frame; whether it was one to keep.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every control message there is")]
     fn next(&mut self, fd: i32, buffer: &mut [u8]) -> Result<bool, CaptureError> {
-        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec, [u8; AUXDATA_LEN]);
         let mut pieces = [IoSliceMut::new(buffer)];
         let message = recvmsg::<LinkAddr>(fd, &mut pieces, Some(&mut control), MsgFlags::empty())
             .map_err(CaptureError::Receive)?;
         let Some(link) = message.address else { return Ok(false) };
-        let mut time = None;
+        let (mut time, mut stripped) = (None, None);
         for control in message.cmsgs().map_err(CaptureError::Receive)? {
-            if let ControlMessageOwned::ScmTimestampns(stamp) = control {
-                time = Some(Duration::from(stamp));
+            match control {
+                ControlMessageOwned::ScmTimestampns(stamp) => time = Some(Duration::from(stamp)),
+                ControlMessageOwned::Unknown(other)
+                    if other.cmsg_header.cmsg_level == libc::SOL_PACKET
+                        && other.cmsg_header.cmsg_type == libc::PACKET_AUXDATA =>
+                {
+                    stripped = tag(&other.data_bytes);
+                }
+                _ => {}
             }
         }
         let length = message.bytes;
         let Some(interface) = self.interface(link.ifindex())? else { return Ok(false) };
         let direction = if link.pkttype() == PACKET_OUTGOING { Direction::Outbound } else { Direction::Inbound };
-        self.sink.frame(interface, time.unwrap_or_default(), direction, &buffer[..length])?;
+        let time = time.unwrap_or_default();
+        match stripped {
+            Some(tag) => self.sink.frame(interface, time, direction, &put_back(&buffer[..length], tag))?,
+            None => self.sink.frame(interface, time, direction, &buffer[..length])?,
+        }
         Ok(true)
     }
 

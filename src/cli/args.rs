@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
+use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
 use crate::lab::LabName;
 
 /// What `--help` says of exit codes and places.
@@ -13,7 +15,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0    done, and all is as it should be
   1    the operation or a check failed
-  2    bad usage or bad input; nothing was touched
+  2    bad usage or bad input; nothing was touched (`dvr diff-flows`: they differ)
   3    not running, or not found
   130  `dvr lab up` was interrupted and has removed what it had begun (129, 143: SIGHUP, SIGTERM)
   `dvr lab exec` gives the command's own; 127 if there is no such command
@@ -66,14 +68,31 @@ pub enum Command {
     DumpFlows(DumpFlowsArgs),
     /// Add a flow to a bridge, in the text of `ovs-ofctl add-flow`
     AddFlow(FlowArgs),
+    /// Make the changes of a file, all at one instant or none: one flow a line, after `add` (which may be left out),
+    /// `modify`, `modify_strict`, `delete` or `delete_strict`, as in a bundle of `ovs-ofctl`
+    AddFlows(FileFlowsArgs),
+    /// Make a bridge's flows those of a file and no others; what is there already keeps its counters
+    ReplaceFlows(FileFlowsArgs),
+    /// Compare the flows of bridges and files, as `ovs-ofctl diff-flows` does; exit code 2 if they differ
+    DiffFlows(DiffFlowsArgs),
     /// Change the actions of a bridge's flows
     ModFlows(ChangeFlowsArgs),
     /// Remove flows of a bridge
     DelFlows(ChangeFlowsArgs),
-    /// What would become of a packet, table by table, like `ofproto/trace`
+    /// What would become of a packet, table by table, like `ofproto/trace`; between VMs, the whole way across nodes
     Trace(TraceArgs),
-    /// Where frames to each address go, populated and learned
-    Fdb(ReadArgs),
+    /// Make a bridge of your own on a node's switch; no agent touches it
+    AddBr(AddBridgeArgs),
+    /// Remove a bridge with its ports
+    DelBr(DelBridgeArgs),
+    /// Add a port to a bridge
+    AddPort(AddPortArgs),
+    /// Remove a port of a bridge; a TAP goes with it
+    DelPort(DelPortArgs),
+    /// Set the VLANs of a port
+    SetPort(SetPortArgs),
+    /// Where frames to each address go, populated and learned; with a command, the stations of a bridge in normal mode
+    Fdb(FdbArgs),
     /// What the ARP and ND responders answer
     Arp(ReadArgs),
     /// The permanent neighbours of the routers
@@ -332,87 +351,27 @@ pub struct ReadArgs {
     pub output: OutputArgs,
 }
 
-/// What `dump-flows` takes.
-#[derive(Debug, Args)]
-pub struct DumpFlowsArgs {
-    /// The bridge: `br-int`, or `node1/br-int`
-    #[arg(value_name = "[NODE/]BRIDGE")]
-    pub bridge: String,
-    /// Only flows this covers, such as `table=0,in_port=1`
-    #[arg(value_name = "MATCH", default_value = "")]
-    pub filter: String,
-    /// The lab
-    #[arg(long)]
-    pub name: Option<LabName>,
-    /// Show ports by name; so it is without either option on a terminal
-    #[arg(long, overrides_with = "no_names")]
-    pub names: bool,
-    /// Show ports by number
-    #[arg(long)]
-    pub no_names: bool,
-    /// Leave out counters and ages
-    #[arg(long)]
-    pub no_stats: bool,
-    /// Sort by priority, lowest first
-    #[arg(long, conflicts_with = "rsort")]
-    pub sort: bool,
-    /// Sort by priority, highest first
-    #[arg(long)]
-    pub rsort: bool,
-    /// The same as `-o json`
-    #[arg(long)]
-    pub json: bool,
-    /// How to print it
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
 /// What `trace` takes.
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// `[NODE/]BRIDGE FLOW`, or with --flows only FLOW…, traced in order against one state. A FLOW describes a packet,
-    /// such as `in_port=1,dl_src=fa:16:3e:00:00:01,dl_dst=fa:16:3e:00:00:02`
-    #[arg(required = true, value_name = "BRIDGE|FLOW")]
+    /// `[NODE/]BRIDGE FLOW` asks one switch; FLOW describes a packet, such as
+    /// `in_port=1,dl_src=fa:16:3e:00:00:01,dl_dst=fa:16:3e:00:00:02`, or names its `in_port` only, and then comes a frame,
+    /// in hexadecimal or a capture FILE. `VM VM` and `VM IP` walk the whole way, across nodes and routers, to a verdict;
+    /// exit code 1 if the packet does not arrive. With --flows only FLOW…, traced in order against one state
+    #[arg(required = true, value_name = "BRIDGE|VM|FLOW")]
     pub words: Vec<String>,
     /// Trace this frame, in hexadecimal, with FLOW only naming its `in_port`
-    #[arg(long, value_name = "HEX", conflicts_with = "flows")]
+    #[arg(long, value_name = "HEX", conflicts_with = "pcap")]
     pub frame: Option<String>,
+    /// Trace every frame of this file, pcap or pcapng, in order
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// Let `learn` and NORMAL learn from it, as from a real packet (`-generate` does as well)
     #[arg(long)]
     pub generate: bool,
     /// Without any daemon: on a bridge that has the flows of this file, and ports by number
     #[arg(long, value_name = "FILE")]
     pub flows: Option<PathBuf>,
-    /// The lab
-    #[arg(long)]
-    pub name: Option<LabName>,
-}
-
-/// What `add-flow` takes.
-#[derive(Debug, Args)]
-pub struct FlowArgs {
-    /// The bridge: `br-int`, or `node1/br-int`
-    #[arg(value_name = "[NODE/]BRIDGE")]
-    pub bridge: String,
-    /// The flow, such as `table=0,priority=10,ip,nw_dst=10.1.0.0/24,actions=drop`
-    pub flow: String,
-    /// The lab
-    #[arg(long)]
-    pub name: Option<LabName>,
-}
-
-/// What `mod-flows` and `del-flows` take.
-#[derive(Debug, Args)]
-pub struct ChangeFlowsArgs {
-    /// The bridge: `br-int`, or `node1/br-int`
-    #[arg(value_name = "[NODE/]BRIDGE")]
-    pub bridge: String,
-    /// The flow; for `del-flows`, all of the bridge's without it
-    #[arg(default_value = "")]
-    pub flow: String,
-    /// Only the flow with exactly this table, priority and match
-    #[arg(long)]
-    pub strict: bool,
     /// The lab
     #[arg(long)]
     pub name: Option<LabName>,

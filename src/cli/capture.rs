@@ -34,7 +34,13 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<u8, CliError> {
         Some(out) => into(&mut pcapng::Writer::new(out).map_err(|source| CliError::Output { source })?)?,
         None => into(&mut line::Writer::new(BufWriter::new(std::io::stdout())))?,
     };
-    output::complain(&format!("{seen} frames"));
+    let lost = match seen.lost {
+        0 => String::new(),
+        lost => {
+            format!("; the kernel had no room for {lost} more: write to a file with -w, or pick interfaces with -i")
+        }
+    };
+    output::complain(&format!("{} frames{lost}", seen.frames));
     Ok(DONE)
 }
 

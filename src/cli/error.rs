@@ -11,6 +11,8 @@ pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 /// Bad usage or bad input.
 const USAGE: u8 = 2;
+/// Two things that were compared differ, as `ovs-ofctl diff-flows` says it.
+pub(super) const DIFFERENT: u8 = 2;
 /// Not running, or not found.
 const ABSENT: u8 = 3;
 /// No such command, as a shell says it.
@@ -45,6 +47,16 @@ pub(super) enum CliError {
         path: PathBuf,
         /// The kernel's word.
         source: std::io::Error,
+    },
+    /// A file has a flow that makes no sense.
+    #[error("{file}:{line}: {source}")]
+    FlowLine {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and where in the line.
+        source: crate::datapath::TextError,
     },
     /// The arguments do not make sense together.
     #[error("{0}")]
@@ -93,8 +105,9 @@ impl CliError {
                 | ControlError::Broken { .. }
                 | ControlError::TimedOut { .. }
                 | ControlError::Protocol { .. } => FAILED,
+                ControlError::TooLong { .. } => USAGE,
             },
-            Self::Read { .. } | Self::Create { .. } | Self::Usage(_) => USAGE,
+            Self::Read { .. } | Self::Create { .. } | Self::FlowLine { .. } | Self::Usage(_) => USAGE,
             Self::Absent(_) => ABSENT,
             Self::Output { .. } | Self::Capture { .. } | Self::Encode { .. } | Self::Ended(_) => FAILED,
         }

@@ -1,15 +1,21 @@
-//! `dvr dump-flows`, `add-flow`, `mod-flows`, `del-flows`: flows in the text of `ovs-ofctl`.
+//! `dvr dump-flows`, `add-flow`, `add-flows`, `mod-flows`, `del-flows`, `replace-flows`, `diff-flows`: flows in the text
+//! of `ovs-ofctl`.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::args::{ChangeFlowsArgs, DumpFlowsArgs, FlowArgs, Output};
-use super::error::{CliError, DONE};
+use super::args::Output;
+use super::error::{CliError, DIFFERENT, DONE};
+use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
+use super::flow_file::{FlowFile, Implied};
 use super::output;
 use super::target::{self, Site};
-use crate::api::switch::{Flow, FlowChange, Request};
+use crate::api::switch::{Bridge, Flow, FlowChange, Request, Show};
+use crate::datapath::{self, FlowBook, SortKey};
 use crate::lab::{Daemon, LabName};
+use crate::types::IfName;
 
 /// A bridge's flows on one node.
 #[derive(Debug, Serialize)]
@@ -22,21 +28,19 @@ struct Dump {
 /// `dvr dump-flows`.
 ///
 /// # Errors
-/// When a switch cannot be asked, or does not know the bridge or the match.
+/// When a switch cannot be asked, or does not know the bridge, the match or a field to sort by.
 pub(super) fn dump(args: &DumpFlowsArgs) -> Result<u8, CliError> {
+    let keys = sort_keys(args)?;
     let (sites, bridge) = target::bridge(args.name.as_ref(), &args.bridge)?;
     let form = if args.json { Output::Json } else { args.output.output };
-    let people = form == Output::Table && std::io::stdout().is_terminal();
-    let names = args.names || (people && !args.no_names);
+    let names = by_name(args.names, args.no_names, form);
     let mut dumps = Vec::new();
     for site in &sites {
         let request = Request::DumpFlows { bridge: bridge.clone(), filter: args.filter.clone(), names };
         let mut flows: Vec<Flow> = target::ask(site, Daemon::Switch, &request)?;
-        // Stable: what has the same priority stays in the switch's order.
-        if args.sort {
-            flows.sort_by_key(|flow| flow.priority);
-        } else if args.rsort {
-            flows.sort_by_key(|flow| core::cmp::Reverse(flow.priority));
+        if !keys.is_empty() {
+            let sorted = book_of(site, &bridge)?.sort(&mut flows, &keys);
+            sorted.map_err(|error| CliError::Usage(format!("cannot sort the flows of {bridge}: {error}")))?;
         }
         dumps.push(Dump { node: site.node.clone(), bridge: bridge.to_string(), flows });
     }
@@ -47,7 +51,7 @@ pub(super) fn dump(args: &DumpFlowsArgs) -> Result<u8, CliError> {
                 out.push_str(&format!("{}/{}:\n", dump.node, dump.bridge));
             }
             for flow in &dump.flows {
-                let line = if args.no_stats { bare(flow) } else { flow.line.trim().to_owned() };
+                let line = if args.no_stats { datapath::without_stats(flow) } else { flow.line.trim().to_owned() };
                 out.push_str(&format!(" {line}\n"));
             }
         }
@@ -55,24 +59,20 @@ pub(super) fn dump(args: &DumpFlowsArgs) -> Result<u8, CliError> {
     })
 }
 
-/// A flow without what changes by itself, as `ovs-ofctl --no-stats` prints it: cookie and table only if not 0.
-fn bare(flow: &Flow) -> String {
-    let mut out = String::new();
-    if flow.cookie != 0 {
-        out.push_str(&format!("cookie={:#x}, ", flow.cookie));
-    }
-    if flow.table != 0 {
-        out.push_str(&format!("table={}, ", flow.table));
-    }
-    if flow.idle_timeout != 0 {
-        out.push_str(&format!("idle_timeout={}, ", flow.idle_timeout));
-    }
-    if flow.hard_timeout != 0 {
-        out.push_str(&format!("hard_timeout={}, ", flow.hard_timeout));
-    }
-    let comma = if flow.matching.is_empty() { "" } else { "," };
-    out.push_str(&format!("priority={}{comma}{} actions={}", flow.priority, flow.matching, flow.actions));
-    out
+/// Whether ports are shown by name: as asked, else to people only.
+fn by_name(names: bool, no_names: bool, form: Output) -> bool {
+    let people = form == Output::Table && std::io::stdout().is_terminal();
+    names || (people && !no_names)
+}
+
+fn sort_keys(args: &DumpFlowsArgs) -> Result<Vec<SortKey>, CliError> {
+    let ascending = args.sort.iter().map(|field| (field, false));
+    let key = |(field, descending): (&String, bool)| {
+        let unknown =
+            || CliError::Usage(format!("cannot sort by `{field}`: give `priority` or a field that matches name"));
+        SortKey::new(field, descending).ok_or_else(unknown)
+    };
+    ascending.chain(args.rsort.iter().map(|field| (field, true))).map(key).collect()
 }
 
 /// `dvr add-flow`.
@@ -80,7 +80,18 @@ fn bare(flow: &Flow) -> String {
 /// # Errors
 /// When the flow is refused; then nothing was changed.
 pub(super) fn add(args: &FlowArgs) -> Result<u8, CliError> {
+    if args.flow == "-" {
+        return change_by_file(args.name.as_ref(), &args.bridge, Path::new("-"), (Implied::Add, false));
+    }
     change(args.name.as_ref(), &args.bridge, FlowChange::Add(args.flow.clone()))
+}
+
+/// `dvr add-flows`: all changes of a file at one instant, or none.
+///
+/// # Errors
+/// When a line is refused; then nothing was changed.
+pub(super) fn add_file(args: &FileFlowsArgs) -> Result<u8, CliError> {
+    change_by_file(args.name.as_ref(), &args.bridge, &args.file, (Implied::Add, true))
 }
 
 /// `dvr mod-flows`.
@@ -88,12 +99,13 @@ pub(super) fn add(args: &FlowArgs) -> Result<u8, CliError> {
 /// # Errors
 /// When the flow is refused; then nothing was changed.
 pub(super) fn modify(args: &ChangeFlowsArgs) -> Result<u8, CliError> {
+    if args.flow == "-" {
+        let default = (Implied::Modify { strict: args.strict }, false);
+        return change_by_file(args.name.as_ref(), &args.bridge, Path::new("-"), default);
+    }
     let flow = args.flow.clone();
-    change(
-        args.name.as_ref(),
-        &args.bridge,
-        if args.strict { FlowChange::ModifyStrict(flow) } else { FlowChange::Modify(flow) },
-    )
+    let made = if args.strict { FlowChange::ModifyStrict(flow) } else { FlowChange::Modify(flow) };
+    change(args.name.as_ref(), &args.bridge, made)
 }
 
 /// `dvr del-flows`.
@@ -101,49 +113,130 @@ pub(super) fn modify(args: &ChangeFlowsArgs) -> Result<u8, CliError> {
 /// # Errors
 /// When the match is refused; then nothing was changed.
 pub(super) fn delete(args: &ChangeFlowsArgs) -> Result<u8, CliError> {
+    if args.flow == "-" {
+        let default = (Implied::Delete { strict: args.strict }, false);
+        return change_by_file(args.name.as_ref(), &args.bridge, Path::new("-"), default);
+    }
     let flow = args.flow.clone();
-    change(
-        args.name.as_ref(),
-        &args.bridge,
-        if args.strict { FlowChange::DeleteStrict(flow) } else { FlowChange::Delete(flow) },
-    )
+    let made = if args.strict { FlowChange::DeleteStrict(flow) } else { FlowChange::Delete(flow) };
+    change(args.name.as_ref(), &args.bridge, made)
 }
 
-fn change(lab: Option<&LabName>, bridge: &str, change: FlowChange) -> Result<u8, CliError> {
-    let (sites, name) = target::bridge(lab, bridge)?;
-    let [site] = sites.as_slice() else {
-        let known: Vec<String> = sites.iter().map(|Site { node, .. }| format!("{node}/{name}")).collect();
-        return Err(CliError::Usage(format!("`{bridge}` is on several nodes; say which one: {}", known.join(", "))));
-    };
-    let request = Request::Flows { bridge: name, changes: vec![change] };
-    let _done: serde_json::Value = target::ask(site, Daemon::Switch, &request)?;
+/// `dvr replace-flows`.
+///
+/// # Errors
+/// When a line is refused; then nothing was changed.
+pub(super) fn replace(args: &FileFlowsArgs) -> Result<u8, CliError> {
+    let file = FlowFile::read(&args.file, Implied::Add, false)?;
+    let (site, bridge) = target::one_bridge(args.name.as_ref(), &args.bridge)?;
+    file.enter(&mut book_of(&site, &bridge)?)?;
+    let flows = file.changes().into_iter().filter_map(|change| match change {
+        FlowChange::Add(flow) => Some(flow),
+        FlowChange::Modify(_) | FlowChange::ModifyStrict(_) | FlowChange::Delete(_) | FlowChange::DeleteStrict(_) => {
+            None
+        }
+    });
+    let request = Request::ReplaceFlows { bridge, flows: flows.collect() };
+    let _changes: usize = target::ask(&site, Daemon::Switch, &request)?;
     Ok(DONE)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bare_flows_say_only_what_lasts() {
-        let mut flow = Flow {
-            cookie: 0,
-            duration_secs: 1.5,
-            table: 0,
-            n_packets: 7,
-            n_bytes: 700,
-            idle_timeout: 0,
-            hard_timeout: 0,
-            idle_age: 1,
-            hard_age: 1,
-            priority: 0,
-            matching: String::new(),
-            actions: "NORMAL".to_owned(),
-            line: "unused here".to_owned(),
-        };
-        assert_eq!(bare(&flow), "priority=0 actions=NORMAL");
-        (flow.cookie, flow.table, flow.hard_timeout, flow.priority) = (0x1f, 20, 300, 2);
-        flow.matching = "dl_vlan=1".to_owned();
-        assert_eq!(bare(&flow), "cookie=0x1f, table=20, hard_timeout=300, priority=2,dl_vlan=1 actions=NORMAL");
+/// `dvr diff-flows`: [`DIFFERENT`] if anything differs.
+///
+/// # Errors
+/// When a file or a switch cannot be read.
+pub(super) fn diff(args: &DiffFlowsArgs) -> Result<u8, CliError> {
+    let sides = [Source::of(&args.first, args)?, Source::of(&args.second, args)?];
+    // A file's flows may name the ports of the bridge it is compared with.
+    let mut ports = Vec::new();
+    for side in &sides {
+        if let Source::Bridge(site, bridge) = side {
+            ports.extend(ports_of(site, bridge)?);
+            break;
+        }
     }
+    let names = by_name(args.names, args.no_names, Output::Table);
+    let [old, new] = sides;
+    let (old, new) = (old.flows(&ports, names)?, new.flows(&ports, names)?);
+    let mut out = String::new();
+    for difference in datapath::differences(&old, &new) {
+        for (sign, flow) in [('-', difference.old), ('+', difference.new)] {
+            if let Some(flow) = flow {
+                out.push_str(&format!("{sign}{}\n", datapath::plain(flow)));
+            }
+        }
+    }
+    output::print(&out)?;
+    Ok(if out.is_empty() { DONE } else { DIFFERENT })
+}
+
+/// One side of a comparison.
+enum Source {
+    File(FlowFile),
+    Bridge(Site, IfName),
+}
+
+impl Source {
+    /// A file if there is one, or the text can be nothing else; a bridge otherwise.
+    fn of(text: &str, args: &DiffFlowsArgs) -> Result<Self, CliError> {
+        let is_path = text == "-" || text.starts_with(['/', '.']) || Path::new(text).is_file();
+        if is_path {
+            return Ok(Self::File(FlowFile::read(Path::new(text), Implied::Add, false)?));
+        }
+        let (site, bridge) = target::one_bridge(args.name.as_ref(), text)?;
+        Ok(Self::Bridge(site, bridge))
+    }
+
+    fn flows(&self, ports: &[(u32, IfName)], names: bool) -> Result<Vec<Flow>, CliError> {
+        match self {
+            Self::File(file) => {
+                let mut book = book(ports.iter().cloned())?;
+                file.enter(&mut book)?;
+                book.flows(names).map_err(|error| CliError::Usage(error.to_string()))
+            }
+            Self::Bridge(site, bridge) => {
+                let request = Request::DumpFlows { bridge: bridge.clone(), filter: String::new(), names };
+                target::ask(site, Daemon::Switch, &request)
+            }
+        }
+    }
+}
+
+fn ports_of(site: &Site, bridge: &IfName) -> Result<Vec<(u32, IfName)>, CliError> {
+    let show: Show = target::ask(site, Daemon::Switch, &Request::Show)?;
+    let found = show.bridges.into_iter().find(|there| there.name == *bridge);
+    let absent =
+        || CliError::Absent(format!("node `{}` has no bridge `{bridge}`: `dvr show` lists those it has", site.node));
+    let Bridge { ports, .. } = found.ok_or_else(absent)?;
+    Ok(ports.into_iter().map(|port| (port.number, port.config.name)).collect())
+}
+
+fn book(ports: impl IntoIterator<Item = (u32, IfName)>) -> Result<FlowBook, CliError> {
+    FlowBook::new(ports).map_err(|error| CliError::Usage(format!("the bridge's ports make no sense: {error}")))
+}
+
+fn book_of(site: &Site, bridge: &IfName) -> Result<FlowBook, CliError> {
+    book(ports_of(site, bridge)?)
+}
+
+fn change_by_file(
+    lab: Option<&LabName>,
+    bridge: &str,
+    path: &Path,
+    (default, words): (Implied, bool),
+) -> Result<u8, CliError> {
+    let file = FlowFile::read(path, default, words)?;
+    let (site, bridge) = target::one_bridge(lab, bridge)?;
+    file.enter(&mut book_of(&site, &bridge)?)?;
+    send(&site, bridge, file.changes())
+}
+
+fn change(lab: Option<&LabName>, bridge: &str, change: FlowChange) -> Result<u8, CliError> {
+    let (site, bridge) = target::one_bridge(lab, bridge)?;
+    send(&site, bridge, vec![change])
+}
+
+fn send(site: &Site, bridge: IfName, changes: Vec<FlowChange>) -> Result<u8, CliError> {
+    let _done: serde_json::Value = target::ask(site, Daemon::Switch, &Request::Flows { bridge, changes })?;
+    Ok(DONE)
 }

@@ -3,10 +3,14 @@
 //! Owns arguments, text and exit codes; what is done is done by [`crate::lab`] and by the daemons.
 
 mod args;
+mod bridge_args;
+mod bridges;
 mod capture;
 mod daemons;
 mod doctor;
 mod error;
+mod flow_args;
+mod flow_file;
 mod flows;
 mod labs;
 mod output;
@@ -15,6 +19,7 @@ mod show;
 mod tables;
 mod target;
 mod trace;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -49,10 +54,18 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Show(args) => show::show(&args),
         Command::DumpFlows(args) => flows::dump(&args),
         Command::AddFlow(args) => flows::add(&args),
+        Command::AddFlows(args) => flows::add_file(&args),
+        Command::ReplaceFlows(args) => flows::replace(&args),
+        Command::DiffFlows(args) => flows::diff(&args),
         Command::ModFlows(args) => flows::modify(&args),
         Command::DelFlows(args) => flows::delete(&args),
         Command::Trace(args) => trace::trace(&args),
-        Command::Fdb(args) => tables::forwardings(&args),
+        Command::AddBr(args) => bridges::add_bridge(&args),
+        Command::DelBr(args) => bridges::del_bridge(&args),
+        Command::AddPort(args) => bridges::add_port(&args),
+        Command::DelPort(args) => bridges::del_port(&args),
+        Command::SetPort(args) => bridges::set_port(&args),
+        Command::Fdb(args) => bridges::fdb(&args),
         Command::Arp(args) => tables::responders(&args),
         Command::Neigh(args) => tables::neighbours(&args),
         Command::Capture(args) => capture::capture(&args),

@@ -26,7 +26,10 @@ pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
     let mut nodes = Vec::new();
     for site in target::sites(args.name.as_ref(), args.node.as_deref())? {
         let mut shown = Shown { node: site.node.clone(), agent: None, switch: None, errors: Vec::new() };
+        // A switch that serves a user without an agent lacks nothing.
+        let alone = site.has_no(Daemon::Agent);
         match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
+            Err(_) if alone => {}
             Ok(show) => shown.agent = Some(show),
             Err(error) => shown.errors.push(why(error)),
         }
@@ -144,6 +147,9 @@ fn port_text(port: &Port) -> String {
         VlanMode::Trunks(vlans) => format!(", trunks [{}]", list(vlans)),
         VlanMode::Access(tag) => format!(", tag {tag}"),
         VlanMode::Native { tag, trunks } => format!(", native tag {tag}, trunks [{}]", list(trunks)),
+        VlanMode::NativeTagged { tag, trunks } => {
+            format!(", native tag {tag} (sent tagged), trunks [{}]", list(trunks))
+        }
     };
     let mut out =
         format!("        Port {} (number {}{vlan})\n            type: {kind}\n", port.config.name, port.number);

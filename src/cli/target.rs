@@ -25,6 +25,13 @@ pub(super) struct Site {
     lab: Option<LabName>,
 }
 
+impl Site {
+    /// Whether a daemon was never started on this host, or has ended in order. A lab's nodes are to have both.
+    pub(super) fn has_no(&self, daemon: Daemon) -> bool {
+        self.lab.is_none() && !daemon.socket(&self.dir).exists()
+    }
+}
+
 /// The nodes a command means: of the lab that is named; else this host, if it has daemons; else of the only lab that
 /// runs. Of a lab, all nodes or the one named.
 ///
@@ -76,6 +83,21 @@ pub(super) fn bridge(lab: Option<&LabName>, text: &str) -> Result<(Vec<Site>, cr
     let bridge =
         crate::types::IfName::new(bridge).map_err(|bad| CliError::Usage(format!("`{text}` names no bridge: {bad}")))?;
     Ok((sites(lab, node)?, bridge))
+}
+
+/// A bridge as it is written, which must be one node's.
+///
+/// # Errors
+/// As [`bridge`]; and [`CliError::Usage`] names the nodes if it is on several.
+pub(super) fn one_bridge(lab: Option<&LabName>, text: &str) -> Result<(Site, crate::types::IfName), CliError> {
+    let (mut sites, name) = bridge(lab, text)?;
+    match (sites.len(), sites.pop()) {
+        (1, Some(site)) => Ok((site, name)),
+        (_, last) => {
+            let known: Vec<String> = sites.iter().chain(&last).map(|site| format!("{}/{name}", site.node)).collect();
+            Err(CliError::Usage(format!("`{text}` is on several nodes; say which one: {}", known.join(", "))))
+        }
+    }
 }
 
 /// Asks a node's daemon one thing.

@@ -60,6 +60,14 @@ pub enum ControlError {
         /// Where it is wrong.
         source: serde_json::Error,
     },
+    /// The request is longer than any daemon takes; nothing was sent.
+    #[error("the request for {} takes {octets} octets, and at most {LINE_LIMIT} are taken: ask for less at once", socket.display())]
+    TooLong {
+        /// The socket.
+        socket: PathBuf,
+        /// How long the request is.
+        octets: usize,
+    },
     /// The daemon refused, and changed nothing.
     #[error("{refusal}")]
     Refused {
@@ -158,18 +166,25 @@ impl Client {
         }
         let mut text = serde_json::to_vec(request).map_err(|source| self.protocol("the request", source))?;
         if text.len() > LINE_LIMIT {
-            let source = io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("the request takes {} octets and at most {LINE_LIMIT} are accepted: split it", text.len()),
-            );
-            return Err(ControlError::Broken { socket: self.socket.clone(), source });
+            return Err(ControlError::TooLong { socket: self.socket.clone(), octets: text.len() });
         }
         text.push(b'\n');
         self.broken = true;
-        self.stream.get_mut().write_all(&text).map_err(|source| self.failed(source))?;
+        let written = self.stream.get_mut().write_all(&text);
         let mut buffer = core::mem::take(&mut self.buffer);
-        let read = line::read(&mut self.stream, &mut buffer);
-        let answer = self.answer(read, &buffer);
+        // A daemon that closed before it was asked may have said why.
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        let answer = match written {
+            Err(source) if !refused(&source) => Err(self.failed(source)),
+            written => {
+                let read = line::read(&mut self.stream, &mut buffer);
+                let answer = self.answer(read, &buffer);
+                match written {
+                    Err(source) if answer.is_err() => Err(self.failed(source)),
+                    Ok(()) | Err(_) => answer,
+                }
+            }
+        };
         self.buffer = buffer;
         match answer? {
             Answer::Ok(value) => {

@@ -1,13 +1,14 @@
 //! The answering side: one thread a client, for at most [`CLIENT_LIMIT`] clients.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,9 +18,15 @@ use serde::de::DeserializeOwned;
 
 use super::line::{self, Line};
 use crate::api::{self, Answer, LINE_LIMIT, Refusal};
+use crate::clock;
+use crate::types::Timestamp;
 
-/// Conversations at the same time; one more is refused with the code `limit`.
+/// Conversations at the same time. One more takes the place of a client that has asked nothing for a while, or is refused
+/// with the code `limit`.
 pub const CLIENT_LIMIT: usize = 64;
+
+/// How long a client may ask nothing before its place is given to another that comes when all are taken.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave an answer unread before it is given up.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
@@ -111,6 +118,8 @@ pub struct Server {
     socket: PathBuf,
     listener: Arc<UnixListener>,
     stopped: Arc<AtomicBool>,
+    /// How long a client is idle before its place may go to another.
+    idle_limit: Duration,
     /// Held, with its lock, as long as the socket is ours.
     _lock: File,
 }
@@ -171,8 +180,16 @@ impl Server {
             socket: path.to_path_buf(),
             listener: Arc::new(listener),
             stopped: Arc::new(AtomicBool::new(false)),
+            idle_limit: IDLE_LIMIT,
             _lock: lock,
         })
+    }
+
+    /// Lets a client lose its place to another after being idle for this long, and no sooner.
+    #[must_use]
+    pub const fn with_idle_limit(mut self, limit: Duration) -> Self {
+        self.idle_limit = limit;
+        self
     }
 
     /// What ends [`Server::serve`].
@@ -186,8 +203,8 @@ impl Server {
     /// # Errors
     /// [`ServerError::Accept`] when the listening socket fails.
     pub fn serve<S: Service>(&self, service: &Arc<S>) -> Result<(), ServerError> {
-        let clients = Arc::new(AtomicUsize::new(0));
-        loop {
+        let seats = Arc::new(Seats::default());
+        for number in 0.. {
             let accepted = self.listener.accept();
             if self.stopped.load(Ordering::SeqCst) {
                 return Ok(());
@@ -202,16 +219,18 @@ impl Server {
                 }
                 Err(source) => return Err(ServerError::Accept { socket: self.socket.clone(), source }),
             };
-            let seat = Seat::take(&clients);
+            let stream = Arc::new(stream);
+            let seat = seats.take(number, &stream, self.idle_limit);
             let service = Arc::clone(service);
             let converse = move || match seat {
-                Some(_seat) => converse(&*service, &stream),
+                Some(seat) => converse(&*service, &stream, &seat),
                 None => turn_away(&stream),
             };
             if let Err(error) = thread::Builder::new().name("control".to_owned()).spawn(converse) {
                 tracing::warn!(%error, "no thread for a client: it is turned away");
             }
         }
+        unreachable!("2^64 clients outlast any daemon")
     }
 }
 
@@ -230,28 +249,72 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
+/// The places that are taken.
+#[derive(Debug, Default)]
+struct Seats {
+    taken: Mutex<BTreeMap<u64, Taken>>,
+    /// Clients that lost their place to another.
+    evicted: AtomicU64,
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+struct Taken {
+    stream: Arc<UnixStream>,
+    /// When it was last heard or answered; `None` while its request is being answered.
+    idle_since: Option<Timestamp>,
+}
+
 /// One of [`CLIENT_LIMIT`] places, given back when dropped.
-struct Seat(Arc<AtomicUsize>);
+struct Seat {
+    seats: Arc<Seats>,
+    number: u64,
+}
+
+impl Seats {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Taken>> {
+        // Each change is one insertion, removal or assignment: a panic elsewhere leaves nothing half-done.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a client; if all are taken, that of whoever has asked nothing for longest, and for `limit` at least.
+    fn take(self: &Arc<Self>, number: u64, stream: &Arc<UnixStream>, limit: Duration) -> Option<Seat> {
+        let now = clock::monotonic();
+        let mut taken = self.lock();
+        if taken.len() >= CLIENT_LIMIT {
+            let idle = taken.iter().filter_map(|(number, seat)| Some((seat.idle_since?, *number)));
+            let (since, longest) = idle.min().filter(|(since, _)| now.since(*since) >= limit)?;
+            if let Some(seat) = taken.remove(&longest) {
+                // Its thread sees the end of the conversation. It fails only if that has come already.
+                let _ = shutdown(seat.stream.as_raw_fd(), Shutdown::Both);
+            }
+            let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
+            let idle_secs = now.since(since).as_secs();
+            tracing::warn!(idle_secs, evicted, "all places are taken: the client idle for longest was closed");
+        }
+        taken.insert(number, Taken { stream: Arc::clone(stream), idle_since: Some(now) });
+        Some(Seat { seats: Arc::clone(self), number })
+    }
+}
 
 impl Seat {
-    fn take(clients: &Arc<AtomicUsize>) -> Option<Self> {
-        if clients.fetch_add(1, Ordering::SeqCst) >= CLIENT_LIMIT {
-            clients.fetch_sub(1, Ordering::SeqCst);
-            return None;
+    /// Notes whether the client is being answered.
+    fn busy(&self, is_busy: bool) {
+        if let Some(seat) = self.seats.lock().get_mut(&self.number) {
+            seat.idle_since = (!is_busy).then(clock::monotonic);
         }
-        Some(Self(Arc::clone(clients)))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.seats.lock().remove(&self.number);
     }
 }
 
 fn turn_away(stream: &UnixStream) {
     let refusal = Refusal {
-        message: format!("the daemon has {CLIENT_LIMIT} clients already: close one and try again"),
+        message: format!("the daemon has {CLIENT_LIMIT} clients already, all of them at work: try again"),
         code: "limit".to_owned(),
     };
     // One that does not listen loses nothing.
@@ -264,19 +327,24 @@ fn send(mut stream: &UnixStream, Reply(mut text): Reply) -> io::Result<()> {
 }
 
 /// Answers one client until it leaves.
-fn converse<S: Service>(service: &S, stream: &UnixStream) {
-    if let Err(error) = stream.set_write_timeout(Some(WRITE_LIMIT)).and_then(|()| dialogue(service, stream)) {
+fn converse<S: Service>(service: &S, stream: &UnixStream, seat: &Seat) {
+    if let Err(error) = stream.set_write_timeout(Some(WRITE_LIMIT)).and_then(|()| dialogue(service, stream, seat)) {
         tracing::debug!(%error, "a client was given up");
     }
 }
 
-fn dialogue<S: Service>(service: &S, stream: &UnixStream) -> io::Result<()> {
+fn dialogue<S: Service>(service: &S, stream: &UnixStream, seat: &Seat) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut octets = Vec::new();
     let mut greeted = false;
     loop {
         match line::read(&mut reader, &mut octets)? {
-            Line::Whole => send(stream, respond(service, &octets, &mut greeted))?,
+            Line::Whole => {
+                seat.busy(true);
+                let sent = send(stream, respond(service, &octets, &mut greeted));
+                seat.busy(false);
+                sent?;
+            }
             Line::End | Line::Torn => return Ok(()),
             Line::TooLong => {
                 let message = format!("a request takes at most {LINE_LIMIT} octets: split it");

@@ -44,9 +44,14 @@ struct Served {
 
 impl Served {
     fn new(test: &str) -> Self {
+        Self::with_idle_limit(test, LONG)
+    }
+
+    fn with_idle_limit(test: &str, idle_limit: Duration) -> Self {
         let directory = std::env::temp_dir().join(format!("dvr-control-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
         let server = Server::bind(&directory.join("switch.sock")).expect("nobody else is here");
+        let server = server.with_idle_limit(idle_limit);
         let stopper = server.stopper();
         let thread = thread::spawn(move || server.serve(&Arc::new(Echo)).expect("accepting works"));
         Self { directory, stopper, thread: Some(thread) }
@@ -130,17 +135,43 @@ fn one_client_too_many_is_turned_away_and_a_place_freed_is_given_again() {
     };
     let mut seated: Vec<Client> = (0..CLIENT_LIMIT).map(|_| greet().expect("there is a place")).collect();
     let refused = greet().expect_err("all places are taken");
-    // The refusal may overtake the question, which then finds the connection closed.
-    assert!(
-        matches!(&refused, ControlError::Refused { refusal, .. } if refusal.code == "limit")
-            || matches!(&refused, ControlError::Broken { .. }),
-        "{refused}"
-    );
+    assert_eq!(refused.refusal().map(|refusal| refusal.code.as_str()), Some("limit"), "{refused}");
     seated.pop();
     // The place is free once the server's thread has seen the end of the conversation.
     while greet().is_err() {
         thread::yield_now();
     }
+}
+
+#[test]
+fn idle_clients_make_room_the_longest_idle_first() {
+    let served = Served::with_idle_limit("idle", Duration::ZERO);
+    let greet = || {
+        let mut client = Client::connect(&served.socket(), LONG).expect("it listens");
+        client.call::<_, u32>(&HELLO).map(|_| client)
+    };
+    let mut silent: Vec<UnixStream> =
+        (0..CLIENT_LIMIT - 1).map(|_| UnixStream::connect(served.socket()).expect("it listens")).collect();
+    let mut first = greet().expect("the last place");
+    let mut second = greet().expect("that of a client that never asked");
+    assert_eq!(first.call::<_, String>(&fdb("a")).expect("others were idle for longer"), "a");
+    assert_eq!(silent[0].read(&mut [0]).expect("an end in order"), 0, "the first that came goes first");
+    for _ in &silent {
+        second = greet().expect("another's place");
+    }
+    assert_eq!(second.call::<_, String>(&fdb("b")).expect("it has just come"), "b");
+}
+
+#[test]
+fn a_request_too_long_is_told_so_and_not_sent() {
+    let served = Served::new("long");
+    let mut client = Client::connect(&served.socket(), LONG).expect("it listens");
+    client.call::<_, u32>(&HELLO).expect("it answers");
+    let flow = "x".repeat(crate::api::LINE_LIMIT);
+    let request = Request::Trace { bridge: "a".parse().expect("a name"), flow, frame: None, generate: false };
+    let long = client.call::<_, String>(&request).expect_err("it is too long");
+    assert!(matches!(long, ControlError::TooLong { octets, .. } if octets > crate::api::LINE_LIMIT), "{long}");
+    assert_eq!(client.call::<_, String>(&fdb("c")).expect("the conversation goes on"), "c");
 }
 
 #[test]

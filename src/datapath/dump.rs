@@ -30,16 +30,17 @@ pub(crate) fn flow(flow: &Flow, ports: &impl PortNames, now: Timestamp) -> api::
         hard_timeout: flow.hard_timeout,
         idle_age: age(flow.used),
         hard_age: age(flow.modified),
+        send_flow_rem: flow.send_flow_rem,
         priority: flow.priority,
         matching,
         actions,
         line: String::new(),
     };
-    shown.line = line(&shown, flow, duration.as_millis());
+    shown.line = line(&shown, duration.as_millis());
     shown
 }
 
-fn line(shown: &api::switch::Flow, flow: &Flow, millis: u128) -> String {
+fn line(shown: &api::switch::Flow, millis: u128) -> String {
     let mut out = String::new();
     let _ = write!(
         out,
@@ -57,11 +58,12 @@ fn line(shown: &api::switch::Flow, flow: &Flow, millis: u128) -> String {
     if shown.hard_timeout != 0 {
         let _ = write!(out, "hard_timeout={}, ", shown.hard_timeout);
     }
-    if flow.send_flow_rem {
+    if shown.send_flow_rem {
         out.push_str("send_flow_rem ");
     }
     let _ = write!(out, "idle_age={}, ", shown.idle_age);
-    if flow.modified != flow.created {
+    // `ovs-ofctl` tells them apart in whole seconds (`ofputil_flow_stats_format()`).
+    if shown.hard_age != u64::try_from(millis / 1000).unwrap_or(u64::MAX) {
         let _ = write!(out, "hard_age={}, ", shown.hard_age);
     }
     if shown.priority != DEFAULT_PRIORITY {

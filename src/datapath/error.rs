@@ -3,7 +3,7 @@
 use super::switch::LIMIT_BRIDGES;
 use super::table::LIMIT_FLOWS;
 use super::text::TextError;
-use crate::types::IfName;
+use crate::types::{IfName, Mac};
 
 /// What a switch refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,24 @@ pub enum SwitchError {
         /// The port.
         port: IfName,
     },
+    /// No address like this was set by hand.
+    #[error("bridge `{bridge}` has no static address {mac} in VLAN {vlan}: `dvr fdb show {bridge}` lists those it has")]
+    UnknownStation {
+        /// The bridge.
+        bridge: IfName,
+        /// The VLAN, 0 for none.
+        vlan: u16,
+        /// The address asked for.
+        mac: Mac,
+    },
+    /// As many addresses as there may be were set by hand.
+    #[error("bridge `{bridge}` holds {limit} static addresses, the most it may: remove one with `dvr fdb del`")]
+    StationsFull {
+        /// The bridge.
+        bridge: IfName,
+        /// The most.
+        limit: usize,
+    },
     /// The wanted port number is taken or reserved, or none is free.
     #[error("cannot add port `{port}` as number {number}: use a free number from 1 to 65279, or 65534 for LOCAL")]
     BadNumber {
@@ -50,7 +68,7 @@ pub enum SwitchError {
         what: String,
     },
     /// A flow's text is wrong. No change of the list was made.
-    #[error("flow {number} of {count}: {source}")]
+    #[error("{}{source}", if *count == 1 { String::new() } else { format!("flow {number} of {count}: ") })]
     BadFlow {
         /// Which change of the list, from 1.
         number: usize,
@@ -78,7 +96,7 @@ impl SwitchError {
     /// Whether what was asked for does not exist.
     #[must_use]
     pub const fn is_absent(&self) -> bool {
-        matches!(self, Self::UnknownBridge(_) | Self::UnknownPort { .. })
+        matches!(self, Self::UnknownBridge(_) | Self::UnknownPort { .. } | Self::UnknownStation { .. })
     }
 
     /// Whether what was to be made exists.

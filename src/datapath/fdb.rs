@@ -1,4 +1,4 @@
-//! Learned addresses of a bridge, for `NORMAL`: which station was last seen behind which port.
+//! Addresses of a bridge, for `NORMAL`: which station was last seen, or is said to be, behind which port.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,8 @@ type Station = (u16, Mac);
 pub(crate) struct Seen {
     pub(crate) port: u32,
     pub(crate) at: Timestamp,
+    /// Set by hand: it neither ages nor moves.
+    pub(crate) pinned: bool,
 }
 
 /// What learning changed.
@@ -25,12 +27,15 @@ pub(crate) enum Learned {
     Same,
     /// Where the station is; another was forgotten for it if `evicted`.
     Changed { evicted: bool },
+    /// Nothing: the table is full of stations that are not to be forgotten.
+    Refused,
 }
 
-/// The table, with the stations of each port in the order they were last seen.
+/// The table, with the learned stations of each port in the order they were last seen.
 #[derive(Debug, Default)]
 pub(crate) struct Fdb {
     stations: BTreeMap<Station, Seen>,
+    /// Learned ones only.
     by_port: BTreeMap<u32, BTreeSet<(Timestamp, Station)>>,
 }
 
@@ -45,7 +50,7 @@ impl Fdb {
 
     /// Whether learning this would change what forwarding looks at.
     pub(crate) fn would_change(&self, vlan: u16, mac: Mac, port: u32) -> bool {
-        self.lookup(vlan, mac) != Some(port)
+        self.stations.get(&(vlan, mac)).is_none_or(|seen| !seen.pinned && seen.port != port)
     }
 
     /// Notes that a station was seen. With the table full, the port with the most stations loses its oldest: a
@@ -55,15 +60,18 @@ impl Fdb {
         let mut evicted = false;
         let old = self.stations.get(&station).copied();
         match old {
+            Some(seen) if seen.pinned => return Learned::Same,
             Some(seen) => self.unlink(station, seen),
             None if self.stations.len() >= LIMIT => {
+                if !self.evict() {
+                    return Learned::Refused;
+                }
                 evicted = true;
-                self.evict();
             }
             None => {}
         }
         let at = old.map_or(now, |seen| seen.at.max(now));
-        self.stations.insert(station, Seen { port, at });
+        self.stations.insert(station, Seen { port, at, pinned: false });
         self.by_port.entry(port).or_default().insert((at, station));
         if old.is_some_and(|seen| seen.port == port) { Learned::Same } else { Learned::Changed { evicted } }
     }
@@ -77,10 +85,37 @@ impl Fdb {
         }
     }
 
-    fn evict(&mut self) {
-        let fullest = self.by_port.iter().max_by_key(|(_, stations)| stations.len());
-        let Some((_, station)) = fullest.and_then(|(_, stations)| stations.first().copied()) else { return };
+    /// Says where a station is, until told otherwise. Returns whether there was room.
+    pub(crate) fn pin(&mut self, vlan: u16, mac: Mac, port: u32, now: Timestamp) -> bool {
+        let station = (vlan, mac);
         self.forget(station);
+        if self.stations.len() >= LIMIT && !self.evict() {
+            return false;
+        }
+        self.stations.insert(station, Seen { port, at: now, pinned: true });
+        true
+    }
+
+    /// Forgets a station that was pinned. Returns whether one was.
+    pub(crate) fn unpin(&mut self, vlan: u16, mac: Mac) -> bool {
+        let pinned = self.stations.get(&(vlan, mac)).is_some_and(|seen| seen.pinned);
+        pinned && self.stations.remove(&(vlan, mac)).is_some()
+    }
+
+    /// Forgets everything that was learned. Returns how many stations that were.
+    pub(crate) fn flush(&mut self) -> usize {
+        let before = self.stations.len();
+        self.by_port.clear();
+        self.stations.retain(|_, seen| seen.pinned);
+        before - self.stations.len()
+    }
+
+    /// Returns whether there was a learned station to forget.
+    fn evict(&mut self) -> bool {
+        let fullest = self.by_port.iter().max_by_key(|(_, stations)| stations.len());
+        let Some((_, station)) = fullest.and_then(|(_, stations)| stations.first().copied()) else { return false };
+        self.forget(station);
+        true
     }
 
     fn forget(&mut self, station: Station) {
@@ -89,13 +124,19 @@ impl Fdb {
         }
     }
 
-    /// Forgets every station behind `port`. Returns how many.
+    /// Forgets every station behind `port`, pinned or not. Returns how many.
     pub(crate) fn flush_port(&mut self, port: u32) -> usize {
-        let stations = self.by_port.remove(&port).unwrap_or_default();
-        for (_, station) in &stations {
-            self.stations.remove(station);
+        let before = self.stations.len();
+        self.by_port.remove(&port);
+        self.stations.retain(|_, seen| seen.port != port);
+        before - self.stations.len()
+    }
+
+    /// Forgets the stations learned behind `port`.
+    pub(crate) fn flush_learned(&mut self, port: u32) {
+        for (_, station) in self.by_port.remove(&port).unwrap_or_default() {
+            self.stations.remove(&station);
         }
-        stations.len()
     }
 
     /// Forgets the stations not seen for long enough. Returns how many.
@@ -130,6 +171,35 @@ mod tests {
         assert_eq!(fdb.iter().count(), LIMIT);
         assert_eq!(fdb.lookup(1, mac(0)), Some(7), "the quiet port keeps its station");
         assert_eq!((fdb.flush_port(8), fdb.iter().count()), (LIMIT - 1, 1));
+    }
+
+    #[test]
+    fn what_is_pinned_stays_where_it_is() {
+        let mut fdb = Fdb::default();
+        fdb.learn(1, mac(1), 7, Timestamp::ZERO);
+        assert!(fdb.pin(1, mac(1), 8, Timestamp::ZERO));
+        assert!(!fdb.would_change(1, mac(1), 7));
+        assert_eq!(fdb.learn(1, mac(1), 7, Timestamp::from_secs(1)), Learned::Same);
+        fdb.learn(1, mac(2), 8, Timestamp::ZERO);
+        assert_eq!((fdb.expire(Timestamp::from_secs(1_000)), fdb.flush()), (1, 0));
+        assert_eq!(fdb.lookup(1, mac(1)), Some(8));
+        assert!(!fdb.unpin(1, mac(2)) && fdb.unpin(1, mac(1)) && !fdb.unpin(1, mac(1)));
+        fdb.learn(1, mac(3), 8, Timestamp::ZERO);
+        assert_eq!((fdb.flush(), fdb.iter().count()), (1, 0));
+        fdb.pin(1, mac(4), 9, Timestamp::ZERO);
+        assert_eq!(fdb.flush_port(9), 1, "its port is gone");
+    }
+
+    #[test]
+    fn a_table_full_of_pinned_stations_takes_no_more() {
+        let mut fdb = Fdb::default();
+        fdb.learn(1, mac(0), 7, Timestamp::ZERO);
+        for number in (1..).take(LIMIT) {
+            assert!(fdb.pin(1, mac(number), 8, Timestamp::ZERO), "what was learned makes room");
+        }
+        assert!(!fdb.pin(1, mac(0), 8, Timestamp::ZERO));
+        assert_eq!(fdb.learn(1, mac(0), 7, Timestamp::ZERO), Learned::Refused);
+        assert!(fdb.pin(1, mac(1), 9, Timestamp::ZERO), "one that is there takes no room");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! reads and prints flows, `field` names what they match, `commit` turns writes to a key into writes to a packet.
 
 mod action;
+mod book;
 mod bridge;
 mod cache;
 mod classifier;
@@ -16,6 +17,7 @@ mod execute;
 mod extract;
 mod fdb;
 mod field;
+mod follow;
 mod io;
 mod key;
 mod learn;
@@ -27,6 +29,7 @@ mod packet;
 #[cfg(feature = "kernel")]
 pub mod port;
 mod rewrite;
+mod stations;
 mod switch;
 mod table;
 mod text;
@@ -34,6 +37,7 @@ mod trace;
 mod worker;
 mod xlate;
 
+pub use book::{Difference, FlowBook, SortKey, differences, plain, replacement, without_stats};
 pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
 pub use drop::DropReason;
 pub use error::SwitchError;

@@ -16,8 +16,8 @@ fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
         VlanMode::Trunk => Some(vid),
         VlanMode::Trunks(trunks) => listed(trunks).then_some(vid),
         VlanMode::Access(tag) => (vid == 0).then_some(tag.tci_bits()),
-        VlanMode::Native { tag, .. } if vid == 0 => Some(tag.tci_bits()),
-        VlanMode::Native { tag, trunks } => {
+        VlanMode::Native { tag, .. } | VlanMode::NativeTagged { tag, .. } if vid == 0 => Some(tag.tci_bits()),
+        VlanMode::Native { tag, trunks } | VlanMode::NativeTagged { tag, trunks } => {
             (trunks.is_empty() || listed(trunks) || vid == tag.tci_bits()).then_some(vid)
         }
     }
@@ -30,7 +30,9 @@ fn carries(mode: &VlanMode, vlan: u16, tagged_below: bool) -> bool {
         VlanMode::Trunk => true,
         VlanMode::Trunks(trunks) => listed(trunks),
         VlanMode::Access(tag) => tag.tci_bits() == vlan && !tagged_below,
-        VlanMode::Native { tag, trunks } => tag.tci_bits() == vlan || trunks.is_empty() || listed(trunks),
+        VlanMode::Native { tag, trunks } | VlanMode::NativeTagged { tag, trunks } => {
+            tag.tci_bits() == vlan || trunks.is_empty() || listed(trunks)
+        }
     }
 }
 
@@ -40,7 +42,9 @@ fn control(mode: &VlanMode, vlan: u16, priority: u16) -> u16 {
     match mode {
         VlanMode::Access(_) => 0,
         VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => 0,
-        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } => priority | vlan,
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } | VlanMode::NativeTagged { .. } => {
+            priority | vlan
+        }
     }
 }
 
@@ -122,7 +126,7 @@ fn refusal(port: &Port, vid: u16) -> String {
         VlanMode::Access(tag) => {
             format!("dropping VLAN {vid} tagged packet received on port {name} configured as VLAN {tag} access port")
         }
-        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } => {
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } | VlanMode::NativeTagged { .. } => {
             format!("dropping VLAN {vid} packet received on port {name} not configured for trunking VLAN {vid}")
         }
     }

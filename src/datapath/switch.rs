@@ -20,7 +20,7 @@ use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
 use super::text::{FlowText, Use};
 use super::trace::{self, Recorder, TraceInput};
 use super::xlate::{BridgeId, Effect, Verdict, Xlate};
-use crate::api::switch::{BridgeMode, FdbEntry, FlowChange, PortCounters};
+use crate::api::switch::{BridgeMode, FlowChange, PortCounters};
 use crate::types::{IfName, Timestamp};
 
 /// Most bridges of a switch.
@@ -75,9 +75,17 @@ impl Switch {
         self.bridge_names.get(bridge).copied().ok_or_else(|| SwitchError::UnknownBridge(bridge.clone()))
     }
 
-    fn named(&self, bridge: &IfName) -> Result<&Bridge, SwitchError> {
+    /// The bridge of this name.
+    pub(super) fn named(&self, bridge: &IfName) -> Result<&Bridge, SwitchError> {
         let id = self.id(bridge)?;
         self.bridges.get(&id).ok_or_else(|| SwitchError::UnknownBridge(bridge.clone()))
+    }
+
+    /// The same, to be changed: what was decided before may not hold after.
+    pub(super) fn named_mut(&mut self, bridge: &IfName) -> Result<&mut Bridge, SwitchError> {
+        let id = self.id(bridge)?;
+        self.changed();
+        self.bridges.get_mut(&id).ok_or_else(|| SwitchError::UnknownBridge(bridge.clone()))
     }
 
     /// The other end of a patch port.
@@ -303,22 +311,6 @@ impl Switch {
         Ok(flows)
     }
 
-    /// The addresses a bridge learned for `NORMAL`, by VLAN and address.
-    ///
-    /// # Errors
-    /// [`SwitchError::UnknownBridge`].
-    pub fn fdb(&self, bridge: &IfName, now: Timestamp) -> Result<Vec<FdbEntry>, SwitchError> {
-        let held = self.named(bridge)?;
-        let entry = |(vlan, mac, seen): (u16, _, super::fdb::Seen)| FdbEntry {
-            port: seen.port,
-            port_name: held.ports.get(&seen.port).map(|port| port.name.to_string()).unwrap_or_default(),
-            vlan,
-            mac,
-            age_secs: now.since(seen.at).as_secs(),
-        };
-        Ok(held.fdb.iter().map(entry).collect())
-    }
-
     /// Removes flows and learned addresses whose time is up. To be called about once a second. Returns how many went.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let gone = self.bridges.values_mut().map(|bridge| bridge.tables.expire(now) + bridge.fdb.expire(now)).sum();
@@ -432,6 +424,7 @@ impl Switch {
                 let Some(held) = self.bridges.get_mut(bridge) else { return };
                 match held.fdb.learn(*vlan, *mac, *port, now) {
                     Learned::Same => {}
+                    Learned::Refused => self.count(DropReason::FdbFull, 1),
                     Learned::Changed { evicted } => {
                         self.count(DropReason::FdbFull, evicted.into());
                         self.changed();

@@ -141,6 +141,14 @@ impl Recorder {
         self.add(parent, Kind::Error, text);
     }
 
+    /// The bridge and the table that the walk came to last.
+    pub(crate) fn last(&self) -> (Option<String>, Option<u8>) {
+        let bridge = self.nodes.iter().rfind(|node| node.kind == Kind::Bridge);
+        let name = bridge.and_then(|node| Some(node.text.strip_prefix("bridge(\"")?.strip_suffix("\")")?.to_owned()));
+        let table = self.nodes.iter().rfind(|node| node.kind == Kind::Table);
+        (name, table.and_then(|node| node.text.split('.').next()?.trim().parse().ok()))
+    }
+
     /// Prints the tree: a branch is indented unless it is the last of its parent and goes on.
     pub(crate) fn print(&self, out: &mut String) {
         // Children are visited from a stack of its own: a tree is as deep as a walk.

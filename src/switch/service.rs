@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex};
 use super::table::Table;
 use super::worker::{self, WorkerLink};
 use super::{Shared, lock};
-use crate::api::switch::{Bridge, Hello, Port, Request, Show};
+use crate::api::switch::{Bridge, BridgeMode, FlowChange, Hello, Port, Request, Show};
 use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
 use crate::datapath::port::{PortDrop, PortError, tap};
-use crate::datapath::{PortView, SwitchError, TraceInput};
+use crate::datapath::{FlowBook, PortView, SwitchError, TraceInput, replacement};
+use crate::types::{IfName, Mac};
+
+/// The greatest VLAN of a frame (IEEE 802.1Q-2018 table 9-2).
+const VLAN_MAX: u16 = 4094;
 
 /// Why a request is refused, before it becomes an answer.
 pub(super) struct SwitchRefusal(Refusal);
@@ -26,7 +30,10 @@ impl From<SwitchError> for SwitchRefusal {
             SwitchError::UnknownBridge(_) => "unknown-bridge",
             SwitchError::UnknownPort { .. } => "unknown-port",
             SwitchError::BridgeExists(_) | SwitchError::PortExists { .. } => "exists",
-            SwitchError::TooManyBridges(_) | SwitchError::TableFull { .. } => "limit",
+            SwitchError::UnknownStation { .. } => "unknown-station",
+            SwitchError::TooManyBridges(_) | SwitchError::TableFull { .. } | SwitchError::StationsFull { .. } => {
+                "limit"
+            }
             SwitchError::BadNumber { .. } | SwitchError::Taken { .. } => "taken",
             SwitchError::BadFlow { .. } | SwitchError::BadFilter(_) => "bad-flow",
         };
@@ -99,24 +106,50 @@ impl SwitchService {
         Show { bridges: bridges.collect(), drops, cache }
     }
 
+    fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {
+        let mut table = lock(&self.table);
+        let mut switch = lock(&self.shared.switch);
+        match switch.bridges().into_iter().find(|view| view.name == bridge) {
+            Some(view) if view.mode == mode => {}
+            Some(_) => {
+                let message = format!("bridge {bridge} exists in another mode: remove it first");
+                return Err(refused("exists", message));
+            }
+            None => switch.add_bridge(&bridge, mode)?,
+        }
+        table.bridges.entry(bridge).or_default();
+        Ok(())
+    }
+
+    fn pin(&self, bridge: &IfName, port: &IfName, vlan: u16, mac: Mac) -> Result<(), SwitchRefusal> {
+        if vlan > VLAN_MAX {
+            return Err(refused("bad-vlan", format!("there is no VLAN {vlan}: give 1 to {VLAN_MAX}, or 0 for none")));
+        }
+        if mac.is_multicast() {
+            return Err(refused("bad-mac", format!("{mac} is a group's address, which is behind no port")));
+        }
+        Ok(lock(&self.shared.switch).pin(bridge, port, (vlan, mac), clock::monotonic())?)
+    }
+
+    /// Makes a bridge's flows these; what takes long is done while packets still find the tables.
+    fn replace(&self, bridge: &IfName, flows: Vec<String>) -> Result<usize, SwitchRefusal> {
+        let views = lock(&self.shared.switch).bridges();
+        let unknown = || SwitchError::UnknownBridge(bridge.clone());
+        let view = views.into_iter().find(|view| view.name == *bridge).ok_or_else(unknown)?;
+        let mut book = FlowBook::new(view.ports.into_iter().map(|port| (port.number, port.name)))?;
+        book.change(&flows.into_iter().map(FlowChange::Add).collect::<Vec<_>>())?;
+        let wanted = book.flows(false)?;
+        let mut switch = lock(&self.shared.switch);
+        let now = clock::monotonic();
+        let changes = replacement(&switch.dump_flows(bridge, "", false, now)?, &wanted);
+        Ok(switch.change_flows(bridge, &changes, now)?)
+    }
+
     fn obey(&self, request: Request) -> Result<Reply, SwitchRefusal> {
         let switch = || lock(&self.shared.switch);
         Ok(match request {
             Request::Hello { .. } => Reply::of(&self.hello()),
-            Request::AddBridge { bridge, mode } => {
-                let mut table = lock(&self.table);
-                let there = switch().bridges().into_iter().find(|view| view.name == bridge);
-                match there {
-                    Some(view) if view.mode == mode => {}
-                    Some(_) => {
-                        let message = format!("bridge {bridge} exists in another mode: remove it first");
-                        return Err(refused("exists", message));
-                    }
-                    None => switch().add_bridge(&bridge, mode)?,
-                }
-                table.bridges.entry(bridge).or_default();
-                Reply::of(&())
-            }
+            Request::AddBridge { bridge, mode } => Reply::of(&self.add_bridge(bridge, mode)?),
             Request::DelBridge { bridge } => {
                 let mut table = lock(&self.table);
                 switch().del_bridge(&bridge)?;
@@ -130,10 +163,15 @@ impl SwitchService {
                 lock(&self.table).remove(&bridge, &port, &self.shared, &self.links)?;
                 Reply::of(&())
             }
+            Request::SetPort { bridge, port, vlan } => {
+                lock(&self.table).set_vlan(&bridge, &port, vlan, &self.shared)?;
+                Reply::of(&())
+            }
             Request::Show => Reply::of(&self.show()),
             Request::Flows { bridge, changes } => {
                 Reply::of(&switch().change_flows(&bridge, &changes, clock::monotonic())?)
             }
+            Request::ReplaceFlows { bridge, flows } => Reply::of(&self.replace(&bridge, flows)?),
             Request::DumpFlows { bridge, filter, names } => {
                 worker::refresh(&self.links);
                 Reply::of(&switch().dump_flows(&bridge, &filter, names, clock::monotonic())?)
@@ -142,9 +180,19 @@ impl SwitchService {
                 let input = TraceInput::of(flow, frame).map_err(|error| refused("bad-flow", error.to_string()))?;
                 Reply::of(&switch().trace(&bridge, &input, generate, clock::monotonic())?)
             }
+            Request::Follow { bridge, port, tunnel, frame } => {
+                Reply::of(&switch().follow(&bridge, &port, (tunnel, &frame), clock::monotonic())?)
+            }
             Request::Fdb { bridge } => {
                 worker::refresh(&self.links);
                 Reply::of(&switch().fdb(&bridge, clock::monotonic())?)
+            }
+            Request::PinFdb { bridge, port, vlan, mac } => Reply::of(&self.pin(&bridge, &port, vlan, mac)?),
+            Request::UnpinFdb { bridge, vlan, mac } => Reply::of(&switch().unpin(&bridge, vlan, mac)?),
+            Request::FlushFdb { bridge } => {
+                // What the caches still hold of frames seen before is credited before, not after.
+                worker::refresh(&self.links);
+                Reply::of(&switch().flush_fdb(&bridge)?)
             }
         })
     }

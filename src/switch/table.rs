@@ -9,7 +9,7 @@ use super::outputs::LINE_LIMIT;
 use super::service::{SwitchRefusal, refused};
 use super::worker::{self, WorkerLink};
 use super::{Shared, lock};
-use crate::api::switch::{PortConfig, PortCounters, PortKind};
+use crate::api::switch::{PortConfig, PortCounters, PortKind, VlanMode};
 use crate::datapath::port::{packet, tap, vxlan};
 use crate::datapath::{DpPort, NewPort, NewPortKind};
 use crate::types::IfName;
@@ -110,6 +110,21 @@ impl Table {
         lock(&shared.switch).del_port(bridge, name)?;
         if let Some(port) = self.bridges.get_mut(bridge).and_then(|ports| ports.remove(name)) {
             self.disconnect(port, links);
+        }
+        Ok(())
+    }
+
+    /// Sets a port's VLANs.
+    pub(super) fn set_vlan(
+        &mut self,
+        bridge: &IfName,
+        name: &IfName,
+        vlan: VlanMode,
+        shared: &Shared,
+    ) -> Result<(), SwitchRefusal> {
+        lock(&shared.switch).set_vlan(bridge, name, vlan.clone())?;
+        if let Some(port) = self.bridges.get_mut(bridge).and_then(|ports| ports.get_mut(name)) {
+            port.config.vlan = vlan;
         }
         Ok(())
     }
