@@ -11,13 +11,18 @@ mod address;
 mod allocate;
 mod check;
 mod document;
+pub mod fabric;
 pub mod names;
 mod problem;
+pub mod resource;
 mod topology;
 pub mod view;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use problem::{DocumentError, MAX_MISTAKES, Mistake};
-pub use topology::{EXAMPLE, Network, Topology, Underlay, Vm};
+pub use fabric::{Fabric, Touched};
+pub use problem::{DocumentError, MAX_MISTAKES, Mistake, Problem, Refusal};
+pub use resource::{Change, Edit, Kind, Object, Resource};
+pub use topology::{EXAMPLE, Topology, Underlay, Vm};
+pub use view::Network;

@@ -12,12 +12,12 @@ use uuid::Uuid;
 use super::{Checker, Declared, Interface, Node, Router, Vm};
 use crate::model::allocate;
 use crate::model::names;
-use crate::model::problem::Problem;
+use crate::model::problem::Fault;
 use crate::model::topology::{self, Topology, Underlay};
-use crate::model::view::{Attachment, Peer, PortView, RouterPort, RouterView, SubnetView};
+use crate::model::view::{self, Attachment, Peer, PortView, RouterPort, RouterView, SubnetView};
 use crate::types::{Mac, Vni};
 
-type Networks = BTreeMap<String, topology::Network>;
+type Networks = BTreeMap<String, view::Network>;
 
 /// The topology; `None` or mistakes in the checker if something could not be allocated.
 pub(super) fn complete(checker: &mut Checker, declared: Declared<'_>) -> Option<Topology> {
@@ -64,7 +64,7 @@ fn complete_networks(checker: &mut Checker, networks: BTreeMap<&str, super::Netw
         };
         let vni = checker.exhausted(place, "VNI", vni.or_else(|| allocate::vni(name, &taken)))?;
         taken.insert(vni);
-        complete.insert(name.to_owned(), topology::Network { name: name.to_owned(), id, vni, mtu, subnets });
+        complete.insert(name.to_owned(), view::Network { name: name.to_owned(), id, vni, mtu, subnets });
     }
     Some(complete)
 }
@@ -92,7 +92,7 @@ fn complete_routers(
     Some(complete)
 }
 
-fn network_of<'n>(networks: &'n Networks, name: &str) -> &'n topology::Network {
+fn network_of<'n>(networks: &'n Networks, name: &str) -> &'n view::Network {
     networks.get(name).unwrap_or_else(|| unreachable!("references were settled by the first pass"))
 }
 
@@ -170,15 +170,29 @@ fn complete_vms(
             }
             None => Attachment::Netns { netns: names::vm_netns(name), ifname: names::vm_interface() },
         };
-        let port = PortView { name: name.to_owned(), id, port: names::vm_port(id), mac, addresses, gateways, attach };
-        complete.insert(name.to_owned(), topology::Vm { node: node.to_owned(), network: network.to_owned(), port });
+        let port = PortView {
+            name: name.to_owned(),
+            id,
+            port: names::vm_port(id),
+            mac,
+            addresses,
+            gateways,
+            attach,
+            standby: false,
+            port_security: false,
+            allowed: Vec::new(),
+        };
+        complete.insert(
+            name.to_owned(),
+            topology::Vm { node: node.to_owned(), migrating_to: None, network: network.to_owned(), port },
+        );
     }
     let ours: BTreeMap<_, _> =
         complete.iter().map(|(name, vm)| ((vm.node.as_str(), vm.port.port.clone()), name.as_str())).collect();
     for (place, name, node, device) in devices {
         // A hypervisor names a TAP after its own port's id: that one is no clash.
         if ours.get(&(node, device.clone())).is_some_and(|owner| *owner != name) {
-            checker.mistake(place, Problem::DeviceOurs { device: device.to_string() });
+            checker.mistake(place, Fault::DeviceOurs { device: device.to_string() });
         }
     }
     Some(complete)
@@ -189,7 +203,7 @@ fn complete_vms(
 fn vm_addresses(
     checker: &mut Checker,
     place: Location,
-    network: &topology::Network,
+    network: &view::Network,
     explicit: &[IpAddr],
     owner: &str,
 ) -> Option<(Vec<IpNet>, Vec<IpAddr>)> {
@@ -217,7 +231,7 @@ fn vm_addresses(
 }
 
 fn no_room(checker: &mut Checker, place: Location, what: &str, where_: String) {
-    checker.mistake(place, Problem::NoRoom { what: what.to_owned(), place: where_ });
+    checker.mistake(place, Fault::NoRoom { what: what.to_owned(), place: where_ });
 }
 
 /// An address with its subnet's prefix length.

@@ -12,7 +12,7 @@ use super::{Network, Node, Router, Vm};
 use crate::model::address::{self, Borne};
 use crate::model::document::{Document, Entries, InterfaceDoc, NetworkDoc, NodeDoc, RouterDoc, SubnetDoc, Text};
 use crate::model::document::{UnderlayDoc, VmDoc};
-use crate::model::problem::Problem;
+use crate::model::problem::Fault;
 use crate::model::topology::Underlay;
 use crate::model::view::SubnetView;
 use crate::types::Mtu;
@@ -30,7 +30,7 @@ const MAX_NAME: usize = 32;
 pub(super) fn declare<'d>(checker: &mut Checker, document: &'d Document) -> Declared<'d> {
     let Document { version, underlay, nodes, networks, routers, vms } = document;
     if version.value != "1" {
-        checker.mistake(version.referenced, Problem::Version { version: version.value.clone() });
+        checker.mistake(version.referenced, Fault::Version { version: version.value.clone() });
     }
     names(checker, "node", nodes);
     names(checker, "network", networks);
@@ -47,7 +47,7 @@ pub(super) fn declare<'d>(checker: &mut Checker, document: &'d Document) -> Decl
     let mut declared_vms = BTreeMap::new();
     for (name, doc) in &vms.0 {
         if nodes.contains_key(name.value.as_str()) {
-            let problem = Problem::NameTwice { what: "virtual machine".to_owned(), name: name.value.clone() };
+            let problem = Fault::NameTwice { what: "virtual machine".to_owned(), name: name.value.clone() };
             checker.mistake(name.referenced, problem);
         }
         if let Some(vm) = vm(checker, name, doc, &nodes, &networks, &mut devices) {
@@ -63,7 +63,7 @@ fn names<T>(checker: &mut Checker, what: &str, entries: &Entries<T>) {
         let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let legal = |byte: &u8| plain(byte) || b"-_.".contains(byte);
         if text.len() > MAX_NAME || !text.first().is_some_and(plain) || !text.iter().all(legal) {
-            let problem = Problem::BadName { what: what.to_owned(), name: name.value.clone() };
+            let problem = Fault::BadName { what: what.to_owned(), name: name.value.clone() };
             checker.mistake(name.referenced, problem);
         }
     }
@@ -76,7 +76,7 @@ fn underlay(checker: &mut Checker, doc: &UnderlayDoc) -> Underlay {
     let least = Mtu::MIN.get() + overhead_octets(cidr.addr());
     let given = mtu.as_ref().and_then(|text| Some((text, checker.number::<Mtu>("an MTU", text, "1500")?)));
     if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
-        let problem = Problem::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
+        let problem = Fault::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
         checker.mistake(text.referenced, problem);
         return Underlay { cidr, mtu: default_mtu };
     }
@@ -91,11 +91,11 @@ fn node(checker: &mut Checker, name: &Text, doc: &Option<NodeDoc>, underlay: &Un
         let address = checker.address(text)?;
         let (shown, cidr) = (address.to_string(), underlay.cidr.to_string());
         let problem = if !address::same_family(underlay.cidr, address) {
-            Problem::AddressFamily { address: shown, cidr }
+            Fault::AddressFamily { address: shown, cidr }
         } else if let Some(edge) = address::edge(underlay.cidr, address).filter(|_| underlay.cidr.contains(&address)) {
-            Problem::AddressEdge { address: shown, cidr, edge: edge.to_owned() }
+            Fault::AddressEdge { address: shown, cidr, edge: edge.to_owned() }
         } else if let Err(other) = checker.underlay.claim(address, || owner.clone()) {
-            Problem::AddressTwice { address: shown, owner: other }
+            Fault::AddressTwice { address: shown, owner: other }
         } else {
             return Some(address);
         };
@@ -110,13 +110,13 @@ fn network(checker: &mut Checker, name: &Text, doc: &NetworkDoc, underlay: &Unde
     let NetworkDoc { id, kind, vni, mtu, subnets } = doc;
     let owner = format!("network `{}`", name.value);
     if let Some(kind) = kind.as_ref().filter(|kind| kind.value != "vxlan") {
-        checker.mistake(kind.referenced, Problem::Kind { kind: kind.value.clone() });
+        checker.mistake(kind.referenced, Fault::Kind { kind: kind.value.clone() });
     }
     let id = id.as_ref().and_then(|text| checker.id(text, &owner, false));
     let vni = vni.as_ref().and_then(|text| {
         let vni = checker.number("a VNI", text, "5001")?;
         if let Some(network) = checker.vnis.get(&vni).cloned() {
-            checker.mistake(text.referenced, Problem::VniTwice { vni: text.value.clone(), network });
+            checker.mistake(text.referenced, Fault::VniTwice { vni: text.value.clone(), network });
             return None;
         }
         checker.vnis.insert(vni, name.value.clone());
@@ -142,20 +142,20 @@ fn network_mtu(
     let place = text.map_or(name.referenced, |text| text.referenced);
     let shown = mtu.to_string();
     if mtu > most {
-        let problem = Problem::MtuTooLarge { mtu: shown, most: most.to_string(), overhead: overhead.to_string() };
+        let problem = Fault::MtuTooLarge { mtu: shown, most: most.to_string(), overhead: overhead.to_string() };
         checker.mistake(place, problem);
     } else if mtu.get() < IPV6_LEAST_MTU && subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6()) {
-        checker.mistake(place, Problem::MtuTooSmall { mtu: shown, network: name.value.clone() });
+        checker.mistake(place, Fault::MtuTooSmall { mtu: shown, network: name.value.clone() });
     }
     mtu
 }
 
 fn subnets(checker: &mut Checker, name: &Text, docs: &[SubnetDoc]) -> Vec<SubnetView> {
     if docs.is_empty() {
-        checker.mistake(name.referenced, Problem::NoSubnet { network: name.value.clone() });
+        checker.mistake(name.referenced, Fault::NoSubnet { network: name.value.clone() });
     }
     if let Some(excess) = docs.get(MAX_SUBNETS) {
-        let problem = Problem::TooMany { what: "subnets of a network".to_owned(), most: MAX_SUBNETS.to_string() };
+        let problem = Fault::TooMany { what: "subnets of a network".to_owned(), most: MAX_SUBNETS.to_string() };
         checker.mistake(excess.cidr.referenced, problem);
     }
     let mut subnets: Vec<SubnetView> = Vec::new();
@@ -163,14 +163,14 @@ fn subnets(checker: &mut Checker, name: &Text, docs: &[SubnetDoc]) -> Vec<Subnet
         let Some(cidr) = checker.cidr(text) else { continue };
         if let Some(other) = subnets.iter().find(|subnet| address::overlap(subnet.cidr, cidr)) {
             let (cidr, other) = (cidr.to_string(), other.cidr.to_string());
-            let problem = Problem::SubnetsOverlap { cidr, other, network: name.value.clone() };
+            let problem = Fault::SubnetsOverlap { cidr, other, network: name.value.clone() };
             checker.mistake(text.referenced, problem);
             continue;
         }
         let gateway = gateway.as_ref().and_then(|text| {
             let gateway = checker.address(text)?;
             if !cidr.contains(&gateway) || address::edge(cidr, gateway).is_some() {
-                let problem = Problem::GatewayOutside { gateway: gateway.to_string(), cidr: cidr.to_string() };
+                let problem = Fault::GatewayOutside { gateway: gateway.to_string(), cidr: cidr.to_string() };
                 checker.mistake(text.referenced, problem);
                 return None;
             }
@@ -194,7 +194,7 @@ fn known<T>(names: &BTreeMap<&str, T>) -> String {
 
 fn dangling<T>(checker: &mut Checker, what: &str, text: &Text, names: &BTreeMap<&str, T>) {
     let (what, name) = (what.to_owned(), text.value.clone());
-    checker.mistake(text.referenced, Problem::Unknown { what, name, known: known(names) });
+    checker.mistake(text.referenced, Fault::Unknown { what, name, known: known(names) });
 }
 
 fn router<'d>(
@@ -207,16 +207,16 @@ fn router<'d>(
     let owner = format!("router `{}`", name.value);
     if let Some(text) = distributed.as_ref().filter(|text| text.value != "true") {
         let problem = if text.value == "false" {
-            Problem::Centralised { router: name.value.clone(), value: text.value.clone() }
+            Fault::Centralised { router: name.value.clone(), value: text.value.clone() }
         } else {
             let (what, why) = ("`distributed`".to_owned(), "it is neither true nor false".to_owned());
-            Problem::NotOf { what, value: text.value.clone(), why, like: "true".to_owned() }
+            Fault::NotOf { what, value: text.value.clone(), why, like: "true".to_owned() }
         };
         checker.mistake(text.referenced, problem);
     }
     let id = id.as_ref().and_then(|text| checker.id(text, &owner, false));
     if let Some(excess) = interfaces.get(MAX_INTERFACES) {
-        let problem = Problem::TooMany { what: "interfaces of a router".to_owned(), most: MAX_INTERFACES.to_string() };
+        let problem = Fault::TooMany { what: "interfaces of a router".to_owned(), most: MAX_INTERFACES.to_string() };
         checker.mistake(excess.network.referenced, problem);
     }
     let mut joined: BTreeMap<&str, ()> = BTreeMap::new();
@@ -229,7 +229,7 @@ fn router<'d>(
             continue;
         };
         if joined.insert(&text.value, ()).is_some() {
-            let problem = Problem::NetworkTwice { router: name.value.clone(), network: text.value.clone() };
+            let problem = Fault::NetworkTwice { router: name.value.clone(), network: text.value.clone() };
             checker.mistake(text.referenced, problem);
             continue;
         }
@@ -259,7 +259,7 @@ fn router_overlap<'d>(
         covering.or_else(within).map(|(other, name)| (subnet.cidr, *other, *name))
     });
     if let Some((cidr, other_cidr, other)) = clash {
-        let problem = Problem::RouterOverlap {
+        let problem = Fault::RouterOverlap {
             router: router.value.clone(),
             network: joined.value.clone(),
             cidr: cidr.to_string(),
@@ -286,13 +286,13 @@ fn place_address<'n>(
             network.subnets.iter().take(NAMES_SHOWN).map(|subnet| subnet.cidr.to_string()).collect();
         // A network whose prefixes are all wrong has been reported for that.
         if !cidrs.is_empty() {
-            let problem = Problem::AddressOutside { address: shown, network: name.to_owned(), cidrs: cidrs.join(", ") };
+            let problem = Fault::AddressOutside { address: shown, network: name.to_owned(), cidrs: cidrs.join(", ") };
             checker.mistake(text.referenced, problem);
         }
         return None;
     };
     if let Some(edge) = address::edge(subnet.cidr, address) {
-        let problem = Problem::AddressEdge { address: shown, cidr: subnet.cidr.to_string(), edge: edge.to_owned() };
+        let problem = Fault::AddressEdge { address: shown, cidr: subnet.cidr.to_string(), edge: edge.to_owned() };
         checker.mistake(text.referenced, problem);
         return None;
     }
@@ -305,7 +305,7 @@ fn claim(checker: &mut Checker, place: Location, network: &str, address: IpAddr,
     match borne.claim(address, || owner.to_owned()) {
         Ok(()) => true,
         Err(owner) => {
-            checker.mistake(place, Problem::AddressTwice { address: address.to_string(), owner });
+            checker.mistake(place, Fault::AddressTwice { address: address.to_string(), owner });
             false
         }
     }
@@ -317,7 +317,7 @@ fn interface_ips(checker: &mut Checker, owner: &str, name: &str, network: &Netwo
         let Some((address, subnet)) = place_address(checker, text, name, network) else { continue };
         match ips.entry(subnet.cidr) {
             Entry::Occupied(_) => {
-                let problem = Problem::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
+                let problem = Fault::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
                 checker.mistake(text.referenced, problem);
             }
             Entry::Vacant(free) => {
@@ -350,15 +350,15 @@ fn vm<'d>(
         if let Some(other) = devices.insert((&node.value, &text.value), &name.value) {
             let (device, node) = (text.value.clone(), node.value.clone());
             let owner = format!("virtual machine `{other}`");
-            checker.mistake(text.referenced, Problem::DeviceTwice { device, node, owner });
+            checker.mistake(text.referenced, Fault::DeviceTwice { device, node, owner });
         }
         Some(device)
     });
     if let Some(text) = ip.as_ref().filter(|_| !ips.is_empty()) {
-        checker.mistake(text.referenced, Problem::IpAndIps { vm: name.value.clone() });
+        checker.mistake(text.referenced, Fault::IpAndIps { vm: name.value.clone() });
     }
     if let Some(excess) = ips.get(MAX_IPS) {
-        let problem = Problem::TooMany { what: "addresses of a virtual machine".to_owned(), most: MAX_IPS.to_string() };
+        let problem = Fault::TooMany { what: "addresses of a virtual machine".to_owned(), most: MAX_IPS.to_string() };
         checker.mistake(excess.referenced, problem);
     }
     let Some(found) = networks.get(network.value.as_str()) else {
@@ -373,7 +373,7 @@ fn vm<'d>(
 fn vm_ip(checker: &mut Checker, owner: &str, name: &str, network: &Network, text: &Text) -> Option<IpAddr> {
     let (address, subnet) = place_address(checker, text, name, network)?;
     if subnet.gateway == Some(address) {
-        let problem = Problem::AddressGateway { address: address.to_string(), cidr: subnet.cidr.to_string() };
+        let problem = Fault::AddressGateway { address: address.to_string(), cidr: subnet.cidr.to_string() };
         checker.mistake(text.referenced, problem);
         return None;
     }

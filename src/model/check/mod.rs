@@ -17,7 +17,7 @@ use super::address::{self, Borne};
 use super::allocate::{HOST_PREFIX, id};
 use super::document::{Document, Text};
 use super::names;
-use super::problem::{Mistakes, Problem};
+use super::problem::{Fault, Mistakes};
 use super::topology::{Topology, Underlay};
 use super::view::SubnetView;
 use crate::types::{IfName, Mac, Mtu, Vni};
@@ -106,7 +106,7 @@ struct Checker {
 }
 
 impl Checker {
-    fn mistake(&mut self, place: Location, problem: Problem) {
+    fn mistake(&mut self, place: Location, problem: Fault) {
         self.wrong = true;
         self.mistakes.add(place, problem);
     }
@@ -123,7 +123,7 @@ impl Checker {
 
     fn not_of(&mut self, what: &str, text: &Text, why: &str, like: &str) {
         let (what, value) = (what.to_owned(), text.value.clone());
-        self.mistake(text.referenced, Problem::NotOf { what, value, why: why.to_owned(), like: like.to_owned() });
+        self.mistake(text.referenced, Fault::NotOf { what, value, why: why.to_owned(), like: like.to_owned() });
     }
 
     /// A bounded number.
@@ -145,11 +145,11 @@ impl Checker {
         let cidr = net.to_string();
         let lengths = address::lengths(net);
         let problem = if net != net.trunc() {
-            Problem::HostBits { cidr, network: net.trunc().to_string() }
+            Fault::HostBits { cidr, network: net.trunc().to_string() }
         } else if !lengths.contains(&net.prefix_len()) {
-            Problem::CidrLength { cidr, least: lengths.start().to_string(), most: lengths.end().to_string() }
+            Fault::CidrLength { cidr, least: lengths.start().to_string(), most: lengths.end().to_string() }
         } else if let Some(special) = address::special_net(net) {
-            Problem::CidrSpecial { cidr, special: special.to_owned() }
+            Fault::CidrSpecial { cidr, special: special.to_owned() }
         } else {
             return Some(net);
         };
@@ -161,7 +161,7 @@ impl Checker {
     fn address(&mut self, text: &Text) -> Option<IpAddr> {
         let address: IpAddr = self.parse("an address", text, "10.1.0.10 or fd00:1::10, without a prefix length")?;
         if let Some(special) = address::special(address) {
-            let problem = Problem::AddressSpecial { address: address.to_string(), special: special.to_owned() };
+            let problem = Fault::AddressSpecial { address: address.to_string(), special: special.to_owned() };
             self.mistake(text.referenced, problem);
             return None;
         }
@@ -185,13 +185,13 @@ impl Checker {
         let shown = mac.to_string();
         let [a, b, c, ..] = mac.octets();
         let problem = if mac.is_multicast() {
-            Problem::MacGroup { mac: shown }
+            Fault::MacGroup { mac: shown }
         } else if mac == Mac::ZERO {
-            Problem::MacZero { mac: shown }
+            Fault::MacZero { mac: shown }
         } else if !of_host && [a, b, c] == HOST_PREFIX {
-            Problem::MacHost { mac: shown }
+            Fault::MacHost { mac: shown }
         } else if let Some(other) = self.macs.get(&mac) {
-            Problem::MacTwice { mac: shown, owner: other.clone() }
+            Fault::MacTwice { mac: shown, owner: other.clone() }
         } else {
             self.macs.insert(mac, owner.to_owned());
             return Some(mac);
@@ -215,9 +215,9 @@ impl Checker {
             return None;
         }
         let problem = if let Some(other) = self.ids.get(&id) {
-            Problem::IdTwice { id: id.to_string(), owner: other.clone() }
+            Fault::IdTwice { id: id.to_string(), owner: other.clone() }
         } else if let Some(other) = self.short_ids.get(&names::short_id(id)).filter(|_| of_port) {
-            Problem::IdShort { short: names::short_id(id), owner: other.clone() }
+            Fault::IdShort { short: names::short_id(id), owner: other.clone() }
         } else {
             self.claim_id(id, owner, of_port);
             return Some(id);
@@ -241,14 +241,14 @@ impl Checker {
         let found = (0..ATTEMPTS).map(|attempt| id(kind, name, attempt)).find(|id| !taken(id));
         match found {
             Some(id) => self.claim_id(id, owner, of_port),
-            None => self.mistake(place, Problem::Exhausted { what: "id".to_owned() }),
+            None => self.mistake(place, Fault::Exhausted { what: "id".to_owned() }),
         }
         found
     }
 
     fn exhausted<T>(&mut self, place: Location, what: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
-            self.mistake(place, Problem::Exhausted { what: what.to_owned() });
+            self.mistake(place, Fault::Exhausted { what: what.to_owned() });
         }
         found
     }
