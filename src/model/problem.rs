@@ -145,6 +145,11 @@ impl Mistakes {
         }
     }
 
+    /// Counts mistakes that nobody kept.
+    pub(super) fn add_untold(&mut self, untold: usize) {
+        self.untold += untold;
+    }
+
     /// The error, if anything was noted.
     pub(super) fn into_error(self, origin: &str, text: &str) -> Option<DocumentError> {
         let mut mistakes: Vec<Mistake> = self
@@ -220,19 +225,19 @@ macro_rules! problems {
         pub(super) const KINDS: &[&str] = &[$(stringify!($name)),*];
 
         impl Fault {
-            fn kind(&self) -> &'static str {
+            pub(super) fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$name { .. } => stringify!($name),)*
                 }
             }
 
-            fn what(&self) -> String {
+            pub(super) fn what(&self) -> String {
                 match self {
                     $(Self::$name { $($field),* } => { $(let $field = show($field);)* let _ = ($(&$field,)*); format!($what) })*
                 }
             }
 
-            fn remedy(&self) -> String {
+            pub(super) fn remedy(&self) -> String {
                 match self {
                     $(Self::$name { $($field),* } => { $(let $field = show($field);)* let _ = ($(&$field,)*); format!($remedy) })*
                 }
@@ -295,5 +300,14 @@ problems! {
     DeviceTwice { device, node, owner } => "device `{device}` of node `{node}` is already that of {owner}",
         "give each virtual machine a device of its own";
     DeviceOurs { device } => "device `{device}` bears a name this program gives to its own ports", "rename the device";
+    EditTwice { object } => "{object} is asked for twice in one go", "keep one of the two";
+    Absent { object } => "there is no {object} to delete", "correct its kind or name, or leave it be";
+    InUse { object, by } => "{object} cannot go while {by} is on it", "delete or move {by} first, or in the same go";
+    Stranded { address, owner, network } => "address `{address}` of {owner} would be in no subnet of network `{network}`",
+        "keep its subnet, or change or delete {owner} in the same go";
+    GatewayBorne { gateway, owner } => "gateway `{gateway}` is an address of {owner}",
+        "choose another gateway, or change or delete {owner} in the same go";
+    Migration { vm, why } => "virtual machine `{vm}` cannot move: {why}",
+        "name the node it is on as `node` and another as `migrating_to`, or leave the latter out";
     Exhausted { what } => "no {what} is left to allocate", "remove objects, or explicit values that take the room";
 }

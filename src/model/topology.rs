@@ -65,9 +65,10 @@ impl Topology {
     /// All that is wrong in meaning, or the first thing that is wrong in shape; each with place and remedy.
     pub fn parse(text: &str, origin: &str) -> Result<Self, DocumentError> {
         let document = super::document::read(text).map_err(|bad| DocumentError::shape(origin, text, *bad))?;
-        super::check::check(&document).map_err(|mistakes| {
+        let fabric = super::written::check(&document).map_err(|mistakes| {
             mistakes.into_error(origin, text).unwrap_or_else(|| unreachable!("a refusal carries at least one mistake"))
-        })
+        })?;
+        Ok(fabric.topology())
     }
 
     /// The topology of [`EXAMPLE`].

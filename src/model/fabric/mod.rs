@@ -9,11 +9,12 @@ mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::check::{Pass, check};
 use super::problem::Refusal;
 use super::resource::{Change, Edit, Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
 use super::topology::Underlay;
 
-use claims::{Claims, claims_of};
+pub(super) use claims::{Borne, Claim, Claims, Owners, claims_of, next, short_id};
 pub use resolve::Binding;
 pub(crate) use resolve::{network, port_view, remote_port, router_view};
 
@@ -112,6 +113,34 @@ impl Fabric {
         }
     }
 
+    /// Whether there is such an object.
+    #[must_use]
+    pub fn contains(&self, object: &Object) -> bool {
+        let name = object.name.as_str();
+        match object.kind {
+            Kind::Node => self.nodes.contains_key(name),
+            Kind::Network => self.networks.contains_key(name),
+            Kind::Router => self.routers.contains_key(name),
+            Kind::Port => self.ports.contains_key(name),
+        }
+    }
+
+    /// Whether an object is exactly this already.
+    #[must_use]
+    pub fn holds(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Node(spec) => self.nodes.get(&spec.name) == Some(spec),
+            Resource::Network(spec) => self.networks.get(&spec.name) == Some(spec),
+            Resource::Router(spec) => self.routers.get(&spec.name) == Some(spec),
+            Resource::Port(spec) => self.ports.get(&spec.name) == Some(spec),
+        }
+    }
+
+    /// Who has what that must be unique.
+    pub(super) fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// How many objects of a kind there are.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
@@ -141,20 +170,13 @@ impl Fabric {
     }
 
     /// Checks what is asked for against all there is, as if all of it happened at once, and fills in what was left out.
-    /// What comes out may be stored as it is: deletions first, dependents before what they depend on, then the rest the
-    /// other way round. It may be more than was asked for: a router follows its network's subnets. What would change
+    /// What comes out may be stored as it is, in an order in which each change finds what it refers to. It may be more than was asked for: a router follows its network's subnets. What would change
     /// nothing is left out.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn plan(&self, edits: &[Edit]) -> Result<Vec<Change>, Refusal> {
-        Ok(edits
-            .iter()
-            .map(|edit| match edit {
-                Edit::Put { resource, .. } => Change::Put(resource.clone()),
-                Edit::Delete { object, .. } => Change::Delete(object.clone()),
-            })
-            .collect())
+        check(self, edits, Pass::Complete).map_err(|faults| faults.refusal(edits))
     }
 
     /// Takes in what the store says an object is.
@@ -237,3 +259,6 @@ fn note(index: &mut Index, key: &str, name: &str, there: bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
