@@ -2,6 +2,7 @@
 //! place, so that whatever the check finds wrong can be shown where it is written.
 
 use core::fmt::Display;
+use core::net::IpAddr;
 use core::str::FromStr;
 use std::collections::BTreeMap;
 
@@ -11,10 +12,14 @@ use uuid::Uuid;
 
 use super::LIKE_ID;
 use super::check::{self, Faults, Field, Found, Pass, cidr_fault};
-use super::document::{Document, InterfaceDoc, NetworkDoc, NodeDoc, RouterDoc, SubnetDoc, Text, UnderlayDoc, VmDoc};
+use super::document::{
+    Document, InterfaceDoc, NetworkDoc, NodeDoc, PairDoc, RouterDoc, SubnetDoc, Text, UnderlayDoc, VmDoc,
+};
 use super::fabric::Fabric;
 use super::problem::{Fault, Mistakes};
-use super::resource::{Edit, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, PortSpec, Resource, RouterSpec};
+use super::resource::{
+    AddressPair, Edit, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, PortSpec, Resource, RouterSpec,
+};
 use super::topology::Underlay;
 use super::view::SubnetView;
 use crate::types::{Mac, Mtu, Vni};
@@ -142,7 +147,15 @@ impl Reader {
         self.parse("a prefix", text, "10.1.0.0/24 or fd00:1::/64")
     }
 
-    fn address(&mut self, text: &Text) -> Option<core::net::IpAddr> {
+    /// A prefix, or a single address.
+    fn pair(&mut self, text: &Text) -> Option<IpNet> {
+        match text.value.parse::<IpAddr>() {
+            Ok(address) => Some(IpNet::from(address)),
+            Err(_) => self.parse("an address or prefix", text, "10.1.0.100 or 10.1.0.0/28"),
+        }
+    }
+
+    fn address(&mut self, text: &Text) -> Option<IpAddr> {
         self.parse("an address", text, "10.1.0.10 or fd00:1::10, without a prefix length")
     }
 
@@ -152,6 +165,14 @@ impl Reader {
             self.not_of("a MAC", text, "it is not six hexadecimal octets joined by colons", "\"fa:16:3e:00:00:20\"");
         }
         mac
+    }
+
+    fn truth(&mut self, what: &str, text: &Text) -> Option<bool> {
+        let truth = text.value.parse().ok();
+        if truth.is_none() {
+            self.not_of(what, text, "it is neither true nor false", "true");
+        }
+        truth
     }
 
     fn id(&mut self, text: &Text) -> Option<Uuid> {
@@ -240,13 +261,8 @@ impl Reader {
 
     fn router(&mut self, name: &Text, doc: &RouterDoc) -> RouterSpec {
         let RouterDoc { id, distributed, interfaces } = doc;
-        let distributed = self.part(Field::Distributed, distributed.as_ref(), |reader, text| {
-            let value = text.value.parse().ok();
-            if value.is_none() {
-                reader.not_of("`distributed`", text, "it is neither true nor false", "true");
-            }
-            value
-        });
+        let distributed =
+            self.part(Field::Distributed, distributed.as_ref(), |reader, text| reader.truth("`distributed`", text));
         let id = self.part(Field::Id, id.as_ref(), Self::id);
         let mut read = Vec::new();
         for (at, InterfaceDoc { network, mac, ips }) in interfaces.iter().enumerate() {
@@ -259,10 +275,18 @@ impl Reader {
     }
 
     fn vm(&mut self, name: &Text, doc: &VmDoc) -> PortSpec {
-        let VmDoc { node, network, ip, ips, mac, id, device } = doc;
+        let VmDoc { node, network, ip, ips, mac, id, device, port_security, allowed_address_pairs } = doc;
         self.here.extend([(Field::Node, node.referenced), (Field::Network, network.referenced)]);
         if let Some(text) = ip.as_ref().filter(|_| !ips.is_empty()) {
             self.mistake(text, Fault::IpAndIps { vm: name.value.clone() });
+        }
+        // Machines of a topology file may shelter others: port security is theirs to ask for.
+        let secured = port_security.as_ref().and_then(|text| self.truth("`port_security`", text));
+        let mut pairs = Vec::new();
+        for PairDoc { ip, mac } in allowed_address_pairs {
+            self.here.insert(Field::Pair(pairs.len()), ip.referenced);
+            let mac = mac.as_ref().and_then(|text| self.mac(text));
+            pairs.extend(self.pair(ip).map(|ip| AddressPair { ip, mac }));
         }
         PortSpec {
             name: name.value.clone(),
@@ -273,8 +297,8 @@ impl Reader {
             mac: self.part(Field::Mac, mac.as_ref(), Self::mac),
             ips: self.parts(ip.iter().chain(ips), Field::Ip, Self::address),
             device: self.part(Field::Device, device.as_ref(), |reader, text| reader.parse("a device", text, "tap0")),
-            allowed_address_pairs: Vec::new(),
-            port_security: false,
+            allowed_address_pairs: pairs,
+            port_security: secured.unwrap_or(false),
         }
     }
 }
