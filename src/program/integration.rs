@@ -26,7 +26,9 @@ const HOST_MACS: &str = "fa:16:3f:00:00:00/ff:ff:ff:00:00:00";
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = classify_wire(site);
     flows.extend(defaults());
-    flows.extend(security::defaults());
+    if site.networks.iter().flat_map(|net| &net.view.local_ports).any(|vm| vm.port_security) {
+        flows.extend(security::defaults());
+    }
     for net in &site.networks {
         for vm in &net.view.local_ports {
             flows.extend(classify_vm(site, net, vm));

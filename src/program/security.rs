@@ -37,7 +37,7 @@ pub(super) fn speakers(vm: &PortView) -> BTreeMap<Mac, BTreeSet<IpNet>> {
     speakers
 }
 
-/// What both tables do with the frames of no secured port: none come here.
+/// What both tables do with the rest.
 pub(super) fn defaults() -> [ProgramFlow; 2] {
     [PAYLOAD, SOURCE].map(|table| ProgramFlow::new(table, 0, "", "drop"))
 }
