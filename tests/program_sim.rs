@@ -152,7 +152,11 @@ impl SimNode {
 
 impl Sim {
     fn new() -> Self {
-        let topology = Topology::parse(TOPOLOGY, "test").unwrap_or_else(|error| panic!("{error}"));
+        Self::of(TOPOLOGY)
+    }
+
+    fn of(text: &str) -> Self {
+        let topology = Topology::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
         let view = |node| SimNode::new(placement::view(&topology, node).expect("it is there"));
         Self { nodes: ["node1", "node2", "node3"].map(view).into() }
     }
@@ -488,6 +492,66 @@ fn addresses_behind_machines_are_learned() {
     sim.send_vm("blue1", ipv4(nested, blue2, ips));
     let outcome = sim.send("node1", router.ifname.as_str(), ipv4(blue2, router.mac, ips));
     assert_eq!(outcome.only().node, "node2");
+}
+
+/// Input: a secured machine speaks as itself, as its pairs, and as what it is not. Output: the former is heard, the latter
+/// comes to nothing and teaches nobody anything.
+#[test]
+fn a_secured_machine_is_heard_as_itself_only() {
+    let secured =
+        "port_security: true, allowed_address_pairs: [{ip: 10.1.0.100}, {ip: 10.1.0.64/28, mac: '02:00:00:00:00:77'}]";
+    let mut sim = Sim::of(&TOPOLOGY.replace("blue1: {", &format!("blue1: {{{secured}, ")));
+    let (mac, v4, v6) = (sim.mac("blue1"), sim.v4("blue1"), sim.v6("blue1"));
+    let (to, to4, to6) = (sim.mac("blue2"), sim.v4("blue2"), sim.v6("blue2"));
+    let (stranger, paired) = (Mac::new([2, 0, 0, 0, 0, 9]), Mac::new([2, 0, 0, 0, 0, 0x77]));
+    let (vip, other) = (Ipv4Addr::new(10, 1, 0, 100), Ipv4Addr::new(10, 1, 0, 99));
+    let shared = Ipv4Addr::new(10, 1, 0, 65);
+    let (unknown, other6) = (Ipv4Addr::new(10, 1, 0, 200), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x99));
+    let advertise = |mac: Mac, ips, target, said| nd(to, mac, ips, 136, target, (2, said));
+    let forged = |sha: Mac, spa| {
+        let mut frame = question((sha, spa), unknown);
+        frame[6..12].copy_from_slice(&mac.octets());
+        frame
+    };
+    let (none, none6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+    let heard = [
+        ("itself", ipv4(to, mac, (v4, to4))),
+        ("its pair", ipv4(to, mac, (vip, to4))),
+        ("its pair with a MAC", ipv4(to, paired, (shared, to4))),
+        ("ARP", question((mac, v4), unknown)),
+        ("ARP of its pair", question((mac, vip), vip)),
+        ("ARP of its pair with a MAC", question((paired, shared), unknown)),
+        ("an ARP probe", question((mac, none), vip)),
+        ("a solicitation", solicitation((mac, v6), other6)),
+        ("an advertisement", advertise(mac, (v6, to6), v6, mac)),
+        ("its link-local address", advertise(mac, (mac.link_local(), to6), mac.link_local(), mac)),
+    ];
+    for (what, frame) in heard {
+        assert!(!sim.send_vm("blue1", frame).is_nothing(), "{what} was not heard");
+    }
+    let learned = sim.nodes[0].learned().len();
+    let unheard = [
+        ("a strange MAC", ipv4(to, stranger, (v4, to4))),
+        ("another's address", ipv4(to, mac, (to4, to4))),
+        ("a strange address", ipv4(to, mac, (other, to4))),
+        ("its own address under its pair's MAC", ipv4(to, paired, (v4, to4))),
+        ("its pair's address under its own MAC", ipv4(to, mac, (shared, to4))),
+        ("ARP of a strange address", question((mac, other), unknown)),
+        ("ARP of a strange station", forged(stranger, v4)),
+        ("an ARP probe for a strange address", question((mac, none), other)),
+        ("a solicitation from a strange address", solicitation((mac, other6), to6)),
+        ("a probe for a strange address", nd(Mac::BROADCAST, mac, (none6, to6), 135, other6, (14, mac))),
+        ("a solicitation of a strange station", nd(to, mac, (v6, to6), 135, to6, (1, stranger))),
+        ("an advertisement of a strange address", advertise(mac, (v6, to6), other6, mac)),
+        ("an advertisement of a strange station", advertise(mac, (v6, to6), v6, stranger)),
+        ("an advertisement from a strange address", advertise(mac, (other6, to6), v6, mac)),
+        ("a router's advertisement", nd(to, mac, (mac.link_local(), to6), 134, v6, (1, mac))),
+        ("neither ARP nor IP", ethernet(to, mac, 0x88cc, &[0; 50])),
+    ];
+    for (what, frame) in unheard {
+        assert!(sim.send_vm("blue1", frame).is_nothing(), "{what} was heard");
+    }
+    assert_eq!(sim.nodes[0].learned().len(), learned, "a pretender was learned");
 }
 
 /// The network of each port of the topology, and which ports are routers'.

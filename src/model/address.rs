@@ -2,7 +2,6 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
-use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -57,7 +56,7 @@ pub(super) fn same_family(net: IpNet, address: IpAddr) -> bool {
 
 /// The first and last host address: without network and broadcast (RFC 919 §7) or subnet-router anycast
 /// (RFC 4291 §2.6.1).
-pub(super) fn hosts(net: IpNet) -> (u128, u128) {
+fn hosts(net: IpNet) -> (u128, u128) {
     match net {
         IpNet::V4(net) => (u128::from(net.network().to_bits()) + 1, u128::from(net.broadcast().to_bits()) - 1),
         IpNet::V6(net) => (net.network().to_bits() + 1, net.broadcast().to_bits()),
@@ -99,53 +98,10 @@ fn of_family(net: IpNet, number: u128) -> IpAddr {
     }
 }
 
-/// Who bears which address in one place (a network or the underlay).
-#[derive(Debug, Default)]
-pub(super) struct Borne {
-    owners: BTreeMap<IpAddr, String>,
-    /// For each prefix, below what no address is free.
-    floor: BTreeMap<IpNet, u128>,
-}
-
-impl Borne {
-    /// Notes an address's owner; the earlier owner if there is one already.
-    pub(super) fn claim(&mut self, address: IpAddr, owner: impl FnOnce() -> String) -> Result<(), String> {
-        match self.owners.get(&address) {
-            Some(earlier) => Err(earlier.clone()),
-            None => {
-                self.owners.insert(address, owner());
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether somebody bears it.
-    pub(super) fn has(&self, address: IpAddr) -> bool {
-        self.owners.contains_key(&address)
-    }
-
-    /// Claims the lowest free host address of a prefix. Addresses are never given back, so each search starts where
-    /// the last one ended.
-    pub(super) fn lowest(
-        &mut self,
-        net: IpNet,
-        avoid: Option<IpAddr>,
-        owner: impl FnOnce() -> String,
-    ) -> Option<IpAddr> {
-        let (first, last) = hosts(net);
-        let mut candidate = self.floor.get(&net).copied().unwrap_or(first);
-        while candidate <= last {
-            let address = of_family(net, candidate);
-            if avoid != Some(address) && !self.owners.contains_key(&address) {
-                self.owners.insert(address, owner());
-                self.floor.insert(net, candidate);
-                return Some(address);
-            }
-            candidate = candidate.checked_add(1)?;
-        }
-        self.floor.insert(net, candidate);
-        None
-    }
+/// The first and last host address, as addresses.
+pub(super) fn host_range(net: IpNet) -> (IpAddr, IpAddr) {
+    let (first, last) = hosts(net);
+    (of_family(net, first), of_family(net, last))
 }
 
 #[cfg(test)]
@@ -163,15 +119,5 @@ mod tests {
         assert_eq!(edges, [Some("network"), None, None, Some("broadcast")]);
         assert_eq!(edge(net("fd00::/126"), "fd00::".parse().expect("legal")), Some("subnet-router anycast"));
         assert_eq!(edge(net("fd00::/126"), "fd00::3".parse().expect("legal")), None);
-    }
-
-    #[test]
-    fn the_lowest_free_address_is_taken_until_none_is_left() {
-        let mut borne = Borne::default();
-        let mut next = || borne.lowest(net("10.0.0.0/29"), Some(IpAddr::from([10, 0, 0, 1])), String::new);
-        let given: Vec<_> = (0..6).map(|_| next().map(|address| address.to_string())).collect();
-        let expected = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"].map(|text| Some(text.to_owned()));
-        assert_eq!(given[..5], expected);
-        assert_eq!(given[5], None);
     }
 }

@@ -1,8 +1,6 @@
 //! Allocation from names: the same names give the same values, and an addition moves nothing that was there unless
 //! two hashes meet (then the later name in order gives way).
 
-use std::collections::BTreeSet;
-
 use uuid::Uuid;
 
 use crate::types::{Mac, Vni};
@@ -35,8 +33,8 @@ fn probe<T>(start: u32, taken: usize, make: impl Fn(u32) -> Option<T>) -> Option
 }
 
 /// A VNI for the network of this name.
-pub(super) fn vni(network: &str, taken: &BTreeSet<Vni>) -> Option<Vni> {
-    probe(hash(id("vni", network, 0)), taken.len(), |number| Vni::new(number).ok().filter(|vni| !taken.contains(vni)))
+pub(super) fn vni(network: &str, taken: impl Fn(Vni) -> bool, count: usize) -> Option<Vni> {
+    probe(hash(id("vni", network, 0)), count, |number| Vni::new(number).ok().filter(|vni| !taken(*vni)))
 }
 
 /// A host MAC for the node of this name.
@@ -60,14 +58,16 @@ fn mac(prefix: [u8; 3], id: Uuid, taken: impl Fn(Mac) -> bool, count: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn probing_steps_around_what_is_taken() {
-        let first = vni("blue", &BTreeSet::new()).expect("all are free");
-        let second = vni("blue", &BTreeSet::from([first])).expect("one is taken");
+        let first = vni("blue", |_| false, 0).expect("all are free");
+        let second = vni("blue", |vni| vni == first, 1).expect("one is taken");
         assert_eq!(second.get(), first.get() + 1);
-        assert_eq!(vni("blue", &BTreeSet::new()), Some(first));
+        assert_eq!(vni("blue", |_| false, 0), Some(first));
     }
 
     #[test]

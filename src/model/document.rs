@@ -187,6 +187,17 @@ pub(super) struct VmDoc {
     pub(super) mac: Option<Text>,
     pub(super) id: Option<Text>,
     pub(super) device: Option<Text>,
+    pub(super) port_security: Option<Text>,
+    #[serde(default)]
+    pub(super) allowed_address_pairs: Vec<PairDoc>,
+}
+
+/// Addresses a machine may speak as besides its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PairDoc {
+    pub(super) ip: Text,
+    pub(super) mac: Option<Text>,
 }
 
 /// Where a shape is wrong, and how.

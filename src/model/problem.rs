@@ -2,9 +2,11 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_saphyr::Location;
 
 use super::document::{BadShape, show};
+use super::resource::Object;
 
 /// Mistakes kept of one document; the rest are counted.
 pub const MAX_MISTAKES: usize = 50;
@@ -129,18 +131,23 @@ fn excerpt(text: &str, line: u64) -> Option<String> {
 /// Gathers mistakes while a document is checked.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes {
-    found: Vec<(Location, Problem)>,
+    found: Vec<(Location, Fault)>,
     untold: usize,
 }
 
 impl Mistakes {
     /// Notes a mistake at a place.
-    pub(super) fn add(&mut self, place: Location, problem: Problem) {
+    pub(super) fn add(&mut self, place: Location, problem: Fault) {
         if self.found.len() < MAX_MISTAKES {
             self.found.push((place, problem));
         } else {
             self.untold += 1;
         }
+    }
+
+    /// Counts mistakes that nobody kept.
+    pub(super) fn add_untold(&mut self, untold: usize) {
+        self.untold += untold;
     }
 
     /// The error, if anything was noted.
@@ -160,12 +167,56 @@ impl Mistakes {
     }
 }
 
-/// The table of problems: a variant, its values, what is wrong, what to do.
+/// What is wrong with one edit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The kind of mistake, in one word that does not change with its values.
+    pub kind: String,
+    /// The object asked for.
+    pub object: Object,
+    /// What is wrong, with the value.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind: _, object, what, remedy } = self;
+        write!(out, "{object}: {what}\n  = remedy: {remedy}")
+    }
+}
+
+/// Edits that were refused, with everything found wrong in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The problems, in the order found; at least one, at most [`MAX_MISTAKES`].
+    pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub untold: usize,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                out.write_str("\n")?;
+            }
+            write!(out, "{problem}")?;
+        }
+        if self.untold > 0 {
+            write!(out, "\n{} more problems are not shown", self.untold)?;
+        }
+        Ok(())
+    }
+}
+
+/// The table of faults: a variant, its values, what is wrong, what to do.
 macro_rules! problems {
     ($($name:ident { $($field:ident),* } => $what:literal, $remedy:literal;)*) => {
         /// A mistake in meaning. Each value is shown as text.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub(super) enum Problem {
+        pub(super) enum Fault {
             $($name { $($field: String),* },)*
         }
 
@@ -173,20 +224,20 @@ macro_rules! problems {
         #[cfg(test)]
         pub(super) const KINDS: &[&str] = &[$(stringify!($name)),*];
 
-        impl Problem {
-            fn kind(&self) -> &'static str {
+        impl Fault {
+            pub(super) fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$name { .. } => stringify!($name),)*
                 }
             }
 
-            fn what(&self) -> String {
+            pub(super) fn what(&self) -> String {
                 match self {
                     $(Self::$name { $($field),* } => { $(let $field = show($field);)* let _ = ($(&$field,)*); format!($what) })*
                 }
             }
 
-            fn remedy(&self) -> String {
+            pub(super) fn remedy(&self) -> String {
                 match self {
                     $(Self::$name { $($field),* } => { $(let $field = show($field);)* let _ = ($(&$field,)*); format!($remedy) })*
                 }
@@ -249,5 +300,14 @@ problems! {
     DeviceTwice { device, node, owner } => "device `{device}` of node `{node}` is already that of {owner}",
         "give each virtual machine a device of its own";
     DeviceOurs { device } => "device `{device}` bears a name this program gives to its own ports", "rename the device";
+    EditTwice { object } => "{object} is asked for twice in one go", "keep one of the two";
+    Absent { object } => "there is no {object} to delete", "correct its kind or name, or leave it be";
+    InUse { object, by } => "{object} cannot go while {by} is on it", "delete or move {by} first, or in the same go";
+    Stranded { address, owner, network } => "address `{address}` of {owner} would be in no subnet of network `{network}`",
+        "keep its subnet, or change or delete {owner} in the same go";
+    GatewayBorne { gateway, owner } => "gateway `{gateway}` is an address of {owner}",
+        "choose another gateway, or change or delete {owner} in the same go";
+    Migration { vm, why } => "virtual machine `{vm}` cannot move: {why}",
+        "name the node it is on as `node` and another as `migrating_to`, or leave the latter out";
     Exhausted { what } => "no {what} is left to allocate", "remove objects, or explicit values that take the room";
 }

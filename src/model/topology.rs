@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-use serde::Serialize;
-use uuid::Uuid;
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 
 use super::problem::DocumentError;
-use super::view::{Peer, PortView, RouterView, SubnetView};
-use crate::types::{Mtu, Vni};
+use super::resource::{AddressPair, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, PortSpec, Resource, RouterSpec};
+use super::view::{Attachment, Network, Peer, PortView, RouterPort, RouterView};
+use crate::types::Mtu;
 
 /// The built-in example: two networks, one router, four machines on two nodes.
 pub const EXAMPLE: &str = include_str!("example.yaml");
@@ -27,7 +27,8 @@ pub struct Topology {
 }
 
 /// What carries the tunnels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Underlay {
     /// Where nodes without an address of their own get one.
     pub cidr: IpNet,
@@ -35,19 +36,12 @@ pub struct Underlay {
     pub mtu: Mtu,
 }
 
-/// A network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Network {
-    /// Its name.
-    pub name: String,
-    /// Its id.
-    pub id: Uuid,
-    /// Its tunnel key.
-    pub vni: Vni,
-    /// The MTU of everything on it.
-    pub mtu: Mtu,
-    /// Its subnets, in the order given; no two overlap.
-    pub subnets: Vec<SubnetView>,
+impl Default for Underlay {
+    /// 172.31.0.0/24, with Ethernet's usual payload (IEEE 802.3 §3.2.7).
+    fn default() -> Self {
+        let cidr = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
+        Self { cidr, mtu: Mtu::ETHERNET }
+    }
 }
 
 /// A virtual machine and its one port.
@@ -55,6 +49,9 @@ pub struct Network {
 pub struct Vm {
     /// The node it is on.
     pub node: String,
+    /// The node it is about to move to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrating_to: Option<String>,
     /// The network it is on.
     pub network: String,
     /// Its port, named as the machine is.
@@ -68,9 +65,10 @@ impl Topology {
     /// All that is wrong in meaning, or the first thing that is wrong in shape; each with place and remedy.
     pub fn parse(text: &str, origin: &str) -> Result<Self, DocumentError> {
         let document = super::document::read(text).map_err(|bad| DocumentError::shape(origin, text, *bad))?;
-        super::check::check(&document).map_err(|mistakes| {
+        let fabric = super::written::check(&document).map_err(|mistakes| {
             mistakes.into_error(origin, text).unwrap_or_else(|| unreachable!("a refusal carries at least one mistake"))
-        })
+        })?;
+        Ok(fabric.topology())
     }
 
     /// The topology of [`EXAMPLE`].
@@ -110,5 +108,57 @@ impl Topology {
     #[must_use]
     pub fn vms(&self) -> &BTreeMap<String, Vm> {
         &self.vms
+    }
+
+    /// Everything of it as resources that may be applied, by kind in the order in which they depend on each other, with
+    /// nothing left out.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Resource> {
+        let nodes = self.nodes.values().map(|Peer { name, tunnel_ip, host_mac }| {
+            Resource::Node(NodeSpec { name: name.clone(), address: Some(*tunnel_ip), host_mac: Some(*host_mac) })
+        });
+        let networks = self.networks.values().map(|Network { name, id, vni, mtu, subnets }| {
+            Resource::Network(NetworkSpec {
+                name: name.clone(),
+                id: Some(*id),
+                network_type: NetworkType::Vxlan,
+                vni: Some(*vni),
+                mtu: Some(*mtu),
+                subnets: subnets.clone(),
+            })
+        });
+        let routers = self.routers.values().map(|RouterView { name, id, netns: _, interfaces }| {
+            let interfaces = interfaces.iter().map(interface).collect();
+            Resource::Router(RouterSpec { name: name.clone(), id: Some(*id), distributed: true, interfaces })
+        });
+        let ports = self.vms.values().map(|vm| Resource::Port(port(vm)));
+        nodes.chain(networks).chain(routers).chain(ports).collect()
+    }
+}
+
+fn interface(port: &RouterPort) -> InterfaceSpec {
+    let RouterPort { id, ifname: _, network, mac, addresses } = port;
+    let ips = addresses.iter().map(IpNet::addr).collect();
+    InterfaceSpec { network: network.clone(), id: Some(*id), mac: Some(*mac), ips }
+}
+
+fn port(vm: &Vm) -> PortSpec {
+    let Vm { node, migrating_to, network, port } = vm;
+    let PortView { name, id, port: _, mac, addresses, gateways: _, attach, standby: _, port_security, allowed } = port;
+    let device = match attach {
+        Attachment::Netns { .. } => None,
+        Attachment::Device { device } => Some(device.clone()),
+    };
+    PortSpec {
+        name: name.clone(),
+        id: Some(*id),
+        network: network.clone(),
+        node: Some(node.clone()),
+        migrating_to: migrating_to.clone(),
+        mac: Some(*mac),
+        ips: addresses.iter().map(IpNet::addr).collect(),
+        device,
+        allowed_address_pairs: allowed.iter().map(|pair| AddressPair { ip: pair.ip, mac: Some(pair.mac) }).collect(),
+        port_security: *port_security,
     }
 }

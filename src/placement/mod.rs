@@ -5,13 +5,15 @@
 //! joined by routers form *regions*, and a node that hosts a port in a region holds all of the region.
 //! A node learns nothing of regions it has no port in.
 
+mod live;
 mod promise;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use live::Live;
 pub use promise::{Expectation, Promise, Why, promises};
 
-use crate::model::view::{NetworkView, NodeView, Peer, RemotePort, RouterView};
+use crate::model::view::{Early, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
 use crate::model::{Network, Topology, Vm};
 
 /// What one node of a topology must hold; `None` if the topology has no node of that name. For all nodes of a large
@@ -42,7 +44,8 @@ impl<'t> Placement<'t> {
         let mut holders = BTreeMap::new();
         for region in regions(topology) {
             let hosted = region.iter().filter_map(|network| machines.get(network)).flatten();
-            let nodes: BTreeSet<&str> = hosted.map(|vm| vm.node.as_str()).collect();
+            let nodes = hosted.flat_map(|vm| vm.migrating_to.iter().chain([&vm.node])).map(String::as_str);
+            let nodes: BTreeSet<&str> = nodes.collect();
             holders.extend(region.into_iter().map(|network| (network, nodes.clone())));
         }
         Self { topology, holders, machines }
@@ -66,6 +69,7 @@ impl<'t> Placement<'t> {
             peers,
             networks: networks.collect(),
             routers: routers.collect(),
+            early: Early::default(),
         })
     }
 
@@ -82,8 +86,11 @@ impl<'t> Placement<'t> {
     fn network(&self, node: &str, network: &Network) -> NetworkView {
         let Network { name, id, vni, mtu, subnets } = network;
         let machines = self.machines.get(name.as_str()).map_or(&[][..], Vec::as_slice);
-        let (here, elsewhere): (Vec<&Vm>, Vec<&Vm>) = machines.iter().partition(|vm| vm.node == node);
-        let remote_ports = elsewhere.into_iter().map(|vm| RemotePort {
+        let here = machines.iter().filter_map(|vm| {
+            let standby = vm.migrating_to.as_deref() == Some(node);
+            (standby || vm.node == node).then(|| PortView { standby, ..vm.port.clone() })
+        });
+        let remote_ports = machines.iter().filter(|vm| vm.node != node).map(|vm| RemotePort {
             name: vm.port.name.clone(),
             mac: vm.port.mac,
             ips: vm.port.addresses.iter().map(ipnet::IpNet::addr).collect(),
@@ -96,7 +103,7 @@ impl<'t> Placement<'t> {
             vni: *vni,
             mtu: *mtu,
             subnets: subnets.clone(),
-            local_ports: here.into_iter().map(|vm| vm.port.clone()).collect(),
+            local_ports: here.collect(),
             remote_ports: remote_ports.collect(),
             flood: flood.map(|&holder| holder.to_owned()).collect(),
         }

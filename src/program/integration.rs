@@ -8,6 +8,7 @@ use crate::types::{IfName, Mac, VlanId};
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
 };
+use super::security;
 use super::site::{Known, Net, Site};
 use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
 
@@ -25,9 +26,15 @@ const HOST_MACS: &str = "fa:16:3f:00:00:00/ff:ff:ff:00:00:00";
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = classify_wire(site);
     flows.extend(defaults());
+    if site.networks.iter().flat_map(|net| &net.view.local_ports).any(|vm| vm.port_security) {
+        flows.extend(security::defaults());
+    }
     for net in &site.networks {
         for vm in &net.view.local_ports {
             flows.extend(classify_vm(site, net, vm));
+            if vm.port_security {
+                flows.extend(security::flows(vm, QUESTION));
+            }
         }
         for router in &net.routers {
             flows.push(classify_router(net, router));
@@ -83,10 +90,11 @@ fn defaults() -> Vec<ProgramFlow> {
 }
 
 /// Table 0 for a machine's port: nobody's router or host MAC as source, untagged; its own MAC straight on, another
-/// behind it is learned.
+/// behind it is learned. A secured port has no MACs but its own and its pairs', and all it says is looked into.
 fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow> {
     let at = format!("in_port={}", port(&vm.port));
-    let to_question = format!("mod_vlan_vid:{},resubmit(,{QUESTION})", net.vlan);
+    let next = if vm.port_security { security::PAYLOAD } else { QUESTION };
+    let own = format!("mod_vlan_vid:{},resubmit(,{next})", net.vlan);
     let learn = format!(
         "learn(table={LEARNED_LOCAL_TABLE},hard_timeout={LEARNED_SECS},priority=1,cookie={LEARNED_COOKIE:#x},\
          NXM_OF_VLAN_TCI[0..11],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],\
@@ -95,15 +103,16 @@ fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow
     let refuse = |mac: &str| ProgramFlow::new(CLASSIFY, 30, format!("{at},dl_src={mac}"), "drop");
     let mut flows: Vec<ProgramFlow> = host_macs(site).map(|mac| refuse(&mac)).collect();
     flows.extend(net.routers.iter().map(|router| refuse(&router.mac.to_string())));
-    flows.extend([
-        ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), to_question.clone()),
-        ProgramFlow::new(
-            CLASSIFY,
-            10,
-            format!("{at},{UNTAGGED}"),
-            format!("mod_vlan_vid:{},{learn},resubmit(,{QUESTION})", net.vlan),
-        ),
-    ]);
+    let behind = format!("mod_vlan_vid:{},{learn},resubmit(,{next})", net.vlan);
+    flows.push(ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), own));
+    if vm.port_security {
+        let others = security::speakers(vm).into_keys().filter(|mac| *mac != vm.mac);
+        flows.extend(
+            others.map(|mac| ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={mac}"), behind.clone())),
+        );
+    } else {
+        flows.push(ProgramFlow::new(CLASSIFY, 10, format!("{at},{UNTAGGED}"), behind));
+    }
     flows
 }
 
@@ -131,7 +140,7 @@ fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
         )
     };
     let mut flows = Vec::new();
-    for vm in &net.view.local_ports {
+    for vm in net.machines() {
         flows.push(restore(20, vm, "", first.mac));
         if net.routers.len() == 1 {
             continue;
@@ -212,7 +221,7 @@ pub(super) fn answer(vlan: VlanId, ip: IpAddr, known: &Known<'_>) -> ProgramFlow
 /// Every populated address on this node's ports of the network.
 pub(super) fn stations<'a>(net: &Net<'a>) -> impl Iterator<Item = (Mac, &'a IfName)> {
     let routers = net.routers.iter().map(|router| (router.mac, &router.ifname));
-    net.view.local_ports.iter().map(|vm| (vm.mac, &vm.port)).chain(routers)
+    net.machines().map(|vm| (vm.mac, &vm.port)).chain(routers)
 }
 
 /// Table 60's flow to a local address.

@@ -23,10 +23,12 @@
 //!   unicast from a local port goes to the tunnels and not to other local ports.
 //! - *ARP and ND payloads* carry the host MAC on the wire as well, so that no switch or station outside ever hears of
 //!   a router's MAC, and table 3 undoes it on the way back.
+//! - *Port security* is in br-int's tables 10 and 11, between 0 and 20, for the ports that have it.
 //! - *Router traffic to groups* other than ARP and ND stays on the node.
 
 mod flow;
 mod integration;
+mod security;
 mod site;
 mod tunnel;
 mod vlan;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::{NetworkView, NodeView, Peer, RouterPort};
+use crate::model::view::{NetworkView, NodeView, Peer, PortView, RouterPort};
 use crate::types::{IfName, Mac, VlanId};
 
 use super::{ProgramError, vxlan_port};
@@ -89,7 +89,12 @@ impl<'a> Net<'a> {
         self.view.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())
     }
 
-    /// The local machines' ports.
+    /// The ports of machines that are here; one on its way here is where it still is.
+    pub(super) fn machines(&self) -> impl Iterator<Item = &'a PortView> + use<'a> {
+        self.view.local_ports.iter().filter(|port| !port.standby)
+    }
+
+    /// The local machines' ports, of those on their way here too.
     pub(super) fn vm_ports(&self) -> impl Iterator<Item = &'a IfName> {
         self.view.local_ports.iter().map(|port| &port.port)
     }
@@ -102,7 +107,7 @@ impl<'a> Net<'a> {
             let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.ifname), true, ips));
         }
-        for port in &self.view.local_ports {
+        for port in self.machines() {
             let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.port), false, ips));
         }

@@ -89,6 +89,11 @@ bounded! {
     Mtu, "MTU", 68..=65_535
 }
 
+impl Mtu {
+    /// Ethernet's usual payload (IEEE 802.3 §3.2.7).
+    pub const ETHERNET: Self = Self(1_500);
+}
+
 impl VlanId {
     /// The number as the 16-bit field that carries it.
     #[must_use]

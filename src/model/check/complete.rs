@@ -3,227 +3,195 @@
 //! Routers get their addresses before virtual machines, so that a machine's arrival never moves a router.
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
-use serde_saphyr::Location;
 use uuid::Uuid;
 
-use super::{Checker, Declared, Interface, Node, Router, Vm};
+use super::{Checker, Entry, Field};
 use crate::model::allocate;
+use crate::model::fabric::Claim;
 use crate::model::names;
-use crate::model::problem::Problem;
-use crate::model::topology::{self, Topology, Underlay};
-use crate::model::view::{Attachment, Peer, PortView, RouterPort, RouterView, SubnetView};
-use crate::types::{Mac, Vni};
+use crate::model::problem::Fault;
+use crate::model::resource::{InterfaceSpec, Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
+use crate::model::view::SubnetView;
+use crate::types::{IfName, Mac};
 
-type Networks = BTreeMap<String, topology::Network>;
-
-/// The topology; `None` or mistakes in the checker if something could not be allocated.
-pub(super) fn complete(checker: &mut Checker, declared: Declared<'_>) -> Option<Topology> {
-    let Declared { underlay, nodes, networks, routers, vms } = declared;
-    let nodes = complete_nodes(checker, &underlay, nodes)?;
-    let networks = complete_networks(checker, networks)?;
-    let routers = complete_routers(checker, &networks, routers)?;
-    let vms = complete_vms(checker, &networks, vms)?;
-    Some(Topology { underlay, nodes, networks, routers, vms })
+/// Fills in what is left out. What could not be allocated is a mistake in the checker.
+pub(super) fn complete(checker: &mut Checker<'_>, entries: &mut [Entry]) {
+    entries.sort_by(|a, b| a.object.cmp(&b.object));
+    for Entry { edit, object, resource } in &mut *entries {
+        checker.at = *edit;
+        match resource {
+            None => {}
+            Some(Resource::Node(spec)) => node(checker, object, spec),
+            Some(Resource::Network(spec)) => network(checker, object, spec),
+            Some(Resource::Router(spec)) => router(checker, object, spec),
+            Some(Resource::Port(spec)) => port(checker, object, spec),
+        }
+    }
+    for Entry { edit, object: _, resource } in &*entries {
+        if let Some(Resource::Port(spec)) = resource {
+            checker.at = *edit;
+            devices(checker, entries, spec);
+        }
+    }
 }
 
-fn complete_nodes(
-    checker: &mut Checker,
-    underlay: &Underlay,
-    nodes: BTreeMap<&str, Node>,
-) -> Option<BTreeMap<String, Peer>> {
-    let mut complete = BTreeMap::new();
-    for (name, Node { place, address, host_mac }) in nodes {
-        let owner = format!("node `{name}`");
-        let tunnel_ip = match address.or_else(|| checker.underlay.lowest(underlay.cidr, None, || owner.clone())) {
-            Some(address) => address,
-            None => {
-                no_room(checker, place, &owner, format!("underlay `{}`", underlay.cidr));
-                return None;
+fn node(checker: &mut Checker<'_>, object: &Object, spec: &mut NodeSpec) {
+    if spec.address.is_none() {
+        let cidr = checker.fabric.underlay().cidr;
+        match checker.lowest(None, cidr, None) {
+            Some(address) => {
+                checker.add(Claim::Tunnel(address), object);
+                spec.address = Some(address);
             }
-        };
-        let derived =
-            host_mac.or_else(|| allocate::host_mac(name, |mac| checker.macs.contains_key(&mac), checker.macs.len()));
-        let host_mac = checker.exhausted(place, "host MAC", derived)?;
-        checker.macs.insert(host_mac, owner);
-        complete.insert(name.to_owned(), Peer { name: name.to_owned(), tunnel_ip, host_mac });
+            None => no_room(checker, Field::Name, object, format!("underlay `{cidr}`")),
+        }
     }
-    Some(complete)
-}
-
-fn complete_networks(checker: &mut Checker, networks: BTreeMap<&str, super::Network>) -> Option<Networks> {
-    let mut taken: BTreeSet<Vni> = checker.vnis.keys().copied().collect();
-    let mut complete = BTreeMap::new();
-    for (name, super::Network { place, id, vni, mtu, subnets }) in networks {
-        let owner = format!("network `{name}`");
-        let id = match id {
-            Some(id) => id,
-            None => checker.derive_id(place, "network", name, &owner, false)?,
-        };
-        let vni = checker.exhausted(place, "VNI", vni.or_else(|| allocate::vni(name, &taken)))?;
-        taken.insert(vni);
-        complete.insert(name.to_owned(), topology::Network { name: name.to_owned(), id, vni, mtu, subnets });
+    if spec.host_mac.is_none() {
+        let count = checker.fabric.claims().macs.len() + checker.added.macs.len();
+        let taken = |mac: Mac| checker.owner(|claims| &claims.macs, &mac).is_some();
+        let mac = allocate::host_mac(&object.name, taken, count);
+        spec.host_mac = checker.exhausted("host MAC", mac);
+        claim_mac(checker, spec.host_mac, object);
     }
-    Some(complete)
 }
 
-fn complete_routers(
-    checker: &mut Checker,
-    networks: &Networks,
-    routers: BTreeMap<&str, Router<'_>>,
-) -> Option<BTreeMap<String, RouterView>> {
-    let mut complete = BTreeMap::new();
-    for (name, Router { place, id, interfaces }) in routers {
-        let owner = format!("router `{name}`");
-        let id = match id {
-            Some(id) => id,
-            None => checker.derive_id(place, "router", name, &owner, false)?,
-        };
-        let interfaces: Option<Vec<RouterPort>> =
-            interfaces.into_iter().map(|interface| router_port(checker, networks, name, &owner, interface)).collect();
-        let interfaces = interfaces?;
-        complete.insert(
-            name.to_owned(),
-            RouterView { name: name.to_owned(), id, netns: names::router_netns(id), interfaces },
-        );
+fn claim_mac(checker: &mut Checker<'_>, mac: Option<Mac>, owner: &Object) {
+    if let Some(mac) = mac {
+        checker.add(Claim::Mac(mac), owner);
     }
-    Some(complete)
 }
 
-fn network_of<'n>(networks: &'n Networks, name: &str) -> &'n topology::Network {
-    networks.get(name).unwrap_or_else(|| unreachable!("references were settled by the first pass"))
-}
-
-fn router_port(
-    checker: &mut Checker,
-    networks: &Networks,
-    router: &str,
-    owner: &str,
-    interface: Interface<'_>,
-) -> Option<RouterPort> {
-    let Interface { place, network: name, mac, ips } = interface;
-    let id = checker.derive_id(place, "router-port", &format!("{router}/{name}"), owner, true)?;
-    let mac = port_mac(checker, place, id, mac, owner)?;
-    let mut addresses = Vec::new();
-    for subnet in &network_of(networks, name).subnets {
-        let explicit = ips.iter().copied().find(|address| subnet.cidr.contains(address));
-        let address = match explicit {
-            Some(address) => address,
-            None => router_address(checker, place, name, subnet, owner)?,
-        };
-        addresses.push(within(subnet.cidr, address));
+fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
+    if spec.id.is_none() {
+        spec.id = checker.derive_id("network", &object.name, object, false);
     }
-    Some(RouterPort { id, ifname: names::router_port(id), network: name.to_owned(), mac, addresses })
+    if spec.vni.is_none() {
+        let count = checker.fabric.claims().vnis.len() + checker.added.vnis.len();
+        let taken = |vni| checker.owner(|claims| &claims.vnis, &vni).is_some();
+        let vni = allocate::vni(&object.name, taken, count);
+        spec.vni = checker.exhausted("VNI", vni);
+        if let Some(vni) = spec.vni {
+            checker.add(Claim::Vni(vni), object);
+        }
+    }
 }
 
-/// The subnet's gateway if no router has it yet, else the lowest free address.
+fn router(checker: &mut Checker<'_>, object: &Object, spec: &mut RouterSpec) {
+    if spec.id.is_none() {
+        spec.id = checker.derive_id("router", &object.name, object, false);
+    }
+    for (at, port) in spec.interfaces.iter_mut().enumerate() {
+        interface(checker, object, Field::Interface(at), port);
+    }
+}
+
+fn subnets_of(checker: &Checker<'_>, network: &str) -> Vec<SubnetView> {
+    let network = checker.network(network);
+    network.unwrap_or_else(|| unreachable!("references were settled by the first pass")).subnets.clone()
+}
+
+fn interface(checker: &mut Checker<'_>, object: &Object, field: Field, port: &mut InterfaceSpec) {
+    if port.id.is_none() {
+        port.id = checker.derive_id("router-port", &format!("{}/{}", object.name, port.network), object, true);
+    }
+    port.mac = port.mac.or_else(|| port_mac(checker, port.id?, object));
+    let mut ips = Vec::new();
+    for subnet in subnets_of(checker, &port.network) {
+        let explicit = port.ips.iter().copied().find(|address| subnet.cidr.contains(address));
+        ips.extend(explicit.or_else(|| router_address(checker, object, field, &port.network, &subnet)));
+    }
+    port.ips = ips;
+}
+
+/// The subnet's gateway if nobody has it yet, else the lowest free address.
 fn router_address(
-    checker: &mut Checker,
-    place: Location,
+    checker: &mut Checker<'_>,
+    object: &Object,
+    field: Field,
     network: &str,
     subnet: &SubnetView,
-    owner: &str,
 ) -> Option<IpAddr> {
-    let borne = checker.addresses.entry(network.to_owned()).or_default();
-    if let Some(gateway) = subnet.gateway.filter(|gateway| !borne.has(*gateway))
-        && borne.claim(gateway, || owner.to_owned()).is_ok()
-    {
-        return Some(gateway);
-    }
-    let found = borne.lowest(subnet.cidr, subnet.gateway, || owner.to_owned());
-    if found.is_none() {
-        no_room(checker, place, owner, format!("subnet `{}` of network `{network}`", subnet.cidr));
+    let gateway = subnet.gateway.filter(|gateway| checker.bearer(Some(network), *gateway).is_none());
+    let found = gateway.or_else(|| checker.lowest(Some(network), subnet.cidr, subnet.gateway));
+    match found {
+        Some(address) => checker.add(Claim::Address(network.to_owned(), address), object),
+        None => no_room(checker, field, object, format!("subnet `{}` of network `{network}`", subnet.cidr)),
     }
     found
 }
 
-fn port_mac(checker: &mut Checker, place: Location, id: Uuid, explicit: Option<Mac>, owner: &str) -> Option<Mac> {
-    let derived =
-        explicit.or_else(|| allocate::port_mac(id, |mac| checker.macs.contains_key(&mac), checker.macs.len()));
-    let mac = checker.exhausted(place, "port MAC", derived)?;
-    checker.macs.insert(mac, owner.to_owned());
-    Some(mac)
+/// A MAC for the port of this id, claimed for its owner.
+fn port_mac(checker: &mut Checker<'_>, id: Uuid, owner: &Object) -> Option<Mac> {
+    let count = checker.fabric.claims().macs.len() + checker.added.macs.len();
+    let mac = allocate::port_mac(id, |mac| checker.owner(|claims| &claims.macs, &mac).is_some(), count);
+    let mac = checker.exhausted("port MAC", mac);
+    claim_mac(checker, mac, owner);
+    mac
 }
 
-fn complete_vms(
-    checker: &mut Checker,
-    networks: &Networks,
-    vms: BTreeMap<&str, Vm<'_>>,
-) -> Option<BTreeMap<String, topology::Vm>> {
-    let mut complete = BTreeMap::new();
-    let mut devices = Vec::new();
-    for (name, vm) in vms {
-        let Vm { place, id, node, network, mac, ips, device } = vm;
-        let owner = format!("virtual machine `{name}`");
-        let id = match id {
-            Some(id) => id,
-            None => checker.derive_id(place, "vm", name, &owner, true)?,
-        };
-        let mac = port_mac(checker, place, id, mac, &owner)?;
-        let (addresses, gateways) = vm_addresses(checker, place, network_of(networks, network), &ips, &owner)?;
-        let attach = match device {
-            Some(device) => {
-                devices.push((place, name, node, device.clone()));
-                Attachment::Device { device }
-            }
-            None => Attachment::Netns { netns: names::vm_netns(name), ifname: names::vm_interface() },
-        };
-        let port = PortView { name: name.to_owned(), id, port: names::vm_port(id), mac, addresses, gateways, attach };
-        complete.insert(name.to_owned(), topology::Vm { node: node.to_owned(), network: network.to_owned(), port });
+fn port(checker: &mut Checker<'_>, object: &Object, spec: &mut PortSpec) {
+    if spec.id.is_none() {
+        spec.id = checker.derive_id("vm", &object.name, object, true);
     }
-    let ours: BTreeMap<_, _> =
-        complete.iter().map(|(name, vm)| ((vm.node.as_str(), vm.port.port.clone()), name.as_str())).collect();
-    for (place, name, node, device) in devices {
-        // A hypervisor names a TAP after its own port's id: that one is no clash.
-        if ours.get(&(node, device.clone())).is_some_and(|owner| *owner != name) {
-            checker.mistake(place, Problem::DeviceOurs { device: device.to_string() });
-        }
-    }
-    Some(complete)
-}
-
-/// A machine's addresses: the explicit ones, then one from the first subnet of each family that has none; and where
-/// each family's default route points.
-fn vm_addresses(
-    checker: &mut Checker,
-    place: Location,
-    network: &topology::Network,
-    explicit: &[IpAddr],
-    owner: &str,
-) -> Option<(Vec<IpNet>, Vec<IpAddr>)> {
-    let mut addresses = Vec::new();
-    let mut gateways = Vec::new();
+    spec.mac = spec.mac.or_else(|| port_mac(checker, spec.id?, object));
+    let subnets = subnets_of(checker, &spec.network);
+    let mut ips = Vec::new();
+    // The explicit ones, then one from the first subnet of each family that has none.
     for ipv4 in [true, false] {
-        let of_family = |subnet: &&SubnetView| subnet.cidr.addr().is_ipv4() == ipv4;
-        let mut borne: Vec<(IpAddr, &SubnetView)> = Vec::new();
-        for address in explicit.iter().filter(|address| address.is_ipv4() == ipv4) {
-            let subnet = network.subnets.iter().find(|subnet| subnet.cidr.contains(address));
-            borne.extend(subnet.map(|subnet| (*address, subnet)));
+        let explicit = ips.len();
+        ips.extend(spec.ips.iter().filter(|address| address.is_ipv4() == ipv4));
+        let subnet = subnets.iter().find(|subnet| subnet.cidr.addr().is_ipv4() == ipv4);
+        let Some(subnet) = subnet.filter(|_| ips.len() == explicit) else { continue };
+        match checker.lowest(Some(&spec.network), subnet.cidr, subnet.gateway) {
+            Some(address) => {
+                checker.add(Claim::Address(spec.network.clone(), address), object);
+                ips.push(address);
+            }
+            None => {
+                no_room(checker, Field::Name, object, format!("subnet `{}` of network `{}`", subnet.cidr, spec.network))
+            }
         }
-        if let Some(subnet) = network.subnets.iter().find(of_family).filter(|_| borne.is_empty()) {
-            let free = checker.addresses.entry(network.name.clone()).or_default();
-            let Some(address) = free.lowest(subnet.cidr, subnet.gateway, || owner.to_owned()) else {
-                no_room(checker, place, owner, format!("subnet `{}` of network `{}`", subnet.cidr, network.name));
-                return None;
-            };
-            borne.push((address, subnet));
-        }
-        gateways.extend(borne.first().and_then(|(_, subnet)| subnet.gateway));
-        addresses.extend(borne.into_iter().map(|(address, subnet)| within(subnet.cidr, address)));
     }
-    Some((addresses, gateways))
+    spec.ips = ips;
 }
 
-fn no_room(checker: &mut Checker, place: Location, what: &str, where_: String) {
-    checker.mistake(place, Problem::NoRoom { what: what.to_owned(), place: where_ });
+fn no_room(checker: &mut Checker<'_>, field: Field, what: &Object, place: String) {
+    checker.mistake(field, Fault::NoRoom { what: what.to_string(), place });
 }
 
-/// An address with its subnet's prefix length.
-fn within(cidr: IpNet, address: IpAddr) -> IpNet {
-    match IpNet::new(address, cidr.prefix_len()) {
-        Ok(net) => net,
-        Err(_) => unreachable!("an address inside a prefix is of its family"),
+/// No device may bear the name that another port has on the same node. A hypervisor names a TAP after its own port's id:
+/// that one is no clash. The entries are in the order of their objects.
+fn devices(checker: &mut Checker<'_>, entries: &[Entry], spec: &PortSpec) {
+    for node in [&spec.node, &spec.migrating_to].into_iter().flatten() {
+        if let Some(device) = spec.device.as_ref().filter(|device| taken(checker, entries, device, node, &spec.name)) {
+            checker.mistake(Field::Device, Fault::DeviceOurs { device: device.to_string() });
+        }
+        let Some(own) = spec.id.map(names::vm_port) else { continue };
+        let mut kept = checker.fabric.claims().devices.of(&(node.clone(), own.clone()));
+        if kept.any(|owner| owner.name != spec.name && !checker.edited.contains_key(owner)) {
+            checker.mistake(Field::Name, Fault::DeviceOurs { device: own.to_string() });
+        }
     }
+}
+
+/// Whether a device bears the name of another machine's port on this node.
+fn taken(checker: &Checker<'_>, entries: &[Entry], device: &IfName, node: &str, own: &str) -> bool {
+    let owner = tap_id(device).and_then(|id| checker.owner(|claims| &claims.short_ids, &id));
+    let Some(owner) = owner.filter(|owner| owner.kind == Kind::Port && owner.name != own) else { return false };
+    let edited = entries.binary_search_by(|entry| entry.object.cmp(owner)).ok();
+    let spec = match edited.and_then(|at| entries[at].resource.as_ref()) {
+        Some(Resource::Port(spec)) => Some(spec),
+        Some(Resource::Node(_) | Resource::Network(_) | Resource::Router(_)) => None,
+        None => checker.fabric.ports().get(&owner.name),
+    };
+    spec.is_some_and(|spec| [&spec.node, &spec.migrating_to].into_iter().flatten().any(|other| other == node))
+}
+
+/// The short id that a machine port's name bears, as [`short_id`](crate::model::fabric::short_id) makes it.
+fn tap_id(device: &IfName) -> Option<u64> {
+    let (high, low) = device.as_str().strip_prefix(names::VM_PORT)?.split_once('-')?;
+    let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let legal = high.len() == 8 && low.len() == 2 && high.bytes().chain(low.bytes()).all(digits);
+    u64::from_str_radix(&format!("{high}{low}"), 16).ok().filter(|_| legal)
 }

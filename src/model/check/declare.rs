@@ -1,381 +1,424 @@
 //! The first pass: explicit values and references, every mistake noted and the rest checked all the same.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::{IpNet, Ipv4Net};
-use serde_saphyr::Location;
+use ipnet::IpNet;
 
-use super::{Checker, Declared, Interface, MAX_INTERFACES, MAX_IPS, MAX_SUBNETS, NAMES_SHOWN};
-use super::{Network, Node, Router, Vm};
-use crate::model::address::{self, Borne};
-use crate::model::document::{Document, Entries, InterfaceDoc, NetworkDoc, NodeDoc, RouterDoc, SubnetDoc, Text};
-use crate::model::document::{UnderlayDoc, VmDoc};
-use crate::model::problem::Problem;
-use crate::model::topology::Underlay;
+use super::{Checker, Entry, Field, MAX_INTERFACES, MAX_IPS, MAX_PAIRS, MAX_SUBNETS, NAMES_SHOWN, cidr_fault, fill};
+use crate::model::address;
+use crate::model::fabric::Claim;
+use crate::model::problem::Fault;
+use crate::model::resource::{Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
 use crate::model::view::SubnetView;
 use crate::types::Mtu;
 use crate::vxlan::overhead_octets;
 
-/// Where nodes get addresses when the document names no prefix.
-const UNDERLAY_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
-/// Ethernet's usual payload (IEEE 802.3 §3.2.7).
-const UNDERLAY_MTU: u32 = 1_500;
 /// The least MTU of a link that carries IPv6 (RFC 8200 §5).
 const IPV6_LEAST_MTU: u32 = 1_280;
 /// The greatest length of any name, in octets: `vm-` and a name still make a short path under `/run/netns`.
 const MAX_NAME: usize = 32;
 
-pub(super) fn declare<'d>(checker: &mut Checker, document: &'d Document) -> Declared<'d> {
-    let Document { version, underlay, nodes, networks, routers, vms } = document;
-    if version.value != "1" {
-        checker.mistake(version.referenced, Problem::Version { version: version.value.clone() });
-    }
-    names(checker, "node", nodes);
-    names(checker, "network", networks);
-    names(checker, "router", routers);
-    names(checker, "virtual machine", vms);
-    let underlay = self::underlay(checker, underlay);
-    let nodes = nodes.0.iter().map(|(name, node)| (name.value.as_str(), self::node(checker, name, node, &underlay)));
-    let nodes: BTreeMap<_, _> = nodes.collect();
-    let networks = networks.0.iter().map(|(name, doc)| (name.value.as_str(), network(checker, name, doc, &underlay)));
-    let networks: BTreeMap<_, _> = networks.collect();
-    let routers = routers.0.iter().map(|(name, doc)| (name.value.as_str(), router(checker, name, doc, &networks)));
-    let routers = routers.collect();
-    let mut devices = BTreeMap::new();
-    let mut declared_vms = BTreeMap::new();
-    for (name, doc) in &vms.0 {
-        if nodes.contains_key(name.value.as_str()) {
-            let problem = Problem::NameTwice { what: "virtual machine".to_owned(), name: name.value.clone() };
-            checker.mistake(name.referenced, problem);
-        }
-        if let Some(vm) = vm(checker, name, doc, &nodes, &networks, &mut devices) {
-            declared_vms.insert(name.value.as_str(), vm);
-        }
-    }
-    Declared { underlay, nodes, networks, routers, vms: declared_vms }
-}
-
-fn names<T>(checker: &mut Checker, what: &str, entries: &Entries<T>) {
-    for (name, _) in &entries.0 {
-        let text = name.value.as_bytes();
-        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let legal = |byte: &u8| plain(byte) || b"-_.".contains(byte);
-        if text.len() > MAX_NAME || !text.first().is_some_and(plain) || !text.iter().all(legal) {
-            let problem = Problem::BadName { what: what.to_owned(), name: name.value.clone() };
-            checker.mistake(name.referenced, problem);
+pub(super) fn declare(checker: &mut Checker<'_>, entries: &mut [Entry]) {
+    for kind in Kind::ALL {
+        for entry in entries.iter_mut().filter(|entry| entry.object.kind == kind) {
+            checker.at = entry.edit;
+            let Entry { edit: _, object, resource } = entry;
+            match resource {
+                None => delete(checker, object),
+                Some(resource) => {
+                    name(checker, object);
+                    match resource {
+                        Resource::Node(spec) => node(checker, object, spec),
+                        Resource::Network(spec) => network(checker, object, spec),
+                        Resource::Router(spec) => router(checker, object, spec),
+                        Resource::Port(spec) => port(checker, object, spec),
+                    }
+                }
+            }
         }
     }
 }
 
-fn underlay(checker: &mut Checker, doc: &UnderlayDoc) -> Underlay {
-    let UnderlayDoc { cidr, mtu } = doc;
-    let default_mtu = Mtu::new(UNDERLAY_MTU).unwrap_or(Mtu::MAX);
-    let cidr = cidr.as_ref().and_then(|text| checker.cidr(text)).unwrap_or(UNDERLAY_CIDR);
-    let least = Mtu::MIN.get() + overhead_octets(cidr.addr());
-    let given = mtu.as_ref().and_then(|text| Some((text, checker.number::<Mtu>("an MTU", text, "1500")?)));
-    if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
-        let problem = Problem::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
-        checker.mistake(text.referenced, problem);
-        return Underlay { cidr, mtu: default_mtu };
+fn name(checker: &mut Checker<'_>, object: &Object) {
+    let text = object.name.as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let legal = |byte: &u8| plain(byte) || b"-_.".contains(byte);
+    if text.len() > MAX_NAME || !text.first().is_some_and(plain) || !text.iter().all(legal) {
+        checker.mistake(Field::Name, Fault::BadName { what: word(object.kind).to_owned(), name: object.name.clone() });
     }
-    Underlay { cidr, mtu: given.map_or(default_mtu, |(_, mtu)| mtu) }
 }
 
-fn node(checker: &mut Checker, name: &Text, doc: &Option<NodeDoc>, underlay: &Underlay) -> Node {
-    let owner = format!("node `{}`", name.value);
-    let place = name.referenced;
-    let Some(NodeDoc { address, host_mac }) = doc else { return Node { place, address: None, host_mac: None } };
-    let address = address.as_ref().and_then(|text| {
-        let address = checker.address(text)?;
-        let (shown, cidr) = (address.to_string(), underlay.cidr.to_string());
-        let problem = if !address::same_family(underlay.cidr, address) {
-            Problem::AddressFamily { address: shown, cidr }
-        } else if let Some(edge) = address::edge(underlay.cidr, address).filter(|_| underlay.cidr.contains(&address)) {
-            Problem::AddressEdge { address: shown, cidr, edge: edge.to_owned() }
-        } else if let Err(other) = checker.underlay.claim(address, || owner.clone()) {
-            Problem::AddressTwice { address: shown, owner: other }
-        } else {
-            return Some(address);
-        };
-        checker.mistake(text.referenced, problem);
-        None
-    });
-    let host_mac = host_mac.as_ref().and_then(|text| checker.mac(text, &owner, true));
-    Node { place, address, host_mac }
+/// What messages call an object of a kind.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Node | Kind::Network | Kind::Router => kind.word(),
+        Kind::Port => "virtual machine",
+    }
 }
 
-fn network(checker: &mut Checker, name: &Text, doc: &NetworkDoc, underlay: &Underlay) -> Network {
-    let NetworkDoc { id, kind, vni, mtu, subnets } = doc;
-    let owner = format!("network `{}`", name.value);
-    if let Some(kind) = kind.as_ref().filter(|kind| kind.value != "vxlan") {
-        checker.mistake(kind.referenced, Problem::Kind { kind: kind.value.clone() });
+/// Nothing that stays may refer to what goes.
+fn delete(checker: &mut Checker<'_>, object: &Object) {
+    let fabric = checker.fabric;
+    if !fabric.contains(object) {
+        checker.mistake(Field::Name, Fault::Absent { object: object.to_string() });
+        return;
     }
-    let id = id.as_ref().and_then(|text| checker.id(text, &owner, false));
-    let vni = vni.as_ref().and_then(|text| {
-        let vni = checker.number("a VNI", text, "5001")?;
-        if let Some(network) = checker.vnis.get(&vni).cloned() {
-            checker.mistake(text.referenced, Problem::VniTwice { vni: text.value.clone(), network });
-            return None;
+    let name = object.name.as_str();
+    let of = |kind: Kind| move |name: &str| Object::new(kind, name);
+    let stays = |object: &Object| !checker.edited.contains_key(object);
+    let by = match object.kind {
+        Kind::Node => fabric.ports_on(name).map(of(Kind::Port)).find(stays),
+        Kind::Network => {
+            let ports = fabric.ports_of(name).map(of(Kind::Port));
+            ports.chain(fabric.routers_of(name).map(of(Kind::Router))).find(stays)
         }
-        checker.vnis.insert(vni, name.value.clone());
-        Some(vni)
-    });
-    let subnets = self::subnets(checker, name, subnets);
-    let mtu = network_mtu(checker, name, mtu.as_ref(), underlay, &subnets);
-    checker.addresses.insert(name.value.clone(), Borne::default());
-    Network { place: name.referenced, id, vni, mtu, subnets }
+        Kind::Router | Kind::Port => None,
+    };
+    if let Some(by) = by {
+        checker.mistake(Field::Name, Fault::InUse { object: object.to_string(), by: by.to_string() });
+    }
 }
 
-fn network_mtu(
-    checker: &mut Checker,
-    name: &Text,
-    text: Option<&Text>,
-    underlay: &Underlay,
-    subnets: &[SubnetView],
-) -> Mtu {
+fn node(checker: &mut Checker<'_>, object: &Object, spec: &NodeSpec) {
+    let NodeSpec { name, address, host_mac } = spec;
+    let new = !checker.fabric.contains(object);
+    if new && checker.fabric.ports().contains_key(name) && checker.there(Kind::Port, name) {
+        let fault = Fault::NameTwice { what: word(Kind::Port).to_owned(), name: name.clone() };
+        checker.mistake(Field::Name, fault);
+    }
+    if let Some(address) = *address {
+        tunnel(checker, object, address);
+    }
+    if let Some(mac) = *host_mac {
+        checker.mac(Field::HostMac, mac, object);
+    }
+}
+
+fn tunnel(checker: &mut Checker<'_>, object: &Object, address: IpAddr) {
+    if !checker.address(Field::Address, address) {
+        return;
+    }
+    let underlay = checker.fabric.underlay().cidr;
+    let (shown, cidr) = (address.to_string(), underlay.to_string());
+    let fault = if !address::same_family(underlay, address) {
+        Fault::AddressFamily { address: shown, cidr }
+    } else if let Some(edge) = address::edge(underlay, address).filter(|_| underlay.contains(&address)) {
+        Fault::AddressEdge { address: shown, cidr, edge: edge.to_owned() }
+    } else if let Some(other) = checker.bearer(None, address) {
+        Fault::AddressTwice { address: shown, owner: other.to_string() }
+    } else {
+        checker.add(Claim::Tunnel(address), object);
+        return;
+    };
+    checker.mistake(Field::Address, fault);
+}
+
+fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
+    let NetworkSpec { name, id, network_type: _, vni, mtu, subnets: _ } = &*spec;
+    if let Some(id) = *id {
+        checker.id(Field::Id, id, object, false);
+    }
+    if let Some(vni) = *vni {
+        match checker.owner(|claims| &claims.vnis, &vni).map(|other| other.name.clone()) {
+            Some(network) => checker.mistake(Field::Vni, Fault::VniTwice { vni: vni.to_string(), network }),
+            None => checker.add(Claim::Vni(vni), object),
+        }
+    }
+    let subnets = subnets(checker, name, &spec.subnets);
+    let mtu = network_mtu(checker, name, *mtu, &subnets);
+    spec.mtu = Some(mtu);
+    spec.subnets = subnets;
+    checker.networks.insert(spec.name.clone(), spec.clone());
+    if checker.fabric.contains(object) {
+        stranded(checker, spec);
+    }
+}
+
+fn network_mtu(checker: &mut Checker<'_>, name: &str, given: Option<Mtu>, subnets: &[SubnetView]) -> Mtu {
+    let underlay = checker.fabric.underlay();
     let overhead = overhead_octets(underlay.cidr.addr());
     let most = Mtu::new(underlay.mtu.get().saturating_sub(overhead)).unwrap_or(Mtu::MIN);
-    let given = text.and_then(|text| checker.number::<Mtu>("an MTU", text, "1450"));
     let mtu = given.unwrap_or(most);
-    let place = text.map_or(name.referenced, |text| text.referenced);
     let shown = mtu.to_string();
     if mtu > most {
-        let problem = Problem::MtuTooLarge { mtu: shown, most: most.to_string(), overhead: overhead.to_string() };
-        checker.mistake(place, problem);
+        let fault = Fault::MtuTooLarge { mtu: shown, most: most.to_string(), overhead: overhead.to_string() };
+        checker.mistake(Field::Mtu, fault);
     } else if mtu.get() < IPV6_LEAST_MTU && subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6()) {
-        checker.mistake(place, Problem::MtuTooSmall { mtu: shown, network: name.value.clone() });
+        checker.mistake(Field::Mtu, Fault::MtuTooSmall { mtu: shown, network: name.to_owned() });
     }
     mtu
 }
 
-fn subnets(checker: &mut Checker, name: &Text, docs: &[SubnetDoc]) -> Vec<SubnetView> {
-    if docs.is_empty() {
-        checker.mistake(name.referenced, Problem::NoSubnet { network: name.value.clone() });
+/// The subnets that are right, gateways filled in.
+fn subnets(checker: &mut Checker<'_>, network: &str, given: &[SubnetView]) -> Vec<SubnetView> {
+    if given.is_empty() {
+        checker.mistake(Field::Name, Fault::NoSubnet { network: network.to_owned() });
     }
-    if let Some(excess) = docs.get(MAX_SUBNETS) {
-        let problem = Problem::TooMany { what: "subnets of a network".to_owned(), most: MAX_SUBNETS.to_string() };
-        checker.mistake(excess.cidr.referenced, problem);
+    if given.len() > MAX_SUBNETS {
+        let fault = Fault::TooMany { what: "subnets of a network".to_owned(), most: MAX_SUBNETS.to_string() };
+        checker.mistake(Field::Subnet(MAX_SUBNETS), fault);
     }
     let mut subnets: Vec<SubnetView> = Vec::new();
-    for SubnetDoc { cidr: text, gateway } in docs.iter().take(MAX_SUBNETS) {
-        let Some(cidr) = checker.cidr(text) else { continue };
-        if let Some(other) = subnets.iter().find(|subnet| address::overlap(subnet.cidr, cidr)) {
-            let (cidr, other) = (cidr.to_string(), other.cidr.to_string());
-            let problem = Problem::SubnetsOverlap { cidr, other, network: name.value.clone() };
-            checker.mistake(text.referenced, problem);
+    for (at, SubnetView { cidr, gateway }) in given.iter().enumerate().take(MAX_SUBNETS) {
+        let cidr = *cidr;
+        if let Some(fault) = cidr_fault(cidr) {
+            checker.mistake(Field::Subnet(at), fault);
             continue;
         }
-        let gateway = gateway.as_ref().and_then(|text| {
-            let gateway = checker.address(text)?;
-            if !cidr.contains(&gateway) || address::edge(cidr, gateway).is_some() {
-                let problem = Problem::GatewayOutside { gateway: gateway.to_string(), cidr: cidr.to_string() };
-                checker.mistake(text.referenced, problem);
-                return None;
+        if let Some(other) = subnets.iter().find(|subnet| address::overlap(subnet.cidr, cidr)) {
+            let (cidr, other) = (cidr.to_string(), other.cidr.to_string());
+            checker.mistake(Field::Subnet(at), Fault::SubnetsOverlap { cidr, other, network: network.to_owned() });
+            continue;
+        }
+        let gateway = gateway.filter(|gateway| {
+            if !checker.address(Field::Gateway(at), *gateway) {
+                return false;
             }
-            Some(gateway)
+            let outside = !cidr.contains(gateway) || address::edge(cidr, *gateway).is_some();
+            if outside {
+                let fault = Fault::GatewayOutside { gateway: gateway.to_string(), cidr: cidr.to_string() };
+                checker.mistake(Field::Gateway(at), fault);
+            }
+            !outside
         });
         subnets.push(SubnetView { cidr, gateway: Some(gateway.unwrap_or_else(|| address::first_host(cidr))) });
     }
     subnets
 }
 
-/// Names for a remedy, not endlessly many.
-fn known<T>(names: &BTreeMap<&str, T>) -> String {
-    let mut shown: Vec<String> = names.keys().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect();
+/// Ports that stay must still have their addresses in a network that changes; routers follow by themselves.
+fn stranded(checker: &mut Checker<'_>, network: &NetworkSpec) {
+    let fabric = checker.fabric;
+    if fabric.networks().get(&network.name).is_some_and(|before| before.subnets == network.subnets) {
+        return;
+    }
+    for port in fabric.ports_of(&network.name).filter_map(|port| fabric.ports().get(port)) {
+        let object = Object::new(Kind::Port, &port.name);
+        if checker.edited.contains_key(&object) {
+            continue;
+        }
+        for address in &port.ips {
+            let owner = object.to_string();
+            let subnet = network.subnets.iter().find(|subnet| subnet.cidr.contains(address));
+            let fault = match subnet {
+                None => Fault::Stranded { address: address.to_string(), owner, network: network.name.clone() },
+                Some(subnet) if fill::gateway(subnet) == *address => {
+                    Fault::GatewayBorne { gateway: address.to_string(), owner }
+                }
+                Some(_) => continue,
+            };
+            checker.mistake(Field::Name, fault);
+        }
+    }
+}
+
+/// A reference that leads nowhere, with names that would lead somewhere, not endlessly many.
+fn dangling(checker: &mut Checker<'_>, field: Field, kind: Kind, name: &str) {
+    let fabric = checker.fabric;
+    let there = |name: &&str| checker.there(kind, name);
+    let held: Vec<&str> = match kind {
+        Kind::Node => fabric.nodes().keys().map(String::as_str).filter(there).take(NAMES_SHOWN + 1).collect(),
+        Kind::Network => fabric.networks().keys().map(String::as_str).filter(there).take(NAMES_SHOWN + 1).collect(),
+        Kind::Router | Kind::Port => Vec::new(),
+    };
+    let least = Object::new(kind, "");
+    let edited = checker.edited.range(least..).take_while(|(object, _)| object.kind == kind);
+    let put = edited.filter(|(_, there)| **there).map(|(object, _)| object.name.as_str()).take(NAMES_SHOWN + 1);
+    let names: BTreeSet<&str> = held.into_iter().chain(put).collect();
+    let mut shown: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect();
     if shown.is_empty() {
         shown.push("(none is declared)".to_owned());
     } else if names.len() > NAMES_SHOWN {
         shown.push("…".to_owned());
     }
-    shown.join(", ")
+    let fault = Fault::Unknown { what: word(kind).to_owned(), name: name.to_owned(), known: shown.join(", ") };
+    checker.mistake(field, fault);
 }
 
-fn dangling<T>(checker: &mut Checker, what: &str, text: &Text, names: &BTreeMap<&str, T>) {
-    let (what, name) = (what.to_owned(), text.value.clone());
-    checker.mistake(text.referenced, Problem::Unknown { what, name, known: known(names) });
-}
-
-fn router<'d>(
-    checker: &mut Checker,
-    name: &Text,
-    doc: &'d RouterDoc,
-    networks: &BTreeMap<&str, Network>,
-) -> Router<'d> {
-    let RouterDoc { id, distributed, interfaces } = doc;
-    let owner = format!("router `{}`", name.value);
-    if let Some(text) = distributed.as_ref().filter(|text| text.value != "true") {
-        let problem = if text.value == "false" {
-            Problem::Centralised { router: name.value.clone(), value: text.value.clone() }
-        } else {
-            let (what, why) = ("`distributed`".to_owned(), "it is neither true nor false".to_owned());
-            Problem::NotOf { what, value: text.value.clone(), why, like: "true".to_owned() }
-        };
-        checker.mistake(text.referenced, problem);
+fn router(checker: &mut Checker<'_>, object: &Object, spec: &RouterSpec) {
+    let RouterSpec { name, id, distributed, interfaces } = spec;
+    if !distributed {
+        let fault = Fault::Centralised { router: name.clone(), value: "false".to_owned() };
+        checker.mistake(Field::Distributed, fault);
     }
-    let id = id.as_ref().and_then(|text| checker.id(text, &owner, false));
-    if let Some(excess) = interfaces.get(MAX_INTERFACES) {
-        let problem = Problem::TooMany { what: "interfaces of a router".to_owned(), most: MAX_INTERFACES.to_string() };
-        checker.mistake(excess.network.referenced, problem);
+    if let Some(id) = *id {
+        checker.id(Field::Id, id, object, false);
     }
-    let mut joined: BTreeMap<&str, ()> = BTreeMap::new();
+    if interfaces.len() > MAX_INTERFACES {
+        let fault = Fault::TooMany { what: "interfaces of a router".to_owned(), most: MAX_INTERFACES.to_string() };
+        checker.mistake(Field::Interface(MAX_INTERFACES), fault);
+    }
+    let mut joined = BTreeSet::new();
     let mut prefixes: BTreeMap<IpNet, &str> = BTreeMap::new();
-    let mut declared = Vec::new();
-    for interface in interfaces.iter().take(MAX_INTERFACES) {
-        let InterfaceDoc { network: text, mac, ips } = interface;
-        let Some(network) = networks.get(text.value.as_str()) else {
-            dangling(checker, "network", text, networks);
+    for (at, port) in interfaces.iter().enumerate().take(MAX_INTERFACES) {
+        let Some(network) = checker.network(&port.network).cloned() else {
+            dangling(checker, Field::Interface(at), Kind::Network, &port.network);
             continue;
         };
-        if joined.insert(&text.value, ()).is_some() {
-            let problem = Problem::NetworkTwice { router: name.value.clone(), network: text.value.clone() };
-            checker.mistake(text.referenced, problem);
+        if !joined.insert(&port.network) {
+            let fault = Fault::NetworkTwice { router: name.clone(), network: port.network.clone() };
+            checker.mistake(Field::Interface(at), fault);
             continue;
         }
-        router_overlap(checker, name, text, network, &mut prefixes);
-        let mac = mac.as_ref().and_then(|text| checker.mac(text, &owner, false));
-        let ips = interface_ips(checker, &owner, &text.value, network, ips);
-        declared.push(Interface { place: text.referenced, network: &text.value, mac, ips });
+        match overlap(&network, &prefixes) {
+            Some((cidr, other_cidr, other)) => {
+                let fault = Fault::RouterOverlap {
+                    router: name.clone(),
+                    network: port.network.clone(),
+                    cidr: cidr.to_string(),
+                    other: other.to_owned(),
+                    other_cidr: other_cidr.to_string(),
+                };
+                checker.mistake(Field::Interface(at), fault);
+            }
+            None => prefixes.extend(network.subnets.iter().map(|subnet| (subnet.cidr, port.network.as_str()))),
+        }
+        if let Some(id) = port.id {
+            checker.id(Field::Interface(at), id, object, true);
+        }
+        if let Some(mac) = port.mac {
+            checker.mac(Field::InterfaceMac(at), mac, object);
+        }
+        interface_ips(checker, object, at, &network, &port.ips);
     }
-    Router { place: name.referenced, id, interfaces: declared }
 }
 
-/// Notes the first prefix of a network that overlaps one the router has already; takes the others in.
-fn router_overlap<'d>(
-    checker: &mut Checker,
-    router: &Text,
-    joined: &'d Text,
-    network: &Network,
-    prefixes: &mut BTreeMap<IpNet, &'d str>,
-) {
-    // Prefixes taken in so far are disjoint, so the only ones that can overlap are a covering one or one within.
-    let clash = network.subnets.iter().find_map(|subnet| {
+/// The first prefix of a network that overlaps one of these, and that one.
+fn overlap<'p>(network: &NetworkSpec, prefixes: &BTreeMap<IpNet, &'p str>) -> Option<(IpNet, IpNet, &'p str)> {
+    // These prefixes are disjoint, so the only ones that can overlap are a covering one or one within.
+    network.subnets.iter().find_map(|subnet| {
         let covering = (0..=subnet.cidr.prefix_len()).find_map(|length| {
             let wider = IpNet::new(subnet.cidr.addr(), length).ok()?.trunc();
             prefixes.get_key_value(&wider)
         });
         let within = || prefixes.range(subnet.cidr..).next().filter(|(other, _)| subnet.cidr.contains(*other));
         covering.or_else(within).map(|(other, name)| (subnet.cidr, *other, *name))
-    });
-    if let Some((cidr, other_cidr, other)) = clash {
-        let problem = Problem::RouterOverlap {
-            router: router.value.clone(),
-            network: joined.value.clone(),
-            cidr: cidr.to_string(),
-            other: other.to_owned(),
-            other_cidr: other_cidr.to_string(),
-        };
-        checker.mistake(joined.referenced, problem);
-        return;
-    }
-    prefixes.extend(network.subnets.iter().map(|subnet| (subnet.cidr, joined.value.as_str())));
+    })
 }
 
 /// The subnet of an explicit address, if a host may bear it there.
-fn place_address<'n>(
-    checker: &mut Checker,
-    text: &Text,
-    name: &str,
-    network: &'n Network,
-) -> Option<(IpAddr, &'n SubnetView)> {
-    let address = checker.address(text)?;
+fn place<'n>(
+    checker: &mut Checker<'_>,
+    field: Field,
+    address: IpAddr,
+    network: &'n NetworkSpec,
+) -> Option<&'n SubnetView> {
+    if !checker.address(field, address) {
+        return None;
+    }
     let shown = address.to_string();
     let Some(subnet) = network.subnets.iter().find(|subnet| subnet.cidr.contains(&address)) else {
         let cidrs: Vec<String> =
             network.subnets.iter().take(NAMES_SHOWN).map(|subnet| subnet.cidr.to_string()).collect();
         // A network whose prefixes are all wrong has been reported for that.
         if !cidrs.is_empty() {
-            let problem = Problem::AddressOutside { address: shown, network: name.to_owned(), cidrs: cidrs.join(", ") };
-            checker.mistake(text.referenced, problem);
+            let network = network.name.clone();
+            checker.mistake(field, Fault::AddressOutside { address: shown, network, cidrs: cidrs.join(", ") });
         }
         return None;
     };
     if let Some(edge) = address::edge(subnet.cidr, address) {
-        let problem = Problem::AddressEdge { address: shown, cidr: subnet.cidr.to_string(), edge: edge.to_owned() };
-        checker.mistake(text.referenced, problem);
+        let fault = Fault::AddressEdge { address: shown, cidr: subnet.cidr.to_string(), edge: edge.to_owned() };
+        checker.mistake(field, fault);
         return None;
     }
-    Some((address, subnet))
+    Some(subnet)
 }
 
 /// Claims an address of a network.
-fn claim(checker: &mut Checker, place: Location, network: &str, address: IpAddr, owner: &str) -> bool {
-    let borne = checker.addresses.entry(network.to_owned()).or_default();
-    match borne.claim(address, || owner.to_owned()) {
-        Ok(()) => true,
-        Err(owner) => {
-            checker.mistake(place, Problem::AddressTwice { address: address.to_string(), owner });
-            false
+fn claim(checker: &mut Checker<'_>, field: Field, network: &str, address: IpAddr, owner: &Object) {
+    match checker.bearer(Some(network), address).map(Object::to_string) {
+        Some(owner) => checker.mistake(field, Fault::AddressTwice { address: address.to_string(), owner }),
+        None => checker.add(Claim::Address(network.to_owned(), address), owner),
+    }
+}
+
+fn interface_ips(checker: &mut Checker<'_>, object: &Object, interface: usize, network: &NetworkSpec, ips: &[IpAddr]) {
+    let mut taken: BTreeSet<IpNet> = BTreeSet::new();
+    for (at, address) in ips.iter().enumerate() {
+        let field = Field::InterfaceIp(interface, at);
+        let Some(subnet) = place(checker, field, *address, network) else { continue };
+        if taken.insert(subnet.cidr) {
+            claim(checker, field, &network.name, *address, object);
+        } else {
+            let fault = Fault::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
+            checker.mistake(field, fault);
         }
     }
 }
 
-fn interface_ips(checker: &mut Checker, owner: &str, name: &str, network: &Network, texts: &[Text]) -> Vec<IpAddr> {
-    let mut ips: BTreeMap<IpNet, IpAddr> = BTreeMap::new();
-    for text in texts {
-        let Some((address, subnet)) = place_address(checker, text, name, network) else { continue };
-        match ips.entry(subnet.cidr) {
-            Entry::Occupied(_) => {
-                let problem = Problem::TwoInSubnet { address: address.to_string(), cidr: subnet.cidr.to_string() };
-                checker.mistake(text.referenced, problem);
-            }
-            Entry::Vacant(free) => {
-                if claim(checker, text.referenced, name, address, owner) {
-                    free.insert(address);
-                }
-            }
-        }
+fn port(checker: &mut Checker<'_>, object: &Object, spec: &PortSpec) {
+    let PortSpec { name, id, network, mac, ips, .. } = spec;
+    if checker.there(Kind::Node, name) {
+        let fault = Fault::NameTwice { what: word(Kind::Port).to_owned(), name: name.clone() };
+        checker.mistake(Field::Name, fault);
     }
-    ips.into_values().collect()
-}
-
-fn vm<'d>(
-    checker: &mut Checker,
-    name: &'d Text,
-    doc: &'d VmDoc,
-    nodes: &BTreeMap<&str, Node>,
-    networks: &BTreeMap<&str, Network>,
-    devices: &mut BTreeMap<(&'d str, &'d str), &'d str>,
-) -> Option<Vm<'d>> {
-    let VmDoc { node, network, ip, ips, mac, id, device } = doc;
-    let owner = format!("virtual machine `{}`", name.value);
-    if !nodes.contains_key(node.value.as_str()) {
-        dangling(checker, "node", node, nodes);
+    binding(checker, object, spec);
+    if let Some(id) = *id {
+        checker.id(Field::Id, id, object, true);
     }
-    let id = id.as_ref().and_then(|text| checker.id(text, &owner, true));
-    let mac = mac.as_ref().and_then(|text| checker.mac(text, &owner, false));
-    let device = device.as_ref().and_then(|text| {
-        let device = checker.parse("a device", text, "tap0")?;
-        if let Some(other) = devices.insert((&node.value, &text.value), &name.value) {
-            let (device, node) = (text.value.clone(), node.value.clone());
-            let owner = format!("virtual machine `{other}`");
-            checker.mistake(text.referenced, Problem::DeviceTwice { device, node, owner });
-        }
-        Some(device)
-    });
-    if let Some(text) = ip.as_ref().filter(|_| !ips.is_empty()) {
-        checker.mistake(text.referenced, Problem::IpAndIps { vm: name.value.clone() });
+    if let Some(mac) = *mac {
+        checker.mac(Field::Mac, mac, object);
     }
-    if let Some(excess) = ips.get(MAX_IPS) {
-        let problem = Problem::TooMany { what: "addresses of a virtual machine".to_owned(), most: MAX_IPS.to_string() };
-        checker.mistake(excess.referenced, problem);
+    pairs(checker, spec);
+    if ips.len() > MAX_IPS {
+        let fault = Fault::TooMany { what: "addresses of a virtual machine".to_owned(), most: MAX_IPS.to_string() };
+        checker.mistake(Field::Ip(MAX_IPS), fault);
     }
-    let Some(found) = networks.get(network.value.as_str()) else {
-        dangling(checker, "network", network, networks);
-        return None;
+    let Some(network) = checker.network(network).cloned() else {
+        dangling(checker, Field::Network, Kind::Network, network);
+        return;
     };
-    let texts = ip.iter().chain(ips.iter().take(MAX_IPS));
-    let ips = texts.filter_map(|text| vm_ip(checker, &owner, &network.value, found, text)).collect();
-    Some(Vm { place: name.referenced, id, node: &node.value, network: &network.value, mac, ips, device })
+    for (at, address) in ips.iter().enumerate().take(MAX_IPS) {
+        let Some(subnet) = place(checker, Field::Ip(at), *address, &network) else { continue };
+        if subnet.gateway == Some(*address) {
+            let fault = Fault::AddressGateway { address: address.to_string(), cidr: subnet.cidr.to_string() };
+            checker.mistake(Field::Ip(at), fault);
+        } else {
+            claim(checker, Field::Ip(at), &network.name, *address, object);
+        }
+    }
 }
 
-fn vm_ip(checker: &mut Checker, owner: &str, name: &str, network: &Network, text: &Text) -> Option<IpAddr> {
-    let (address, subnet) = place_address(checker, text, name, network)?;
-    if subnet.gateway == Some(address) {
-        let problem = Problem::AddressGateway { address: address.to_string(), cidr: subnet.cidr.to_string() };
-        checker.mistake(text.referenced, problem);
-        return None;
+/// Where a port is to be, and what it is attached to there.
+fn binding(checker: &mut Checker<'_>, object: &Object, spec: &PortSpec) {
+    let PortSpec { name, node, migrating_to, device, .. } = spec;
+    for (field, node) in [(Field::Node, node), (Field::MigratingTo, migrating_to)] {
+        let Some(node) = node else { continue };
+        if !checker.there(Kind::Node, node) {
+            dangling(checker, field, Kind::Node, node);
+        }
     }
-    claim(checker, text.referenced, name, address, owner).then_some(address)
+    if migrating_to.is_some() && (node.is_none() || migrating_to == node) {
+        let why = if node.is_none() { "it is bound to no node" } else { "it is on that node already" };
+        checker.mistake(Field::MigratingTo, Fault::Migration { vm: name.clone(), why: why.to_owned() });
+        return;
+    }
+    for (node, device) in [node, migrating_to].into_iter().flatten().zip(device.iter().cycle()) {
+        match checker.owner(|claims| &claims.devices, &(node.clone(), device.clone())).map(Object::to_string) {
+            Some(owner) => {
+                let fault = Fault::DeviceTwice { device: device.to_string(), node: node.clone(), owner };
+                checker.mistake(Field::Device, fault);
+            }
+            None => checker.add(Claim::Device(node.clone(), device.clone()), object),
+        }
+    }
+}
+
+fn pairs(checker: &mut Checker<'_>, spec: &PortSpec) {
+    let pairs = &spec.allowed_address_pairs;
+    if pairs.len() > MAX_PAIRS {
+        let fault = Fault::TooMany { what: "allowed address pairs of a port".to_owned(), most: MAX_PAIRS.to_string() };
+        checker.mistake(Field::Pair(MAX_PAIRS), fault);
+    }
+    for (at, pair) in pairs.iter().enumerate().take(MAX_PAIRS) {
+        if pair.ip != pair.ip.trunc() {
+            let (cidr, network) = (pair.ip.to_string(), pair.ip.trunc().to_string());
+            checker.mistake(Field::Pair(at), Fault::HostBits { cidr, network });
+        }
+        if let Some(mac) = pair.mac {
+            checker.mac_of_station(Field::Pair(at), mac, false);
+        }
+    }
 }

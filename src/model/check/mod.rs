@@ -1,29 +1,33 @@
-//! From texts to a topology, in two passes: *declare* reads every explicit value and reference and notes all mistakes;
-//! *complete*, only if there were none, allocates what was left out, in the order of names.
+//! From what is asked for to what may be stored, in two passes: *declare* reads every explicit value and reference and
+//! notes all mistakes; *complete*, only if there were none, allocates what was left out, in the order of names.
+//!
+//! All edits happen at once: what an edited object had is free for others, and references hold if they hold afterwards.
+//! The fabric is only read; what the edits claim is kept beside it.
 
 mod complete;
 mod declare;
+mod fill;
 
-use core::fmt::Display;
 use core::net::IpAddr;
-use core::str::FromStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use serde_saphyr::Location;
 use uuid::Uuid;
 
-use super::address::{self, Borne};
+use super::address;
 use super::allocate::{HOST_PREFIX, id};
-use super::document::{Document, Text};
+use super::fabric::{Borne, Claim, Claims, Fabric, Owners, claims_of, next, short_id};
 use super::names;
-use super::problem::{Mistakes, Problem};
-use super::topology::{Topology, Underlay};
-use super::view::SubnetView;
-use crate::types::{IfName, Mac, Mtu, Vni};
+use super::problem::{Fault, MAX_MISTAKES, Problem, Refusal};
+use super::resource::{Change, Edit, Kind, NetworkSpec, Object, Resource};
+use crate::types::Mac;
 
+/// Edits of one plan at most.
+const MAX_EDITS: usize = 500_000;
 /// Addresses of one virtual machine at most.
 const MAX_IPS: usize = 16;
+/// Allowed address pairs of one port at most.
+const MAX_PAIRS: usize = 64;
 /// Subnets of one network at most.
 const MAX_SUBNETS: usize = 64;
 /// Interfaces of one router at most.
@@ -31,225 +35,342 @@ const MAX_INTERFACES: usize = 1_024;
 /// Names shown when a reference dangles.
 const NAMES_SHOWN: usize = 10;
 
-/// The topology of a document, or everything wrong with its meaning.
-pub(super) fn check(document: &Document) -> Result<Topology, Mistakes> {
-    let mut checker = Checker::default();
-    let declared = declare::declare(&mut checker, document);
-    if checker.wrong {
-        return Err(checker.mistakes);
-    }
-    let topology = complete::complete(&mut checker, declared);
-    match topology {
-        Some(topology) if !checker.wrong => Ok(topology),
-        Some(_) | None => Err(checker.mistakes),
-    }
+/// The part of a resource that a fault is in: whoever knows where it was written finds the place by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Field {
+    Name,
+    Id,
+    Mac,
+    Address,
+    HostMac,
+    Vni,
+    Mtu,
+    Subnet(usize),
+    Gateway(usize),
+    Distributed,
+    Interface(usize),
+    InterfaceMac(usize),
+    InterfaceIp(usize, usize),
+    Node,
+    MigratingTo,
+    Network,
+    Ip(usize),
+    Device,
+    Pair(usize),
 }
 
-/// What the document says explicitly, references resolved.
-struct Declared<'d> {
-    underlay: Underlay,
-    nodes: BTreeMap<&'d str, Node>,
-    networks: BTreeMap<&'d str, Network>,
-    routers: BTreeMap<&'d str, Router<'d>>,
-    vms: BTreeMap<&'d str, Vm<'d>>,
+/// A fault of one edit, by its number.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) edit: usize,
+    pub(super) field: Field,
+    pub(super) fault: Fault,
 }
 
-struct Node {
-    place: Location,
-    address: Option<IpAddr>,
-    host_mac: Option<Mac>,
+/// Everything wrong with some edits.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) found: Vec<Found>,
+    pub(super) untold: usize,
 }
 
-struct Network {
-    place: Location,
-    id: Option<Uuid>,
-    vni: Option<Vni>,
-    mtu: Mtu,
-    subnets: Vec<SubnetView>,
-}
-
-struct Router<'d> {
-    place: Location,
-    id: Option<Uuid>,
-    interfaces: Vec<Interface<'d>>,
-}
-
-struct Interface<'d> {
-    place: Location,
-    network: &'d str,
-    mac: Option<Mac>,
-    ips: Vec<IpAddr>,
-}
-
-struct Vm<'d> {
-    place: Location,
-    id: Option<Uuid>,
-    node: &'d str,
-    network: &'d str,
-    mac: Option<Mac>,
-    ips: Vec<IpAddr>,
-    device: Option<IfName>,
-}
-
-/// Everything that must be unique, and the mistakes so far.
-#[derive(Default)]
-struct Checker {
-    mistakes: Mistakes,
-    wrong: bool,
-    ids: BTreeMap<Uuid, String>,
-    short_ids: BTreeMap<String, String>,
-    macs: BTreeMap<Mac, String>,
-    vnis: BTreeMap<Vni, String>,
-    underlay: Borne,
-    /// By network.
-    addresses: BTreeMap<String, Borne>,
-}
-
-impl Checker {
-    fn mistake(&mut self, place: Location, problem: Problem) {
-        self.wrong = true;
-        self.mistakes.add(place, problem);
-    }
-
-    /// A value of a type that parses itself.
-    fn parse<T>(&mut self, what: &str, text: &Text, like: &str) -> Option<T>
-    where
-        T: FromStr,
-        T::Err: Display,
-    {
-        let parsed = text.value.parse();
-        parsed.map_err(|why: T::Err| self.not_of(what, text, &why.to_string(), like)).ok()
-    }
-
-    fn not_of(&mut self, what: &str, text: &Text, why: &str, like: &str) {
-        let (what, value) = (what.to_owned(), text.value.clone());
-        self.mistake(text.referenced, Problem::NotOf { what, value, why: why.to_owned(), like: like.to_owned() });
-    }
-
-    /// A bounded number.
-    fn number<T>(&mut self, what: &str, text: &Text, like: &str) -> Option<T>
-    where
-        T: TryFrom<u32>,
-        T::Error: Display,
-    {
-        let Ok(number) = text.value.parse::<u32>() else {
-            self.not_of(what, text, "it is not a whole number in decimal digits, or far too large", like);
-            return None;
+impl Faults {
+    /// In words, for whoever asked for these edits.
+    pub(super) fn refusal(self, edits: &[Edit]) -> Refusal {
+        let problem = |found: Found| {
+            let object = edits.get(found.edit).map_or_else(|| Object::new(Kind::Node, ""), Edit::object);
+            let fault = found.fault;
+            Problem { kind: fault.kind().to_owned(), object, what: fault.what(), remedy: fault.remedy() }
         };
-        T::try_from(number).map_err(|why| self.not_of(what, text, &why.to_string(), like)).ok()
+        Refusal { problems: self.found.into_iter().map(problem).collect(), untold: self.untold }
+    }
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Only look for mistakes in what is explicit.
+    Declare,
+    /// Allocate what was left out as well.
+    Complete,
+}
+
+/// What may be stored for these edits, or everything wrong with them.
+pub(super) fn check(fabric: &Fabric, edits: &[Edit], pass: Pass) -> Result<Vec<Change>, Faults> {
+    let mut checker = Checker::new(fabric);
+    if edits.len() > MAX_EDITS {
+        let fault = Fault::TooMany { what: "edits in one go".to_owned(), most: MAX_EDITS.to_string() };
+        checker.mistake(Field::Name, fault);
+        return Err(checker.faults);
+    }
+    let mut entries = fill::entries(&mut checker, edits);
+    checker.free(&entries);
+    declare::declare(&mut checker, &mut entries);
+    if pass == Pass::Complete && checker.faults.found.is_empty() {
+        complete::complete(&mut checker, &mut entries);
+    }
+    if !checker.faults.found.is_empty() {
+        return Err(checker.faults);
+    }
+    Ok(changes(fabric, entries))
+}
+
+/// One edit, its number, and what is to become of the object: `None` if nothing.
+#[derive(Debug)]
+struct Entry {
+    edit: usize,
+    object: Object,
+    resource: Option<Resource>,
+}
+
+/// What is to be stored, in an order in which each change finds what it refers to, and room.
+fn changes(fabric: &Fabric, entries: Vec<Entry>) -> Vec<Change> {
+    let mut ranked: Vec<(u8, Change)> = entries
+        .into_iter()
+        .filter_map(|Entry { edit: _, object, resource }| match resource {
+            Some(resource) => {
+                let rank = match object.kind {
+                    Kind::Node => 2,
+                    Kind::Network => 3,
+                    Kind::Router => 4,
+                    Kind::Port => 5,
+                };
+                let new = !fabric.holds(&resource);
+                new.then_some((rank, Change::Put(resource)))
+            }
+            None => {
+                let rank = match object.kind {
+                    Kind::Port => 0,
+                    Kind::Router => 1,
+                    Kind::Network => 6,
+                    Kind::Node => 7,
+                };
+                Some((rank, Change::Delete(object)))
+            }
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, change)| change).collect()
+}
+
+/// What the edits claim beside what the fabric holds, and the mistakes so far.
+struct Checker<'f> {
+    fabric: &'f Fabric,
+    faults: Faults,
+    /// The edit looked at.
+    at: usize,
+    /// Objects that are edited, and whether they will be there: what they had counts no longer.
+    edited: BTreeMap<Object, bool>,
+    /// Addresses that edited objects had and nobody has yet: of the underlay under no name.
+    freed: BTreeMap<Option<String>, BTreeSet<IpAddr>>,
+    added: Claims,
+    /// Networks that are put, as far as they are right.
+    networks: BTreeMap<String, NetworkSpec>,
+}
+
+impl<'f> Checker<'f> {
+    fn new(fabric: &'f Fabric) -> Self {
+        Self {
+            fabric,
+            faults: Faults::default(),
+            at: 0,
+            edited: BTreeMap::new(),
+            freed: BTreeMap::new(),
+            added: Claims::default(),
+            networks: BTreeMap::new(),
+        }
     }
 
-    /// A prefix fit for a subnet.
-    fn cidr(&mut self, text: &Text) -> Option<IpNet> {
-        let net: IpNet = self.parse("a prefix", text, "10.1.0.0/24 or fd00:1::/64")?;
-        let cidr = net.to_string();
-        let lengths = address::lengths(net);
-        let problem = if net != net.trunc() {
-            Problem::HostBits { cidr, network: net.trunc().to_string() }
-        } else if !lengths.contains(&net.prefix_len()) {
-            Problem::CidrLength { cidr, least: lengths.start().to_string(), most: lengths.end().to_string() }
-        } else if let Some(special) = address::special_net(net) {
-            Problem::CidrSpecial { cidr, special: special.to_owned() }
+    fn mistake(&mut self, field: Field, fault: Fault) {
+        if self.faults.found.len() < MAX_MISTAKES {
+            self.faults.found.push(Found { edit: self.at, field, fault });
         } else {
-            return Some(net);
+            self.faults.untold += 1;
+        }
+    }
+
+    /// Notes what is edited, and the addresses that become free by it.
+    fn free(&mut self, entries: &[Entry]) {
+        let fabric = self.fabric;
+        self.edited.extend(entries.iter().map(|entry| (entry.object.clone(), entry.resource.is_some())));
+        for resource in entries.iter().filter_map(|entry| fabric.get(&entry.object)) {
+            for claim in claims_of(&resource) {
+                let (place, address) = match claim {
+                    Claim::Tunnel(address) => (None, address),
+                    Claim::Address(network, address) => (Some(network), address),
+                    Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => continue,
+                };
+                if self.bearer(place.as_deref(), address).is_none() {
+                    self.freed.entry(place).or_default().insert(address);
+                }
+            }
+        }
+    }
+
+    /// Whether an object will be there.
+    fn there(&self, kind: Kind, name: &str) -> bool {
+        let object = Object::new(kind, name);
+        self.edited.get(&object).copied().unwrap_or_else(|| self.fabric.contains(&object))
+    }
+
+    /// A network as it will be.
+    fn network(&self, name: &str) -> Option<&NetworkSpec> {
+        if let Some(network) = self.networks.get(name) {
+            return Some(network);
+        }
+        self.fabric.networks().get(name).filter(|_| self.there(Kind::Network, name))
+    }
+
+    /// Who will have a value.
+    fn owner<'a, K: Ord + Clone + 'a>(
+        &'a self,
+        sort: impl Fn(&'a Claims) -> &'a Owners<K>,
+        key: &K,
+    ) -> Option<&'a Object> {
+        let kept = sort(self.fabric.claims()).of(key).find(|owner| !self.edited.contains_key(*owner));
+        kept.or_else(|| sort(&self.added).of(key).next())
+    }
+
+    /// Who will bear an address of a network, or of the underlay.
+    fn bearer(&self, place: Option<&str>, address: IpAddr) -> Option<&Object> {
+        let kept = borne(self.fabric.claims(), place).into_iter().flat_map(|borne| borne.of(address));
+        let mut kept = kept.filter(|owner| !self.edited.contains_key(*owner));
+        kept.next().or_else(|| borne(&self.added, place)?.of(address).next())
+    }
+
+    /// Claims a value that nobody has.
+    fn add(&mut self, claim: Claim, owner: &Object) {
+        let (place, address) = match &claim {
+            Claim::Tunnel(address) => (None, Some(address)),
+            Claim::Address(network, address) => (Some(network), Some(address)),
+            Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => (None, None),
         };
-        self.mistake(text.referenced, problem);
-        None
+        if let Some(address) = address.filter(|_| !self.freed.is_empty())
+            && let Some(freed) = self.freed.get_mut(&place.cloned())
+        {
+            freed.remove(address);
+        }
+        self.added.add(claim, owner);
+    }
+
+    /// The lowest host address of a prefix that nobody will bear.
+    fn lowest(&self, place: Option<&str>, cidr: IpNet, avoid: Option<IpAddr>) -> Option<IpAddr> {
+        let (mut at, last) = address::host_range(cidr);
+        let (kept, added) = (borne(self.fabric.claims(), place), borne(&self.added, place));
+        let freed = if self.freed.is_empty() { None } else { self.freed.get(&place.map(str::to_owned)) };
+        // Each turn passes a run of addresses that are borne.
+        loop {
+            let kept = kept.map_or(Some(at), |borne| borne.next_free(at));
+            let freed = freed.and_then(|freed| freed.range(at..).next().copied());
+            let candidate = kept.into_iter().chain(freed).min().filter(|address| *address <= last)?;
+            let free = added.map_or(Some(candidate), |borne| borne.next_free(candidate))?;
+            if free == candidate && avoid != Some(free) {
+                return Some(free);
+            }
+            at = if free == candidate { next(free)? } else { free };
+        }
     }
 
     /// An address a host may bear.
-    fn address(&mut self, text: &Text) -> Option<IpAddr> {
-        let address: IpAddr = self.parse("an address", text, "10.1.0.10 or fd00:1::10, without a prefix length")?;
-        if let Some(special) = address::special(address) {
-            let problem = Problem::AddressSpecial { address: address.to_string(), special: special.to_owned() };
-            self.mistake(text.referenced, problem);
-            return None;
+    fn address(&mut self, field: Field, address: IpAddr) -> bool {
+        let special = address::special(address);
+        if let Some(special) = special {
+            let fault = Fault::AddressSpecial { address: address.to_string(), special: special.to_owned() };
+            self.mistake(field, fault);
         }
-        Some(address)
+        special.is_none()
+    }
+
+    /// A MAC a station may have; a host's own comes from the hosts' block.
+    fn mac_of_station(&mut self, field: Field, mac: Mac, of_host: bool) -> bool {
+        let shown = mac.to_string();
+        let [a, b, c, ..] = mac.octets();
+        let fault = if mac.is_multicast() {
+            Fault::MacGroup { mac: shown }
+        } else if mac == Mac::ZERO {
+            Fault::MacZero { mac: shown }
+        } else if !of_host && [a, b, c] == HOST_PREFIX {
+            Fault::MacHost { mac: shown }
+        } else {
+            return true;
+        };
+        self.mistake(field, fault);
+        false
     }
 
     /// An explicit MAC, claimed for its owner.
-    fn mac(&mut self, text: &Text, owner: &str, of_host: bool) -> Option<Mac> {
-        let mac: Mac = match text.value.parse() {
-            Ok(mac) => mac,
-            Err(_) => {
-                self.not_of(
-                    "a MAC",
-                    text,
-                    "it is not six hexadecimal octets joined by colons",
-                    "\"fa:16:3e:00:00:20\"",
-                );
-                return None;
-            }
-        };
-        let shown = mac.to_string();
-        let [a, b, c, ..] = mac.octets();
-        let problem = if mac.is_multicast() {
-            Problem::MacGroup { mac: shown }
-        } else if mac == Mac::ZERO {
-            Problem::MacZero { mac: shown }
-        } else if !of_host && [a, b, c] == HOST_PREFIX {
-            Problem::MacHost { mac: shown }
-        } else if let Some(other) = self.macs.get(&mac) {
-            Problem::MacTwice { mac: shown, owner: other.clone() }
-        } else {
-            self.macs.insert(mac, owner.to_owned());
-            return Some(mac);
-        };
-        self.mistake(text.referenced, problem);
-        None
+    fn mac(&mut self, field: Field, mac: Mac, owner: &Object) {
+        if !self.mac_of_station(field, mac, owner.kind == Kind::Node) {
+            return;
+        }
+        match self.owner(|claims| &claims.macs, &mac).map(Object::to_string) {
+            Some(owner) => self.mistake(field, Fault::MacTwice { mac: mac.to_string(), owner }),
+            None => self.add(Claim::Mac(mac), owner),
+        }
     }
 
     /// An explicit id, claimed for its owner; a port's in its short form too.
-    fn id(&mut self, text: &Text, owner: &str, of_port: bool) -> Option<Uuid> {
-        let like = "6b2c1f0e-9a51-5d0b-8a6e-2f4f3a1c7d90";
-        let id: Uuid = match text.value.parse() {
-            Ok(id) => id,
-            Err(_) => {
-                self.not_of("an id", text, "it is not a UUID", like);
-                return None;
+    fn id(&mut self, field: Field, id: Uuid, owner: &Object, of_port: bool) {
+        let short = self.owner(|claims| &claims.short_ids, &short_id(id)).filter(|_| of_port);
+        let fault = if id.is_nil() {
+            Fault::NotOf {
+                what: "an id".to_owned(),
+                value: id.to_string(),
+                why: "the nil UUID identifies nothing".to_owned(),
+                like: super::LIKE_ID.to_owned(),
             }
-        };
-        if id.is_nil() {
-            self.not_of("an id", text, "the nil UUID identifies nothing", like);
-            return None;
-        }
-        let problem = if let Some(other) = self.ids.get(&id) {
-            Problem::IdTwice { id: id.to_string(), owner: other.clone() }
-        } else if let Some(other) = self.short_ids.get(&names::short_id(id)).filter(|_| of_port) {
-            Problem::IdShort { short: names::short_id(id), owner: other.clone() }
+        } else if let Some(other) = self.owner(|claims| &claims.ids, &id) {
+            Fault::IdTwice { id: id.to_string(), owner: other.to_string() }
+        } else if let Some(other) = short {
+            Fault::IdShort { short: names::short_id(id), owner: other.to_string() }
         } else {
-            self.claim_id(id, owner, of_port);
-            return Some(id);
+            self.add(if of_port { Claim::PortId(id) } else { Claim::Id(id) }, owner);
+            return;
         };
-        self.mistake(text.referenced, problem);
-        None
-    }
-
-    fn claim_id(&mut self, id: Uuid, owner: &str, of_port: bool) {
-        self.ids.insert(id, owner.to_owned());
-        if of_port {
-            self.short_ids.insert(names::short_id(id), owner.to_owned());
-        }
+        self.mistake(field, fault);
     }
 
     /// A derived id, claimed for its owner.
-    fn derive_id(&mut self, place: Location, kind: &str, name: &str, owner: &str, of_port: bool) -> Option<Uuid> {
+    fn derive_id(&mut self, kind: &str, name: &str, owner: &Object, of_port: bool) -> Option<Uuid> {
         const ATTEMPTS: u32 = 64;
-        let taken =
-            |id: &Uuid| self.ids.contains_key(id) || of_port && self.short_ids.contains_key(&names::short_id(*id));
+        let taken = |id: &Uuid| {
+            self.owner(|claims| &claims.ids, id).is_some()
+                || of_port && self.owner(|claims| &claims.short_ids, &short_id(*id)).is_some()
+        };
         let found = (0..ATTEMPTS).map(|attempt| id(kind, name, attempt)).find(|id| !taken(id));
         match found {
-            Some(id) => self.claim_id(id, owner, of_port),
-            None => self.mistake(place, Problem::Exhausted { what: "id".to_owned() }),
+            Some(id) => self.add(if of_port { Claim::PortId(id) } else { Claim::Id(id) }, owner),
+            None => self.mistake(Field::Name, Fault::Exhausted { what: "id".to_owned() }),
         }
         found
     }
 
-    fn exhausted<T>(&mut self, place: Location, what: &str, found: Option<T>) -> Option<T> {
+    fn exhausted<T>(&mut self, what: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
-            self.mistake(place, Problem::Exhausted { what: what.to_owned() });
+            self.mistake(Field::Name, Fault::Exhausted { what: what.to_owned() });
         }
         found
+    }
+}
+
+/// The addresses of a network that somebody bears, or of the underlay.
+fn borne<'a>(claims: &'a Claims, place: Option<&str>) -> Option<&'a Borne> {
+    match place {
+        Some(network) => claims.addresses.get(network),
+        None => Some(&claims.underlay),
+    }
+}
+
+/// What keeps a prefix from being a subnet's.
+pub(super) fn cidr_fault(net: IpNet) -> Option<Fault> {
+    let cidr = net.to_string();
+    let lengths = address::lengths(net);
+    if net != net.trunc() {
+        Some(Fault::HostBits { cidr, network: net.trunc().to_string() })
+    } else if !lengths.contains(&net.prefix_len()) {
+        Some(Fault::CidrLength { cidr, least: lengths.start().to_string(), most: lengths.end().to_string() })
+    } else {
+        let special = address::special_net(net)?;
+        Some(Fault::CidrSpecial { cidr, special: special.to_owned() })
     }
 }

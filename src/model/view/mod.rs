@@ -1,4 +1,7 @@
-//! What one node must hold: the outcome of placement, complete and checked, with every name resolved.
+//! What one node must hold: the outcome of placement, complete and checked, with every name resolved; and how it
+//! changes, one [`ViewChange`] at a time.
+
+mod change;
 
 use core::net::IpAddr;
 
@@ -7,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::types::{IfName, Mac, Mtu, Vni};
+
+pub use change::{EARLY_MOST, Early, ViewChange};
 
 /// Everything one node's agent needs to know, and nothing about networks the node does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +26,9 @@ pub struct NodeView {
     pub networks: Vec<NetworkView>,
     /// The routers this node holds, by name.
     pub routers: Vec<RouterView>,
+    /// What arrived before the network it belongs to; empty in a complete view.
+    #[serde(default, skip_serializing_if = "Early::is_empty")]
+    pub early: Early,
 }
 
 /// A node as others see it.
@@ -32,6 +40,21 @@ pub struct Peer {
     pub tunnel_ip: IpAddr,
     /// The MAC that stands for every router on its wire (Neutron's DVR host MAC, `fa:16:3f:…`).
     pub host_mac: Mac,
+}
+
+/// A network, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Its tunnel key.
+    pub vni: Vni,
+    /// The MTU of everything on it.
+    pub mtu: Mtu,
+    /// Its subnets, in the order given; no two overlap.
+    pub subnets: Vec<SubnetView>,
 }
 
 /// A network as one node sees it.
@@ -57,10 +80,12 @@ pub struct NetworkView {
 
 /// A subnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SubnetView {
     /// Its prefix, with no host bits.
     pub cidr: IpNet,
-    /// The gateway's address, which a router interface bears if there is one.
+    /// The gateway's address, which a router interface bears if there is one; the first host address if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -81,6 +106,25 @@ pub struct PortView {
     pub gateways: Vec<IpAddr>,
     /// What it is attached to.
     pub attach: Attachment,
+    /// Whether the machine is still on its way here (live migration): the port is ready, and traffic for it goes to the
+    /// node where it is a remote port's.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub standby: bool,
+    /// Whether the port may speak only as itself and its allowed pairs.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub port_security: bool,
+    /// Addresses besides its own that it may speak as.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<AllowedPair>,
+}
+
+/// An address pair a port may speak as besides its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowedPair {
+    /// The addresses.
+    pub ip: IpNet,
+    /// The MAC they are spoken for with.
+    pub mac: Mac,
 }
 
 /// What a port is attached to.

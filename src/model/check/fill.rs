@@ -1,0 +1,140 @@
+//! Before the passes: what is left out stays as it is, if the object is there and it still fits; and routers follow the
+//! subnets of their networks.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Checker, Entry, Field};
+use crate::model::address::first_host;
+use crate::model::fabric::Fabric;
+use crate::model::problem::Fault;
+use crate::model::resource::{Edit, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, Resource, RouterSpec};
+use crate::model::view::SubnetView;
+
+/// Networks as they are asked for.
+type Asked<'e> = BTreeMap<&'e str, &'e NetworkSpec>;
+
+/// The edits, each object once, with what stays as it is; and the routers that are touched by them.
+pub(super) fn entries(checker: &mut Checker<'_>, edits: &[Edit]) -> Vec<Entry> {
+    let fabric = checker.fabric;
+    let asked: Asked<'_> = edits.iter().filter_map(network_of).map(|spec| (spec.name.as_str(), spec)).collect();
+    let mut entries = Vec::with_capacity(edits.len());
+    let mut seen = BTreeSet::new();
+    for (number, edit) in edits.iter().enumerate() {
+        checker.at = number;
+        let object = edit.object();
+        if !seen.insert(object.clone()) {
+            checker.mistake(Field::Name, Fault::EditTwice { object: object.to_string() });
+            continue;
+        }
+        let resource = match edit {
+            Edit::Put { resource, .. } => Some(fill(fabric, &asked, resource)),
+            Edit::Delete { .. } => None,
+        };
+        entries.push(Entry { edit: number, object, resource });
+    }
+    for (number, edit) in edits.iter().enumerate() {
+        let moved = network_of(edit).filter(|spec| {
+            fabric.networks().get(&spec.name).is_some_and(|before| !same_subnets(&before.subnets, &spec.subnets))
+        });
+        let followers = moved.into_iter().flat_map(|spec| fabric.routers_of(&spec.name));
+        for before in followers.filter_map(|router| fabric.routers().get(router)) {
+            let mut router = before.clone();
+            router.interfaces.iter_mut().for_each(|port| port.ips.clear());
+            let resource = Resource::Router(fill_router(fabric, &asked, router));
+            if seen.insert(resource.object()) {
+                entries.push(Entry { edit: number, object: resource.object(), resource: Some(resource) });
+            }
+        }
+    }
+    entries
+}
+
+fn network_of(edit: &Edit) -> Option<&NetworkSpec> {
+    match edit {
+        Edit::Put { resource: Resource::Network(spec), .. } => Some(spec),
+        Edit::Put { resource: Resource::Node(_) | Resource::Router(_) | Resource::Port(_), .. }
+        | Edit::Delete { .. } => None,
+    }
+}
+
+/// The gateway a subnet has or will have.
+pub(super) fn gateway(subnet: &SubnetView) -> IpAddr {
+    subnet.gateway.unwrap_or_else(|| first_host(subnet.cidr))
+}
+
+fn same_subnets(before: &[SubnetView], after: &[SubnetView]) -> bool {
+    before.len() == after.len() && before.iter().zip(after).all(|(a, b)| a.cidr == b.cidr && gateway(a) == gateway(b))
+}
+
+fn fill(fabric: &Fabric, asked: &Asked<'_>, resource: &Resource) -> Resource {
+    match resource.clone() {
+        Resource::Node(spec) => {
+            let before = fabric.nodes().get(&spec.name);
+            let address = spec.address.or_else(|| before?.address);
+            let host_mac = spec.host_mac.or_else(|| before?.host_mac);
+            Resource::Node(NodeSpec { address, host_mac, ..spec })
+        }
+        Resource::Network(spec) => {
+            let before = fabric.networks().get(&spec.name);
+            let (id, vni) = (spec.id.or_else(|| before?.id), spec.vni.or_else(|| before?.vni));
+            let mtu = spec.mtu.or_else(|| before?.mtu);
+            Resource::Network(NetworkSpec { id, vni, mtu, ..spec })
+        }
+        Resource::Router(spec) => Resource::Router(fill_router(fabric, asked, spec)),
+        Resource::Port(spec) => Resource::Port(fill_port(fabric, asked, spec)),
+    }
+}
+
+/// A network's subnets as asked for, or as they are.
+fn subnets<'a>(fabric: &'a Fabric, asked: &Asked<'a>, network: &str) -> &'a [SubnetView] {
+    let spec = asked.get(network).copied().or_else(|| fabric.networks().get(network));
+    spec.map_or(&[], |spec| &spec.subnets)
+}
+
+fn subnet_of(subnets: &[SubnetView], address: IpAddr) -> Option<&SubnetView> {
+    subnets.iter().find(|subnet| subnet.cidr.contains(&address))
+}
+
+fn fill_router(fabric: &Fabric, asked: &Asked<'_>, mut spec: RouterSpec) -> RouterSpec {
+    let Some(before) = fabric.routers().get(&spec.name) else { return spec };
+    spec.id = spec.id.or(before.id);
+    for port in &mut spec.interfaces {
+        let Some(old) = before.interfaces.iter().find(|old| old.network == port.network) else { continue };
+        port.id = port.id.or(old.id);
+        port.mac = port.mac.or(old.mac);
+        let kept = kept_addresses(fabric, asked, port, old);
+        port.ips.extend(kept);
+    }
+    spec
+}
+
+/// An interface's former addresses in the subnets where it is given none; not a former gateway's.
+fn kept_addresses(fabric: &Fabric, asked: &Asked<'_>, port: &InterfaceSpec, old: &InterfaceSpec) -> Vec<IpAddr> {
+    let is = subnets(fabric, asked, &port.network);
+    let was = fabric.networks().get(&port.network).map_or(&[][..], |spec| &spec.subnets);
+    let fits = |address: &IpAddr| {
+        let Some(subnet) = subnet_of(is, *address) else { return false };
+        let demoted =
+            subnet_of(was, *address).is_some_and(|was| gateway(was) == *address) && gateway(subnet) != *address;
+        !demoted && !port.ips.iter().any(|given| subnet.cidr.contains(given))
+    };
+    old.ips.iter().copied().filter(fits).collect()
+}
+
+fn fill_port(fabric: &Fabric, asked: &Asked<'_>, mut spec: PortSpec) -> PortSpec {
+    let Some(before) = fabric.ports().get(&spec.name) else { return spec };
+    spec.id = spec.id.or(before.id);
+    spec.mac = spec.mac.or(before.mac);
+    if spec.network == before.network {
+        let is = subnets(fabric, asked, &spec.network);
+        let fits = |address: &&IpAddr| {
+            let subnet = subnet_of(is, **address);
+            let free = subnet.is_some_and(|subnet| gateway(subnet) != **address);
+            free && !spec.ips.iter().any(|given| given.is_ipv4() == address.is_ipv4())
+        };
+        let kept: Vec<IpAddr> = before.ips.iter().filter(fits).copied().collect();
+        spec.ips.extend(kept);
+    }
+    spec
+}

@@ -1,0 +1,155 @@
+//! What objects look like once the names in them lead somewhere; `None` as long as they do not, or as long as something
+//! is left out that a plan would have filled in.
+
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Fabric;
+use crate::model::names;
+use crate::model::resource::{InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
+use crate::model::topology::{Topology, Vm};
+use crate::model::view::{
+    AllowedPair, Attachment, Network, Peer, PortView, RemotePort, RouterPort, RouterView, SubnetView,
+};
+
+/// Where a port is: the node its traffic goes to and the one it is about to move to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The node its traffic goes to.
+    pub node: String,
+    /// Another node that is ready for it.
+    pub standby: Option<String>,
+}
+
+impl Fabric {
+    /// A node as others see it.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<Peer> {
+        let NodeSpec { name, address, host_mac } = self.nodes().get(name)?;
+        Some(Peer { name: name.clone(), tunnel_ip: (*address)?, host_mac: (*host_mac)? })
+    }
+
+    /// A network.
+    #[must_use]
+    pub fn network(&self, name: &str) -> Option<Network> {
+        network(self.networks().get(name)?)
+    }
+
+    /// A router, once all its networks are there.
+    #[must_use]
+    pub fn router(&self, name: &str) -> Option<RouterView> {
+        router_view(self.routers().get(name)?, |network| self.network(network))
+    }
+
+    /// Where a port is, once its network and its node are there.
+    #[must_use]
+    pub fn binding(&self, port: &PortSpec) -> Option<Binding> {
+        let PortSpec { network, node, migrating_to, id, mac, .. } = port;
+        id.and(*mac)?;
+        self.network(network)?;
+        let there = |node: &&String| self.peer(node).is_some();
+        let node = node.as_ref().filter(there)?.clone();
+        let standby = migrating_to.as_ref().filter(|standby| **standby != node).filter(there).cloned();
+        Some(Binding { node, standby })
+    }
+
+    /// All that leads somewhere, as a topology: what it promises is what this state promises. Ports that are nowhere
+    /// are left out.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        let nodes = self.nodes().keys().filter_map(|name| Some((name.clone(), self.peer(name)?)));
+        let networks = self.networks().keys().filter_map(|name| Some((name.clone(), self.network(name)?)));
+        let networks: std::collections::BTreeMap<_, _> = networks.collect();
+        let routers = self
+            .routers()
+            .values()
+            .filter_map(|spec| Some((spec.name.clone(), router_view(spec, |network| networks.get(network).cloned())?)));
+        let vms = self.ports().values().filter_map(|spec| {
+            let Binding { node, standby } = self.binding(spec)?;
+            let port = port_view(spec, networks.get(&spec.network)?, false)?;
+            Some((spec.name.clone(), Vm { node, migrating_to: standby, network: spec.network.clone(), port }))
+        });
+        Topology {
+            underlay: self.underlay().clone(),
+            nodes: nodes.collect(),
+            routers: routers.collect(),
+            vms: vms.collect(),
+            networks,
+        }
+    }
+}
+
+/// A network, nothing left out.
+pub(crate) fn network(spec: &NetworkSpec) -> Option<Network> {
+    let NetworkSpec { name, id, network_type: _, vni, mtu, subnets } = spec;
+    Some(Network { name: name.clone(), id: (*id)?, vni: (*vni)?, mtu: (*mtu)?, subnets: subnets.clone() })
+}
+
+/// A router on these networks.
+pub(crate) fn router_view(spec: &RouterSpec, network: impl Fn(&str) -> Option<Network>) -> Option<RouterView> {
+    let RouterSpec { name, id, distributed: _, interfaces } = spec;
+    let id = (*id)?;
+    let interfaces = interfaces.iter().map(|port| router_port(port, &network(&port.network)?));
+    let interfaces: Option<Vec<RouterPort>> = interfaces.collect();
+    Some(RouterView { name: name.clone(), id, netns: names::router_netns(id), interfaces: interfaces? })
+}
+
+fn router_port(spec: &InterfaceSpec, on: &Network) -> Option<RouterPort> {
+    let InterfaceSpec { network, id, mac, ips } = spec;
+    let id = (*id)?;
+    let address = |subnet: &SubnetView| {
+        let address = ips.iter().find(|address| subnet.cidr.contains(*address))?;
+        Some(within(subnet.cidr, *address))
+    };
+    Some(RouterPort {
+        id,
+        ifname: names::router_port(id),
+        network: network.clone(),
+        mac: (*mac)?,
+        addresses: on.subnets.iter().filter_map(address).collect(),
+    })
+}
+
+/// A port as its own node sees it, on this network.
+pub(crate) fn port_view(spec: &PortSpec, on: &Network, standby: bool) -> Option<PortView> {
+    let PortSpec { name, id, mac, ips, device, allowed_address_pairs, port_security, .. } = spec;
+    let (id, mac) = ((*id)?, (*mac)?);
+    let subnet = |address: &IpAddr| on.subnets.iter().find(|subnet| subnet.cidr.contains(address));
+    let borne: Vec<(IpAddr, &SubnetView)> =
+        ips.iter().filter_map(|address| Some((*address, subnet(address)?))).collect();
+    let gateway = |ipv4: bool| borne.iter().find(|(address, _)| address.is_ipv4() == ipv4)?.1.gateway;
+    let attach = match device {
+        Some(device) => Attachment::Device { device: device.clone() },
+        None => Attachment::Netns { netns: names::vm_netns(name), ifname: names::vm_interface() },
+    };
+    let allowed = allowed_address_pairs.iter().map(|pair| AllowedPair { ip: pair.ip, mac: pair.mac.unwrap_or(mac) });
+    Some(PortView {
+        name: name.clone(),
+        id,
+        port: names::vm_port(id),
+        mac,
+        gateways: [true, false].into_iter().filter_map(gateway).collect(),
+        addresses: borne.into_iter().map(|(address, subnet)| within(subnet.cidr, address)).collect(),
+        attach,
+        standby,
+        port_security: *port_security,
+        allowed: allowed.collect(),
+    })
+}
+
+/// A port on this network, as other nodes than the one it is on see it.
+pub(crate) fn remote_port(spec: &PortSpec, on: &Network, node: &str) -> Option<RemotePort> {
+    let PortSpec { name, mac, ips, .. } = spec;
+    let within = |address: &&IpAddr| on.subnets.iter().any(|subnet| subnet.cidr.contains(*address));
+    let ips = ips.iter().filter(within).copied().collect();
+    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned() })
+}
+
+/// An address with its subnet's prefix length.
+fn within(cidr: IpNet, address: IpAddr) -> IpNet {
+    match IpNet::new(address, cidr.prefix_len()) {
+        Ok(net) => net,
+        Err(_) => unreachable!("an address inside a prefix is of its family"),
+    }
+}

@@ -1,0 +1,277 @@
+//! Plans: what they refuse, what they fill in, what they leave alone.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::model::problem::KINDS;
+use crate::model::resource::{AddressPair, InterfaceSpec};
+use crate::model::tests::{assert_unique, parts, topology_of};
+use crate::types::Mac;
+
+fn resource(text: &str) -> Resource {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn puts(texts: &[&str]) -> Vec<Edit> {
+    texts.iter().map(|text| Edit::put(resource(text))).collect()
+}
+
+fn done(fabric: &mut Fabric, edits: &[Edit]) -> Vec<Change> {
+    let changes = fabric.plan(edits).unwrap_or_else(|refusal| panic!("{refusal}"));
+    changes.iter().cloned().for_each(|change| drop(fabric.change(change)));
+    changes
+}
+
+/// Two nodes, two networks, a router, two machines.
+fn fabric() -> Fabric {
+    let mut fabric = Fabric::default();
+    let edits = puts(&[
+        "{kind: port, name: v1, network: blue, node: n1}",
+        "{kind: port, name: v2, network: blue, node: n2, device: tap-v2}",
+        "{kind: router, name: r1, interfaces: [{network: blue}, {network: orange}]}",
+        "{kind: network, name: blue, subnets: [{cidr: 10.1.0.0/24}]}",
+        "{kind: network, name: orange, subnets: [{cidr: 10.2.0.0/24}]}",
+        "{kind: node, name: n1}",
+        "{kind: node, name: n2}",
+    ]);
+    done(&mut fabric, &edits);
+    fabric
+}
+
+fn port(fabric: &Fabric, name: &str) -> PortSpec {
+    fabric.ports()[name].clone()
+}
+
+fn kinds(fabric: &Fabric, edits: &[Edit]) -> Vec<String> {
+    fabric.plan(edits).expect_err("it was taken").problems.into_iter().map(|problem| problem.kind).collect()
+}
+
+#[test]
+fn what_is_left_out_is_filled_in_and_then_stays() {
+    let mut fabric = fabric();
+    let before = fabric.resources();
+    let bare = puts(&[
+        "{kind: port, name: v2, network: blue, node: n2, device: tap-v2}",
+        "{kind: router, name: r1, interfaces: [{network: blue}, {network: orange}]}",
+        "{kind: network, name: blue, subnets: [{cidr: 10.1.0.0/24}]}",
+        "{kind: node, name: n1}",
+    ]);
+    assert_eq!(done(&mut fabric, &bare), []);
+    assert_eq!(fabric.resources(), before);
+    assert_eq!(port(&fabric, "v2").ips, [core::net::IpAddr::from([10, 1, 0, 3])]);
+}
+
+#[test]
+fn edits_happen_at_once() {
+    let mut fabric = fabric();
+    let swap = puts(&[
+        "{kind: port, name: v1, network: blue, node: n1, ips: [10.1.0.3]}",
+        "{kind: port, name: v2, network: blue, node: n2, ips: [10.1.0.2]}",
+    ]);
+    done(&mut fabric, &swap);
+    assert_eq!(
+        (port(&fabric, "v1").ips, port(&fabric, "v2").ips),
+        (vec![[10, 1, 0, 3].into()], vec![[10, 1, 0, 2].into()])
+    );
+    // A node goes in the same go as its port moves off it, and a network with all that is on it.
+    let mut edits = puts(&["{kind: port, name: v1, network: orange, node: n2}"]);
+    edits.extend([Edit::delete(Kind::Node, "n1"), Edit::delete(Kind::Network, "blue"), Edit::delete(Kind::Port, "v2")]);
+    edits.extend(puts(&["{kind: router, name: r1, interfaces: [{network: orange}]}"]));
+    let order: Vec<String> = done(&mut fabric, &edits).iter().map(|change| change.object().to_string()).collect();
+    assert_eq!(order, ["virtual machine `v2`", "router `r1`", "virtual machine `v1`", "network `blue`", "node `n1`"]);
+    assert_eq!(port(&fabric, "v1").ips, [core::net::IpAddr::from([10, 2, 0, 2])]);
+}
+
+#[test]
+fn routers_follow_their_networks_subnets() {
+    let mut fabric = fabric();
+    let edits = puts(&[
+        "{kind: network, name: blue, subnets: [{cidr: 10.1.0.0/24, gateway: 10.1.0.9}, {cidr: 'fd00:1::/64'}]}",
+    ]);
+    let changes = done(&mut fabric, &edits);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    let ips = fabric.routers()["r1"].interfaces[0].ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(ips, ["10.1.0.9", "fd00:1::1"]);
+    // Prefixes that meet in the router are refused, whoever brings them together.
+    let edits = puts(&["{kind: network, name: blue, subnets: [{cidr: 10.1.0.0/24}, {cidr: 10.2.0.0/16}]}"]);
+    assert_eq!(kinds(&fabric, &edits), ["RouterOverlap"]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let fabric = fabric();
+    let v2 = port(&fabric, "v2");
+    let cases: Vec<(Vec<Edit>, &str)> = vec![
+        (puts(&["{kind: node, name: n9}", "{kind: node, name: n9}"]), "EditTwice"),
+        (vec![Edit::delete(Kind::Router, "r9")], "Absent"),
+        (vec![Edit::delete(Kind::Node, "n1")], "InUse"),
+        (vec![Edit::delete(Kind::Network, "orange")], "InUse"),
+        (puts(&["{kind: network, name: blue, subnets: [{cidr: 10.3.0.0/24}]}"]), "Stranded Stranded"),
+        (puts(&["{kind: network, name: blue, subnets: [{cidr: 10.1.0.0/24, gateway: 10.1.0.2}]}"]), "GatewayBorne"),
+        (puts(&["{kind: port, name: v3, network: blue, migrating_to: n1}"]), "Migration"),
+        (puts(&["{kind: port, name: v3, network: blue, node: n1, migrating_to: n1}"]), "Migration"),
+        (puts(&["{kind: port, name: v3, network: blue, node: n3}"]), "Unknown"),
+        (puts(&["{kind: port, name: v3, network: blue, ips: [10.1.0.2]}"]), "AddressTwice"),
+        (puts(&["{kind: port, name: v3, network: blue, ips: [10.1.0.1]}"]), "AddressGateway"),
+        (puts(&["{kind: port, name: v3, network: blue, node: n2, device: tap-v2}"]), "DeviceTwice"),
+        (puts(&["{kind: port, name: n1, network: blue}"]), "NameTwice"),
+        (puts(&["{kind: node, name: v1}"]), "NameTwice"),
+        (puts(&["{kind: router, name: r2, distributed: false}"]), "Centralised"),
+        (puts(&["{kind: network, name: teal, subnets: []}"]), "NoSubnet"),
+        (puts(&["{kind: port, name: v3, network: blue, allowed_address_pairs: [{ip: 10.1.0.9/24}]}"]), "HostBits"),
+        (
+            vec![Edit::put(Resource::Port(PortSpec { name: "v3".to_owned(), ..v2 }))],
+            "DeviceTwice IdTwice MacTwice AddressTwice",
+        ),
+    ];
+    for (edits, expected) in cases {
+        assert_eq!(kinds(&fabric, &edits).join(" "), expected, "{edits:?}");
+    }
+    assert!(KINDS.contains(&"Stranded"));
+}
+
+#[test]
+fn a_refusal_names_the_object_and_the_remedy() {
+    let refusal = fabric().plan(&[Edit::delete(Kind::Node, "n1")]).expect_err("v1 is on it");
+    let expected = "node `n1`: node `n1` cannot go while virtual machine `v1` is on it\n  = remedy: delete or move \
+                    virtual machine `v1` first, or in the same go";
+    assert_eq!(refusal.to_string(), expected);
+}
+
+#[test]
+fn ten_thousand_nodes_have_host_macs_of_their_own_and_free_them() {
+    let underlay = Underlay { cidr: "10.0.0.0/8".parse().expect("legal"), ..Underlay::default() };
+    let mut fabric = Fabric::new(underlay);
+    let node = |n: usize| Edit::put(Resource::Node(NodeSpec { name: format!("n{n}"), ..NodeSpec::default() }));
+    let edits: Vec<Edit> = (0..10_000).map(node).collect();
+    // Half in one go, half one by one, as they register.
+    done(&mut fabric, &edits[..5_000]);
+    for edit in &edits[5_000..] {
+        done(&mut fabric, core::slice::from_ref(edit));
+    }
+    let macs: BTreeSet<Mac> = fabric.nodes().values().filter_map(|node| node.host_mac).collect();
+    assert_eq!(macs.len(), 10_000);
+    assert!(macs.iter().all(|mac| mac.octets()[..3] == [0xfa, 0x16, 0x3f]));
+    let gone = fabric.nodes()["n7"].clone();
+    done(&mut fabric, &[Edit::delete(Kind::Node, "n7")]);
+    let heir = NodeSpec { name: "heir".to_owned(), ..gone.clone() };
+    done(&mut fabric, &[Edit::put(Resource::Node(heir))]);
+    assert_eq!(kinds(&fabric, &[Edit::put(Resource::Node(gone))]), ["AddressTwice", "MacTwice"]);
+}
+
+/// What somebody may ask for in a small world: much of it impossible.
+fn asked() -> impl Strategy<Value = Edit> {
+    let node = (0_u8..3).prop_map(|n| format!("{{kind: node, name: n{n}}}"));
+    let network = (0_u8..3, 0_u8..4).prop_map(|(n, version)| {
+        let subnets = [
+            "{cidr: 10.N.0.0/29}",
+            "{cidr: 10.N.0.0/29, gateway: 10.N.0.4}",
+            "{cidr: 10.N.0.0/28}, {cidr: 'fd00:N::/64'}",
+            "{cidr: 10.9.0.0/24}",
+        ];
+        let subnets = subnets[usize::from(version)].replace('N', &n.to_string());
+        format!("{{kind: network, name: net{n}, subnets: [{subnets}]}}")
+    });
+    let router = (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3)).prop_map(|(n, joined)| {
+        let joined: Vec<String> = joined.iter().map(|network| format!("{{network: net{network}}}")).collect();
+        format!("{{kind: router, name: r{n}, interfaces: [{}]}}", joined.join(", "))
+    });
+    let port =
+        (0_u8..6, 0_u8..3, prop::option::of(0_u8..3), prop::option::of(2_u8..7)).prop_map(|(n, network, node, ip)| {
+            let node = node.map_or(String::new(), |node| format!(", node: n{node}"));
+            let ip = ip.map_or(String::new(), |ip| format!(", ips: [10.{network}.0.{ip}]"));
+            format!("{{kind: port, name: v{n}, network: net{network}{node}{ip}}}")
+        });
+    let put = prop_oneof![1 => node, 1 => network, 1 => router, 3 => port].prop_map(|text| Edit::put(resource(&text)));
+    let gone = (0_usize..4, 0_u8..6).prop_map(|(kind, n)| {
+        let prefix = ["n", "net", "r", "v"][kind];
+        Edit::delete(Kind::ALL[kind], format!("{prefix}{n}"))
+    });
+    prop_oneof![4 => put, 1 => gone]
+}
+
+fn assert_sound(fabric: &Fabric) {
+    let topology = fabric.topology();
+    assert_unique(&topology);
+    let placed = fabric.ports().values().filter(|port| port.node.is_some()).count();
+    let sizes = [topology.nodes().len(), topology.networks().len(), topology.routers().len(), topology.vms().len()];
+    assert_eq!(
+        sizes,
+        [fabric.nodes.len(), fabric.networks.len(), fabric.routers.len(), placed],
+        "something leads nowhere"
+    );
+    // What is there may be asked for again, and nothing comes of it.
+    let again: Vec<Edit> = fabric.resources().into_iter().map(Edit::put).collect();
+    assert_eq!(fabric.plan(&again), Ok(Vec::new()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_planned_is_sound(edits in prop::collection::vec(prop::collection::vec(asked(), 1..6), 1..12)) {
+        let mut fabric = Fabric::default();
+        for edits in edits {
+            match fabric.plan(&edits) {
+                Ok(changes) => changes.into_iter().for_each(|change| drop(fabric.change(change))),
+                Err(refusal) => prop_assert!(!refusal.problems.is_empty()),
+            }
+            assert_sound(&fabric);
+        }
+        // All of it can go at once, and nothing of it is kept.
+        let gone: Vec<Edit> =
+            fabric.resources().iter().map(|gone| Edit::delete(gone.kind(), gone.name())).collect();
+        done(&mut fabric, &gone);
+        prop_assert!(fabric.ports_of.is_empty() && fabric.ports_on.is_empty() && fabric.routers_of.is_empty());
+        prop_assert_eq!(fabric.claims.macs.len() + fabric.claims.ids.len() + fabric.claims.vnis.len(), 0);
+        prop_assert!(fabric.claims.addresses.is_empty());
+    }
+
+    #[test]
+    fn one_by_one_or_at_once_is_the_same(parts in parts()) {
+        let topology = topology_of(&parts);
+        let mut fabric = Fabric::new(topology.underlay().clone());
+        for resource in topology.resources() {
+            done(&mut fabric, &[Edit::put(resource)]);
+        }
+        prop_assert_eq!(fabric.topology(), topology);
+    }
+
+    #[test]
+    fn resources_say_themselves_in_json_and_yaml(
+        parts in parts(),
+        pair in any::<Index>(),
+        mac in prop::option::of(any::<[u8; 6]>()),
+    ) {
+        let mut resources = topology_of(&parts).resources();
+        if let Some(Resource::Port(spec)) = resources.last_mut() {
+            let ip = if pair.index(2) == 0 { "10.0.0.0/8" } else { "fd00::1/128" };
+            spec.allowed_address_pairs.push(AddressPair { ip: ip.parse().expect("legal"), mac: mac.map(Mac::new) });
+            spec.node = None;
+        }
+        for resource in resources {
+            let json = serde_json::to_string(&resource).expect("it serializes");
+            prop_assert_eq!(&serde_json::from_str::<Resource>(&json).expect("it parses"), &resource);
+            let yaml = serde_saphyr::to_string(&resource).expect("it serializes");
+            prop_assert_eq!(&self::resource(&yaml), &resource);
+        }
+    }
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    for text in [
+        "{kind: node, name: n1, colour: red}",
+        "{kind: network, name: a, subnets: [{cidr: 10.1.0.0/24, dhcp: yes}]}",
+        "{kind: router, name: r1, interfaces: [{network: a, speed: 1}]}",
+        "{kind: port, name: v1, network: a, ip: 10.1.0.2}",
+        "{kind: bridge, name: b}",
+        "{name: n1}",
+    ] {
+        assert!(serde_saphyr::from_str::<Resource>(text).is_err(), "{text} was taken");
+        assert!(serde_saphyr::from_str::<InterfaceSpec>(text).is_err(), "{text} was taken");
+    }
+}
