@@ -26,7 +26,9 @@ pub mod offload;
 mod packet;
 #[cfg(feature = "kernel")]
 pub mod port;
+mod revision;
 mod rewrite;
+mod steps;
 mod switch;
 mod table;
 mod text;
@@ -39,6 +41,7 @@ pub use drop::DropReason;
 pub use error::SwitchError;
 pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
+pub use steps::{change_flows, dump_flows};
 pub use switch::Switch;
 pub use text::TextError;
 pub use trace::{NoPort, TraceInput};

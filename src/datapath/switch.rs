@@ -3,20 +3,20 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::action::{self, Action};
-use super::bridge::{Bridge, BridgePorts, BridgeView, NewPort, NewPortKind, Port};
+use super::bridge::{Bridge, BridgePorts, BridgeView, NewPort, NewPortKind, Port, PortNumbers};
 use super::drop::DropReason;
 use super::error::SwitchError;
 use super::extract::extract;
-use super::fdb::Learned;
+use super::fdb::{Learned, Station};
 use super::io::{DpPort, Ingress};
 use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
 use super::matching::Match;
 use super::packet::{Offload, Packet};
-use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
+use super::revision::{Revisions, Tag};
+use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS, Tables};
 use super::text::{FlowText, Use};
 use super::trace::{self, Recorder, TraceInput};
 use super::xlate::{BridgeId, Effect, Verdict, Xlate};
@@ -39,13 +39,13 @@ pub struct Switch {
     netdevs: BTreeMap<DpPort, Place>,
     /// By datapath port, remote and local address.
     tunnels: BTreeMap<(DpPort, IpAddr, IpAddr), Place>,
-    /// Grows with every change that a decision may depend on.
-    generation: Arc<AtomicU64>,
+    revisions: Arc<Revisions>,
     drops: BTreeMap<DropReason, u64>,
 }
 
 /// A change of flows, read and found good.
-enum Change {
+#[derive(Debug)]
+pub(crate) enum Change {
     Add(FlowText),
     Modify { flow: FlowText, strict: bool },
     Delete { flow: FlowText, strict: bool },
@@ -55,16 +55,21 @@ impl Switch {
     /// A switch without bridges.
     #[must_use]
     pub fn new() -> Self {
-        Self { generation: Arc::new(AtomicU64::new(1)), ..Self::default() }
+        Self::default()
     }
 
-    /// The counter that grows with every change a cached decision may depend on.
-    pub(crate) fn generation(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.generation)
+    /// What changed when: what decisions rest on.
+    pub(crate) fn revisions(&self) -> Arc<Revisions> {
+        Arc::clone(&self.revisions)
     }
 
-    fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
+    /// Has every decision made anew: bridges or ports changed.
+    fn ports_changed(&mut self, bridge: BridgeId) {
+        if let Some(held) = self.bridges.get_mut(&bridge) {
+            held.ports_revision += 1;
+        }
+        self.revisions.touch(Tag::PORTS);
+        self.revisions.publish();
     }
 
     pub(crate) fn bridge(&self, bridge: BridgeId) -> Option<&Bridge> {
@@ -100,7 +105,8 @@ impl Switch {
         if self.bridges.len() >= LIMIT_BRIDGES {
             return Err(SwitchError::TooManyBridges(name.clone()));
         }
-        let mut bridge = Bridge::new(name.clone(), mode);
+        let id = self.next_bridge;
+        let mut bridge = Bridge::new(name.clone(), mode, Tables::new(id, Arc::clone(&self.revisions)));
         if mode == BridgeMode::Normal {
             bridge.tables.insert(Flow {
                 table: 0,
@@ -118,11 +124,10 @@ impl Switch {
                 n_bytes: 0,
             });
         }
-        let id = self.next_bridge;
         self.next_bridge += 1;
         self.bridges.insert(id, bridge);
         self.bridge_names.insert(name.clone(), id);
-        self.changed();
+        self.ports_changed(id);
         Ok(())
     }
 
@@ -138,8 +143,8 @@ impl Switch {
         }
         if let Some(id) = self.bridge_names.remove(name) {
             self.bridges.remove(&id);
+            self.ports_changed(id);
         }
-        self.changed();
         Ok(lost)
     }
 
@@ -181,7 +186,7 @@ impl Switch {
         if let Some(bridge) = self.bridges.get_mut(&id) {
             bridge.ports.insert(number, Port { name: port.name, kind: port.kind, vlan: port.vlan, counters });
         }
-        self.changed();
+        self.ports_changed(id);
         Ok(number)
     }
 
@@ -210,7 +215,7 @@ impl Switch {
         let held = self.bridges.get_mut(&id).ok_or_else(unknown)?;
         held.fdb.flush_port(number);
         let port = held.ports.remove(&number).ok_or_else(unknown)?;
-        self.changed();
+        self.ports_changed(id);
         Ok(match port.kind {
             NewPortKind::Netdev { dp } => {
                 self.netdevs.remove(&dp);
@@ -241,37 +246,50 @@ impl Switch {
         changes: &[FlowChange],
         now: Timestamp,
     ) -> Result<usize, SwitchError> {
+        let read = self.port_numbers(bridge)?.read(changes)?;
+        self.apply_flows(bridge, read, now)
+    }
+
+    /// Makes changes that were read with the ports as they are.
+    pub(crate) fn apply_flows(
+        &mut self,
+        bridge: &IfName,
+        changes: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<usize, SwitchError> {
         let id = self.id(bridge)?;
-        let held = self.named(bridge)?;
-        let ports = BridgePorts { bridge: held, names: false };
-        let read = |(index, change): (usize, &FlowChange)| {
-            let parsed = match change {
-                FlowChange::Add(text) => FlowText::parse(text, Use::Add, &ports).map(Change::Add),
-                FlowChange::Modify(text) => {
-                    FlowText::parse(text, Use::Modify, &ports).map(|flow| Change::Modify { flow, strict: false })
-                }
-                FlowChange::ModifyStrict(text) => {
-                    FlowText::parse(text, Use::Modify, &ports).map(|flow| Change::Modify { flow, strict: true })
-                }
-                FlowChange::Delete(text) => FlowText::parse(text, Use::Delete { strict: false }, &ports)
-                    .map(|flow| Change::Delete { flow, strict: false }),
-                FlowChange::DeleteStrict(text) => FlowText::parse(text, Use::Delete { strict: true }, &ports)
-                    .map(|flow| Change::Delete { flow, strict: true }),
-            };
-            parsed.map_err(|source| SwitchError::BadFlow { number: index + 1, count: changes.len(), source })
-        };
-        let checked: Vec<Change> = changes.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        let more = checked.iter().filter(|change| !matches!(change, Change::Delete { .. })).count();
-        let flows = held.tables.len();
+        let more = changes.iter().filter(|change| !matches!(change, Change::Delete { .. })).count();
+        let flows = self.named(bridge)?.tables.len();
         if flows + more > LIMIT_FLOWS {
             return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more });
         }
         let Some(held) = self.bridges.get_mut(&id) else { unreachable!("its name was found") };
-        let count = checked.into_iter().map(|change| apply(held, change, now)).sum();
+        let count = changes.into_iter().map(|change| apply(held, change, now)).sum();
         if count > 0 {
-            self.changed();
+            self.revisions.publish();
         }
         Ok(count)
+    }
+
+    /// A bridge's ports as they are.
+    pub(crate) fn port_numbers(&self, bridge: &IfName) -> Result<PortNumbers, SwitchError> {
+        self.named(bridge).map(PortNumbers::of)
+    }
+
+    /// Whether a bridge's ports are still as they were.
+    pub(crate) fn has_ports_as(&self, bridge: &IfName, ports: &PortNumbers) -> Result<bool, SwitchError> {
+        self.named(bridge).map(|held| held.ports_revision == ports.revision)
+    }
+
+    /// The flows that a filter wants, in no order that means anything.
+    pub(crate) fn select_flows(&self, bridge: &IfName, wanted: &FlowText) -> Result<Vec<FlowRef>, SwitchError> {
+        self.named(bridge).map(|held| held.tables.select(&filter_of(wanted, None)))
+    }
+
+    /// Those of some flows that are still there.
+    pub(crate) fn copy_flows(&self, bridge: &IfName, flows: &[FlowRef]) -> Result<Vec<Flow>, SwitchError> {
+        let held = self.named(bridge)?;
+        Ok(flows.iter().filter_map(|flow| held.tables.get(*flow)).cloned().collect())
     }
 
     /// The flows of a bridge that a match as of `ovs-ofctl dump-flows` covers, by table, then priority from the
@@ -289,17 +307,10 @@ impl Switch {
         let held = self.named(bridge)?;
         let ports = BridgePorts { bridge: held, names };
         let wanted = FlowText::parse(filter, Use::Filter, &ports).map_err(SwitchError::BadFilter)?;
-        let filter = filter_of(&wanted, None);
-        let selected = held.tables.select(&filter);
-        let mut flows: Vec<_> = selected
-            .into_iter()
-            .filter_map(|flow| held.tables.get(flow))
-            .map(|flow| super::dump::flow(flow, &ports, now))
-            .collect();
-        flows.sort_by(|one, two| {
-            let key = |flow: &crate::api::switch::Flow| (flow.table, core::cmp::Reverse(flow.priority));
-            key(one).cmp(&key(two)).then_with(|| one.matching.cmp(&two.matching))
-        });
+        let selected = self.select_flows(bridge, &wanted)?;
+        let held = selected.into_iter().filter_map(|flow| held.tables.get(flow));
+        let mut flows: Vec<_> = held.map(|flow| super::dump::flow(flow, &ports, now)).collect();
+        sort_flows(&mut flows);
         Ok(flows)
     }
 
@@ -321,9 +332,15 @@ impl Switch {
 
     /// Removes flows and learned addresses whose time is up. To be called about once a second. Returns how many went.
     pub fn expire(&mut self, now: Timestamp) -> usize {
-        let gone = self.bridges.values_mut().map(|bridge| bridge.tables.expire(now) + bridge.fdb.expire(now)).sum();
+        let mut gone = 0;
+        for (id, bridge) in &mut self.bridges {
+            gone += bridge.tables.expire(now);
+            let stations = bridge.fdb.expire(now);
+            gone += stations.len();
+            stations.iter().for_each(|(vlan, mac)| self.revisions.touch(Tag::station(*id, *vlan, *mac)));
+        }
         if gone > 0 {
-            self.changed();
+            self.revisions.publish();
         }
         gone
     }
@@ -368,6 +385,7 @@ impl Switch {
                 Verdict {
                     actions: Vec::new(),
                     mask,
+                    tags: [Tag::PORTS].into(),
                     flows: Vec::new(),
                     effects: Vec::new(),
                     drop: Some(DropReason::UnknownPort),
@@ -424,24 +442,26 @@ impl Switch {
         }
     }
 
-    /// Has an effect of a walk.
-    pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) {
+    /// Has an effect of a walk. Returns whether there was room for it.
+    pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) -> bool {
         match effect {
-            Effect::Learn { bridge, flow } => self.learn(*bridge, flow, now),
-            Effect::Station { bridge, vlan, mac, port } => {
-                let Some(held) = self.bridges.get_mut(bridge) else { return };
-                match held.fdb.learn(*vlan, *mac, *port, now) {
-                    Learned::Same => {}
-                    Learned::Changed { evicted } => {
-                        self.count(DropReason::FdbFull, evicted.into());
-                        self.changed();
-                    }
-                }
-            }
+            Effect::Learn { bridge, flow } => return self.learn(*bridge, flow, now),
+            Effect::Station { bridge, vlan, mac, port } => self.learn_station(*bridge, (*vlan, *mac), *port, now),
             // Counted when the packets are.
             Effect::Patch { .. } => {}
             Effect::FinTimeout { bridge, flow, idle, hard } => self.fin_timeout(*bridge, *flow, (*idle, *hard)),
         }
+        true
+    }
+
+    fn learn_station(&mut self, bridge: BridgeId, (vlan, mac): Station, port: u32, now: Timestamp) {
+        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+        let Learned::Changed { evicted } = held.fdb.learn(vlan, mac, port, now) else { return };
+        self.count(DropReason::FdbFull, evicted.is_some().into());
+        for (vlan, mac) in evicted.into_iter().chain([(vlan, mac)]) {
+            self.revisions.touch(Tag::station(bridge, vlan, mac));
+        }
+        self.revisions.publish();
     }
 
     /// Has an effect once more, for packets that a cache let through: what was learned stays young, but what is gone
@@ -490,21 +510,22 @@ impl Switch {
         same
     }
 
-    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) {
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+    /// Learns a flow, or keeps it young. Returns whether there was room for it.
+    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> bool {
+        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
         // At the limit a flow that is there already is not learned again either (`ofproto_flow_mod_learn()`).
         if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return false;
         }
         if self.refresh(bridge, flow, now) {
-            return;
+            return true;
         }
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
         if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return false;
         }
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
@@ -530,7 +551,8 @@ impl Switch {
                 held.tables.insert(flow);
             }
         }
-        self.changed();
+        self.revisions.publish();
+        true
     }
 
     fn fin_timeout(&mut self, bridge: BridgeId, flow: FlowRef, (idle, hard): (u16, u16)) {
@@ -542,6 +564,37 @@ impl Switch {
             held.tables.modify(flow, |flow| (flow.idle_timeout, flow.hard_timeout) = (idle, hard));
         }
     }
+}
+
+impl PortNumbers {
+    /// Reads changes of flows: all of them, or with an error none.
+    pub(crate) fn read(&self, changes: &[FlowChange]) -> Result<Vec<Change>, SwitchError> {
+        let read = |(index, change): (usize, &FlowChange)| {
+            let parsed = match change {
+                FlowChange::Add(text) => FlowText::parse(text, Use::Add, self).map(Change::Add),
+                FlowChange::Modify(text) => {
+                    FlowText::parse(text, Use::Modify, self).map(|flow| Change::Modify { flow, strict: false })
+                }
+                FlowChange::ModifyStrict(text) => {
+                    FlowText::parse(text, Use::Modify, self).map(|flow| Change::Modify { flow, strict: true })
+                }
+                FlowChange::Delete(text) => FlowText::parse(text, Use::Delete { strict: false }, self)
+                    .map(|flow| Change::Delete { flow, strict: false }),
+                FlowChange::DeleteStrict(text) => FlowText::parse(text, Use::Delete { strict: true }, self)
+                    .map(|flow| Change::Delete { flow, strict: true }),
+            };
+            parsed.map_err(|source| SwitchError::BadFlow { number: index + 1, count: changes.len(), source })
+        };
+        changes.iter().enumerate().map(read).collect()
+    }
+}
+
+/// By table, then priority from the highest, then match.
+pub(crate) fn sort_flows(flows: &mut [crate::api::switch::Flow]) {
+    flows.sort_by(|one, two| {
+        let key = |flow: &crate::api::switch::Flow| (flow.table, core::cmp::Reverse(flow.priority));
+        key(one).cmp(&key(two)).then_with(|| one.matching.cmp(&two.matching))
+    });
 }
 
 fn filter_of(flow: &FlowText, strict: Option<u16>) -> Filter<'_> {

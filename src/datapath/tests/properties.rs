@@ -9,6 +9,7 @@ use crate::datapath::execute::execute;
 use crate::datapath::extract::extract;
 use crate::datapath::key::{Bits, Key};
 use crate::datapath::matching::Match;
+use crate::datapath::revision::{Parts, Revisions};
 use crate::datapath::text::{FlowText, NumbersOnly, Use};
 
 /// Two bridges with a patch and tunnels: what [`random`] knows.
@@ -157,18 +158,19 @@ proptest! {
 
     #[test]
     fn the_classifier_equals_a_linear_scan(seeds in proptest::collection::vec(any::<u64>(), 1..80), packets in any::<u64>()) {
-        let mut tables = table::Tables::default();
-        let mut classifier = Classifier::default();
+        let revisions = std::sync::Arc::new(Revisions::default());
+        let mut tables = table::Tables::new(0, std::sync::Arc::clone(&revisions));
+        let mut classifier = Classifier::new(0);
         let mut kept: Vec<(Match, u16)> = Vec::new();
         for seed in seeds {
             let text = flow(&mut Dice(seed));
             let parsed = FlowText::parse(&text, Use::Add, &NumbersOnly).expect("a legal flow");
             let one = (parsed.matching.clone(), parsed.priority);
             if kept.contains(&one) {
-                classifier.remove(&one.0, one.1);
+                classifier.remove(&one.0, one.1, &revisions);
                 kept.retain(|other| *other != one);
             } else {
-                classifier.insert(&one.0, one.1, tables.dummy(&one.0, one.1));
+                classifier.insert(&one.0, one.1, tables.dummy(&one.0, one.1), &revisions);
                 kept.push(one);
             }
         }
@@ -180,7 +182,7 @@ proptest! {
             let end = octets.len();
             let key: Key = extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0;
             let mut looked_at = Bits::ZERO;
-            let found = classifier.lookup(&key, &mut looked_at);
+            let found = classifier.lookup(&key, &mut looked_at, &mut Parts::new());
             let best = kept.iter().filter(|(matching, _)| matching.covers(&key)).map(|(_, priority)| *priority).max();
             prop_assert_eq!(found.and_then(|found| tables.get(found)).map(|flow| flow.priority), best);
         }
