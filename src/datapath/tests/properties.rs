@@ -13,7 +13,7 @@ use crate::datapath::revision::{Parts, Revisions};
 use crate::datapath::text::{FlowText, NumbersOnly, Use};
 
 /// Two bridges with a patch and tunnels: what [`random`] knows.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let mut bench = Bench::new(3);
     bench.switch().add_bridge(&name("other"), BridgeMode::Normal).expect("a new bridge");
     bench.netdev("other", 4, VlanMode::Access(crate::types::VlanId::MIN));
@@ -33,7 +33,7 @@ fn bench() -> Bench {
 }
 
 /// The slow twin: every frame walks the tables, every effect is had at once.
-fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
+pub(super) fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
     let mut room = vec![0; HEADROOM];
     room.extend_from_slice(frame);
     let end = room.len();
@@ -58,15 +58,15 @@ fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
 }
 
 /// Everything a switch can be asked, at an instant.
-fn state(bench: &mut Bench) -> Vec<String> {
+pub(super) fn state(bench: &mut Bench) -> Vec<String> {
     let now = bench.now;
     bench.worker.push_stats(&bench.switch, now);
     let mut lines = Vec::new();
     let switch = bench.switch();
-    for bridge in ["br", "other"] {
-        let flows = switch.dump_flows(&name(bridge), "", false, now).expect("a bridge");
+    for bridge in switch.bridges().into_iter().map(|view| view.name) {
+        let flows = switch.dump_flows(&bridge, "", false, now).expect("a bridge");
         lines.extend(flows.into_iter().map(|flow| flow.line));
-        lines.extend(switch.fdb(&name(bridge), now).expect("a bridge").into_iter().map(|entry| format!("{entry:?}")));
+        lines.extend(switch.fdb(&bridge, now).expect("a bridge").into_iter().map(|entry| format!("{entry:?}")));
     }
     lines.extend(switch.bridges().into_iter().map(|view| format!("{view:?}")));
     // What could not be learned is counted once a decision, and the cache is there to decide less often.
@@ -118,7 +118,7 @@ fn step(
 }
 
 /// Cases of the dearest properties; `DVR_PROPERTY_CASES` asks for more.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("DVR_PROPERTY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
