@@ -16,6 +16,7 @@ mod execute;
 mod extract;
 mod fdb;
 mod field;
+mod flows;
 mod io;
 mod key;
 mod learn;

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use super::bridge::PortNumbers;
 use super::error::SwitchError;
-use super::switch::{Switch, sort_flows};
+use super::flows::sort_flows;
+use super::switch::Switch;
 use super::text::{FlowText, Use};
 use super::worker::locked;
 use crate::api::switch::{Flow, FlowChange};

@@ -45,9 +45,12 @@ fn a_change_elsewhere_leaves_decisions_standing() {
     bench.add(&["table=0,in_port=1,dl_dst=02:00:00:00:00:03 actions=drop", "table=5,tcp actions=drop"]);
     bench.send(1, &frame(1, 2));
     assert_eq!(misses(&bench), 1);
+    bench.send(1, &frame(1, 4));
+    bench.add(&["table=0,in_port=1,dl_dst=02:00:00:00:00:04 actions=output:2"]);
+    assert_eq!(bench.send(1, &frame(1, 4)).len(), 1, "the same mask, where nothing was found before");
     bench.add(&["table=0,priority=40000,in_port=1,udp actions=drop"]);
     assert_eq!(bench.send(1, &frame(1, 2)), [], "another mask, of a higher priority");
-    assert_eq!(misses(&bench), 2);
+    assert_eq!(misses(&bench), 4);
 }
 
 #[test]
