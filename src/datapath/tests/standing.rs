@@ -58,18 +58,17 @@ fn nobody_who_knows_waits_for_a_change_to_end() {
     let mut bench = Bench::new(2);
     bench.add(&["priority=1 actions=output:2"]);
     bench.send(1, &frame(1, 2));
-    let Bench { switch, worker, now } = &mut bench;
+    let (switch, worker, now) = (&bench.switch, &mut bench.worker, bench.now);
     let held = switch.lock().expect("nobody panicked");
     let mut room = [vec![0; HEADROOM], frame(1, 2)].concat();
     let end = room.len();
     let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
     let mut wire = Wire::default();
-    worker.process(switch, &Ingress { port: DpPort(1), tunnel: None }, &mut packet, *now, &mut wire);
+    worker.process(switch, &Ingress { port: DpPort(1), tunnel: None }, &mut packet, now, &mut wire);
     assert_eq!(wire.0.len(), 1);
-    assert!(!worker.try_push_stats(switch, *now));
+    assert!(!worker.try_push_stats(switch, now));
     drop(held);
-    assert!(worker.try_push_stats(switch, *now));
-    let now = bench.now;
+    assert!(worker.try_push_stats(switch, now));
     let flows = bench.switch().dump_flows(&name("br"), "", false, now).expect("a bridge");
     assert_eq!(flows[0].n_packets, 2);
 }
