@@ -4,6 +4,9 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+#[path = "engine/alloc_sys.rs"]
+mod alloc_sys;
+
 use std::hint::black_box;
 use std::sync::Mutex;
 
@@ -14,6 +17,9 @@ use dvr::datapath::{
 };
 use dvr::types::{IfName, Mac, Timestamp};
 use dvr::wire::{ethernet, ipv4};
+
+#[global_allocator]
+static ALLOCATOR: alloc_sys::Counting = alloc_sys::Counting;
 
 /// Counts what is sent.
 struct Counter(u64);
@@ -66,9 +72,13 @@ impl Bench {
     }
 
     fn run(&mut self) {
+        self.run_from(1);
+    }
+
+    fn run_from(&mut self, port: u32) {
         let end = self.room.len();
         let mut packet = Packet::new(&mut self.room, HEADROOM, end, &[], Offload::default());
-        let ingress = Ingress { port: DpPort(1), tunnel: None };
+        let ingress = Ingress { port: DpPort(port), tunnel: None };
         self.worker.process(&self.switch, &ingress, &mut packet, self.now, &mut self.egress);
     }
 
@@ -80,6 +90,11 @@ impl Bench {
     /// The frame's source address.
     fn set_source_ip(&mut self, bits: u32) {
         self.room[HEADROOM + 26..HEADROOM + 30].copy_from_slice(&bits.to_be_bytes());
+    }
+
+    /// The frame's destination MAC.
+    fn set_destination(&mut self, number: u32) {
+        self.room[HEADROOM + 2..HEADROOM + 6].copy_from_slice(&number.to_be_bytes());
     }
 
     /// The frame's source MAC.
@@ -120,19 +135,34 @@ fn packets(c: &mut Criterion) {
             });
         });
         let counters = bench.worker.counters();
+        if counters.misses == 0 {
+            // Not asked for by the command line's filter.
+            continue;
+        }
         assert_eq!(counters.masks, u64::from(masks), "each flow made a mask");
         assert!(counters.masked_hits > 100 * counters.exact_hits, "the exact layer stayed out of it: {counters:?}");
     }
 
-    let tables = (0..10).map(|table| format!("table={table},priority=1,in_port=1 actions=resubmit(,{})", table + 1));
-    let mut bench = Bench::new(tables.chain(["table=10,udp actions=output:2".to_owned()]));
-    c.bench_function("walk of 11 tables", |b| {
-        b.iter(|| {
-            // A cache that knows nothing: every packet is a miss.
-            bench.worker = Worker::new();
-            bench.run();
+    for tables in [1_u32, 10] {
+        let flow = |table: u32| match table + 1 == tables {
+            true => format!("table={table},udp actions=output:2"),
+            false => format!("table={table},priority=1,in_port=1 actions=resubmit(,{})", table + 1),
+        };
+        let mut bench = Bench::new((0..tables).map(flow));
+        c.bench_function(&format!("walk, {tables} tables"), |b| {
+            b.iter(|| {
+                // Nobody knows this port, but a change of ports leaves no decision standing: every packet is a miss.
+                let switch = bench.switch.get_mut().expect("nobody panicked");
+                let name = IfName::new("again").expect("a legal name");
+                let kind = NewPortKind::Patch { peer: bridge() };
+                switch
+                    .add_port(&bridge(), NewPort { name: name.clone(), kind, vlan: VlanMode::Trunk, number: None })
+                    .expect("a new port");
+                switch.del_port(&bridge(), &name).expect("it is there");
+                bench.run();
+            });
         });
-    });
+    }
 
     let learn = "in_port=1 actions=learn(table=1,hard_timeout=300,priority=1,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),output:2";
     c.bench_function("learn a new address", |b| {
@@ -147,15 +177,76 @@ fn packets(c: &mut Criterion) {
     });
 }
 
+/// Neutron's way: what comes by port 2 is learned from into table 20, what comes by port 1 is looked up there.
+const LEARNING: [&str; 4] = [
+    "table=0,in_port=1 actions=resubmit(,20)",
+    "table=0,in_port=2 actions=resubmit(,10)",
+    "table=10 actions=learn(table=20,hard_timeout=300,priority=1,NXM_OF_VLAN_TCI[0..11],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],output:NXM_OF_IN_PORT[]),output:1",
+    "table=20,priority=0 actions=output:2",
+];
+/// Stations known from the start, each with its cache entry.
+const STATIONS: u32 = 10_000;
+
+/// Traffic to many stations while others are learned: once for so many packets.
+fn revalidation(c: &mut Criterion) {
+    let mut group = c.benchmark_group("10,000 entries in use");
+    for (name, flows) in [("learn()", &LEARNING[..]), ("NORMAL", &["actions=NORMAL"])] {
+        for every in [u32::MAX, 1_000, 100] {
+            let mut bench = Bench::new(flows.iter().map(|flow| (*flow).to_owned()));
+            for station in 0..STATIONS {
+                bench.teach(station);
+            }
+            for _ in 0..2 {
+                (0..STATIONS).for_each(|station| bench.ask(station));
+            }
+            let (mut sent, mut learned) = (0_u32, STATIONS);
+            let rate = if every == u32::MAX { "nothing learned".to_owned() } else { format!("one learned in {every}") };
+            group.bench_function(format!("{name}, {rate}"), |b| {
+                b.iter(|| {
+                    sent = sent.wrapping_add(1);
+                    if sent.is_multiple_of(every) {
+                        // What is learned comes round again long before a table is full.
+                        learned = STATIONS + (learned + 1 - STATIONS) % 100_000;
+                        bench.teach(learned);
+                    }
+                    bench.ask(sent.wrapping_mul(7_919) % STATIONS);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+impl Bench {
+    /// A frame from a station behind port 2.
+    fn teach(&mut self, station: u32) {
+        self.set_source(station);
+        self.set_destination(u32::MAX);
+        self.run_from(2);
+    }
+
+    /// A frame to a station behind port 2.
+    fn ask(&mut self, station: u32) {
+        self.set_source(u32::MAX);
+        self.set_destination(station);
+        self.run_from(1);
+    }
+}
+
+/// Flows of the bench of many.
+const FLOWS: u32 = 100_000;
+
+/// A flow as Neutron has one a station.
+fn unicast(number: u32) -> String {
+    let [_, b, c, d] = number.to_be_bytes();
+    let vlan = number % 4000 + 1;
+    format!(
+        "table=20,priority=2,dl_vlan={vlan},dl_dst=fa:16:3e:{b:02x}:{c:02x}:{d:02x} actions=strip_vlan,set_tunnel:{number:#x},output:2"
+    )
+}
+
 fn tables(c: &mut Criterion) {
-    let flow = |number: u32| {
-        let [_, b, c, d] = number.to_be_bytes();
-        let vlan = number % 4000 + 1;
-        FlowChange::Add(format!(
-            "table=20,priority=2,dl_vlan={vlan},dl_dst=fa:16:3e:{b:02x}:{c:02x}:{d:02x} actions=strip_vlan,set_tunnel:{number:#x},output:2"
-        ))
-    };
-    let changes: Vec<FlowChange> = (1..=100_000).map(flow).collect();
+    let changes: Vec<FlowChange> = (1..=FLOWS).map(|number| FlowChange::Add(unicast(number))).collect();
     let mut group = c.benchmark_group("tables");
     group.sample_size(10);
     group.bench_function("add 100,000 flows, from text", |b| {
@@ -173,5 +264,20 @@ fn tables(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, packets, tables);
+/// Octets of the heap that a flow and a cache entry take.
+fn memory(_: &mut Criterion) {
+    let before = alloc_sys::held();
+    let bench = Bench::new((1..=FLOWS).map(unicast));
+    let flow = (alloc_sys::held() - before) / FLOWS as usize;
+    drop(bench);
+    let mut bench = Bench::new(LEARNING.iter().map(|flow| (*flow).to_owned()));
+    (0..STATIONS).for_each(|station| bench.teach(station));
+    let (held, entries) = (alloc_sys::held(), bench.worker.counters().entries);
+    (0..STATIONS).for_each(|station| bench.ask(station));
+    let entries = usize::try_from(bench.worker.counters().entries - entries).expect("few");
+    let entry = (alloc_sys::held() - held) / entries;
+    println!("memory: {flow} octets a flow (of {FLOWS}, texts not kept), {entry} a cache entry (of {entries})");
+}
+
+criterion_group!(benches, packets, revalidation, memory, tables);
 criterion_main!(benches);

@@ -335,6 +335,9 @@ pub struct CacheCounters {
     pub entries: u64,
     /// Different masks now.
     pub masks: u64,
+    /// Entries forgotten for lack of room.
+    #[serde(default)]
+    pub evictions: u64,
 }
 
 /// One flow, in answer to [`Request::DumpFlows`].

@@ -62,8 +62,8 @@ fn text(shown: &Shown) -> String {
         }
         let cache = &switch.cache;
         out.push_str(&format!(
-            "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses\n",
-            cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses
+            "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses, {} evictions\n",
+            cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses, cache.evictions
         ));
         for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
             out.push_str(&format!("    Dropped: {count} {reason}\n"));

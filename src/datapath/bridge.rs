@@ -105,13 +105,15 @@ pub(crate) struct Bridge {
     pub(crate) name: IfName,
     pub(crate) mode: BridgeMode,
     pub(crate) ports: BTreeMap<u32, Port>,
+    /// Grows with every change of `ports`.
+    pub(crate) ports_revision: u64,
     pub(crate) tables: Tables,
     pub(crate) fdb: Fdb,
 }
 
 impl Bridge {
-    pub(crate) fn new(name: IfName, mode: BridgeMode) -> Self {
-        Self { name, mode, ports: BTreeMap::new(), tables: Tables::default(), fdb: Fdb::default() }
+    pub(crate) fn new(name: IfName, mode: BridgeMode, tables: Tables) -> Self {
+        Self { name, mode, ports: BTreeMap::new(), ports_revision: 0, tables, fdb: Fdb::default() }
     }
 
     /// The number of the port called `name`.
@@ -145,7 +147,7 @@ pub(crate) struct BridgePorts<'a> {
 
 impl PortNames for BridgePorts<'_> {
     fn number(&self, name: &str) -> Option<u32> {
-        self.bridge.number_of(name)
+        self.bridge.ports.iter().find(|(_, port)| port.name.as_str() == name).map(|(number, _)| *number)
     }
 
     fn name(&self, number: u32) -> Option<&str> {
@@ -153,5 +155,38 @@ impl PortNames for BridgePorts<'_> {
             return None;
         }
         self.bridge.ports.get(&number).map(|port| port.name.as_str())
+    }
+}
+
+/// The ports of a bridge as they were at some time, apart from it: for texts of many flows.
+#[derive(Debug)]
+pub(crate) struct PortNumbers {
+    /// The bridge's [`Bridge::ports_revision`] then.
+    pub(crate) revision: u64,
+    numbers: BTreeMap<String, u32>,
+    names: BTreeMap<u32, IfName>,
+    shown: bool,
+}
+
+impl PortNumbers {
+    pub(crate) fn of(bridge: &Bridge) -> Self {
+        let numbers = bridge.ports.iter().map(|(number, port)| (port.name.to_string(), *number)).collect();
+        let names = bridge.ports.iter().map(|(number, port)| (*number, port.name.clone())).collect();
+        Self { revision: bridge.ports_revision, numbers, names, shown: false }
+    }
+
+    /// The same, with or without ports shown by name.
+    pub(crate) fn shown(self, shown: bool) -> Self {
+        Self { shown, ..self }
+    }
+}
+
+impl PortNames for PortNumbers {
+    fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    fn name(&self, number: u32) -> Option<&str> {
+        if self.shown { self.names.get(&number).map(IfName::as_str) } else { None }
     }
 }

@@ -1,20 +1,24 @@
 //! The flow cache of one worker: an exact-match layer before masked entries.
 //!
 //! A masked entry stands for every packet that agrees with it where its mask has ones: the bits the table walk looked
-//! at. Entries do not overlap in what they say: any that matches is right. An entry made under an older generation of
-//! the switch is not believed.
+//! at. Entries do not overlap in what they say: any that matches is right. An entry is believed while nothing it rests
+//! on changes.
 
 use hashbrown::HashTable;
 
 use super::commit::DpAction;
 use super::drop::DropReason;
 use super::key::{Bits, Key, Mask, MaskShape, Mixer};
+use super::learn::LearnedFlow;
+use super::revision::Tag;
 use super::table::FlowRef;
 use super::xlate::{BridgeId, Effect};
 use crate::types::Timestamp;
 
 /// Most masked entries of one worker.
 pub(crate) const LIMIT_ENTRIES: usize = 65_536;
+/// Most octets of memory its masked entries take: a flood list of thousands of ports makes a large entry.
+pub(crate) const LIMIT_OCTETS: usize = 64 << 20;
 /// Slots of the exact-match layer; a power of two.
 const EXACT_SLOTS: usize = 4096;
 /// Seconds an unused entry is kept (OVS's `max-idle`).
@@ -26,7 +30,10 @@ pub(crate) struct Entry {
     hash: u64,
     mask: usize,
     words: Box<[u64]>,
-    pub(crate) generation: u64,
+    /// The revision under which it was last known to be right.
+    pub(crate) revision: u64,
+    /// What it rests on.
+    pub(crate) tags: Box<[Tag]>,
     pub(crate) actions: Box<[DpAction]>,
     pub(crate) flows: Box<[(BridgeId, FlowRef)]>,
     pub(crate) effects: Box<[Effect]>,
@@ -37,16 +44,36 @@ pub(crate) struct Entry {
     pub(crate) used: Timestamp,
     /// Distinguishes this entry from an earlier one in its slot.
     serial: u64,
+    /// What it takes.
+    octets: usize,
 }
 
 /// What an entry is made of.
 #[derive(Debug)]
 pub(crate) struct NewEntry {
-    pub(crate) generation: u64,
+    pub(crate) revision: u64,
+    pub(crate) tags: Box<[Tag]>,
     pub(crate) actions: Box<[DpAction]>,
     pub(crate) flows: Box<[(BridgeId, FlowRef)]>,
     pub(crate) effects: Box<[Effect]>,
     pub(crate) drop: Option<DropReason>,
+}
+
+impl NewEntry {
+    /// Octets of memory its entry takes, but for what allocators and hash tables add.
+    fn octets(&self) -> usize {
+        let learned = |effect: &Effect| match effect {
+            Effect::Learn { flow, .. } => size_of::<LearnedFlow>() + size_of_val(&*flow.actions),
+            Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => 0,
+        };
+        size_of::<Entry>()
+            + size_of::<Key>()
+            + size_of_val(&*self.tags)
+            + size_of_val(&*self.actions)
+            + size_of_val(&*self.flows)
+            + size_of_val(&*self.effects)
+            + self.effects.iter().map(learned).sum::<usize>()
+    }
 }
 
 #[derive(Debug)]
@@ -84,6 +111,8 @@ pub(crate) struct Cache {
     /// Where the search for an entry to evict goes on.
     hand: usize,
     serial: u64,
+    /// What all entries take.
+    octets: usize,
 }
 
 /// Hashes a whole key in four lanes, which a processor works on at once.
@@ -115,6 +144,7 @@ impl Cache {
             free: Vec::new(),
             hand: 0,
             serial: 0,
+            octets: 0,
         }
     }
 
@@ -134,7 +164,7 @@ impl Cache {
         self.entries.get_mut(index)?.as_mut()
     }
 
-    /// The entry for a key, whatever its generation.
+    /// The entry for a key, whether it still stands or not.
     pub(crate) fn lookup(&mut self, key: &Key) -> Option<Hit> {
         let at = slot(full_hash(key));
         if let Some(exact) = &self.exact[at]
@@ -165,10 +195,12 @@ impl Cache {
         self.exact[at] = Some(Exact { key: key.clone(), entry, serial });
     }
 
-    /// Adds an entry for packets that agree with `key` where `mask` has ones. Returns it, and the entry that had to
+    /// Adds an entry for packets that agree with `key` where `mask` has ones. Returns it, and the entries that had to
     /// go for it.
-    pub(crate) fn insert(&mut self, key: &Key, mask: &Mask, new: NewEntry, now: Timestamp) -> (usize, Option<Entry>) {
-        let evicted = if self.len() >= LIMIT_ENTRIES { self.evict() } else { None };
+    pub(crate) fn insert(&mut self, key: &Key, mask: &Mask, new: NewEntry, now: Timestamp) -> (usize, Vec<Entry>) {
+        let octets = new.octets();
+        let evicted = self.make_room(octets);
+        self.octets += octets;
         let table = self.table(mask);
         let shape = &self.tables[table].shape;
         let hash = shape.hash(key);
@@ -177,7 +209,8 @@ impl Cache {
             hash,
             mask: table,
             words: shape.pick(key),
-            generation: new.generation,
+            revision: new.revision,
+            tags: new.tags,
             actions: new.actions,
             flows: new.flows,
             effects: new.effects,
@@ -186,6 +219,7 @@ impl Cache {
             bytes: 0,
             used: now,
             serial: self.serial,
+            octets,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -202,6 +236,16 @@ impl Cache {
         self.tables[table].entries.insert_unique(hash, index, rehash);
         self.remember(slot(full_hash(key)), key, index);
         (index, evicted)
+    }
+
+    /// Takes out entries until one more of so many octets fits.
+    fn make_room(&mut self, octets: usize) -> Vec<Entry> {
+        let mut evicted = Vec::new();
+        while self.len() >= LIMIT_ENTRIES || self.octets + octets > LIMIT_OCTETS {
+            let Some(entry) = self.evict() else { break };
+            evicted.push(entry);
+        }
+        evicted
     }
 
     fn table(&mut self, mask: &Mask) -> usize {
@@ -228,6 +272,7 @@ impl Cache {
     pub(crate) fn remove(&mut self, index: usize) -> Option<Entry> {
         let entry = self.entries.get_mut(index)?.take()?;
         self.free.push(index);
+        self.octets -= entry.octets;
         let table = &mut self.tables[entry.mask];
         if let Ok(found) = table.entries.find_entry(entry.hash, |other| *other == index) {
             found.remove();
@@ -251,9 +296,9 @@ impl Cache {
         self.remove(oldest)
     }
 
-    /// Every entry's place.
-    pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + use<> {
-        0..self.entries.len()
+    /// How many places for entries there are, taken or not.
+    pub(crate) const fn places(&self) -> usize {
+        self.entries.len()
     }
 
     /// Whether an entry has been of no use for long.

@@ -1,17 +1,22 @@
 //! Finds the flow of highest priority that matches a key: a hash table for every mask in use.
 //!
 //! Masks are tried from the one whose best flow has the highest priority down, and no further than one that could
-//! still win. Whatever mask was tried is reported: those bits decided the outcome.
+//! still win; each in stages, and no further than a stage at which no flow agrees. Whatever was tried is reported, as
+//! bits and as [`Parts`]: those decided the outcome.
 
+use hashbrown::hash_table::Entry as Place;
 use hashbrown::{HashMap, HashTable};
 
-use super::key::{Key, Mask, MaskShape, Mixer};
+use super::key::{Key, Mask, MaskShape};
 use super::matching::Match;
+use super::revision::{Parts, Revisions, Tag};
 use super::table::FlowRef;
 
 /// The flows of one table by match.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Classifier {
+    /// What stands for this table among tags.
+    word: u64,
     /// By descending greatest priority.
     order: Vec<usize>,
     subtables: Vec<Subtable>,
@@ -24,10 +29,13 @@ pub(crate) struct Classifier {
 #[derive(Debug)]
 struct Subtable {
     mask: Mask,
+    digest: u64,
     shape: MaskShape,
     max_priority: u16,
     /// How many flows have each priority.
     priorities: std::collections::BTreeMap<u16, usize>,
+    /// For each stage but the last: how many entries there are for each hash.
+    partial: Box<[HashTable<(u64, usize)>]>,
     entries: HashTable<Entry>,
 }
 
@@ -65,23 +73,89 @@ impl Entry {
     }
 }
 
+impl Subtable {
+    fn new(mask: &Mask, priority: u16) -> Self {
+        let shape = MaskShape::staged(mask);
+        Self {
+            mask: mask.clone(),
+            digest: mask.digest(),
+            max_priority: priority,
+            priorities: std::collections::BTreeMap::new(),
+            partial: (1..shape.stages()).map(|_| HashTable::new()).collect(),
+            entries: HashTable::new(),
+            shape,
+        }
+    }
+
+    /// The entry for a key. Notes what was looked at to find it, or to find that there is none.
+    fn lookup(&self, key: &Key, table: u64, looked_at: &mut Mask, parts: &mut Parts) -> Option<&Entry> {
+        let mut found = None;
+        let mut last = (0, 0);
+        for (stage, hash) in self.shape.hashes(key).enumerate() {
+            last = (stage, hash);
+            match self.partial.get(stage) {
+                Some(known) if known.find(hash, |(other, _)| *other == hash).is_some() => {}
+                Some(_) => break,
+                None => found = self.entries.find(hash, |entry| self.shape.equals(key, &entry.words)),
+            }
+        }
+        self.shape.raise(last.0, looked_at);
+        parts.add(Tag::flows(table, self.digest, last.0, last.1));
+        found
+    }
+
+    /// Says that the flows with this value are not what they were, to whoever found them or looked for them in vain.
+    fn touch(&self, value: &Key, table: u64, revisions: &Revisions) {
+        for (stage, hash) in self.shape.hashes(value).enumerate() {
+            revisions.touch(Tag::flows(table, self.digest, stage, hash));
+        }
+    }
+
+    /// Counts one more entry in the stages before the last.
+    fn enter(&mut self, value: &Key) {
+        for (known, hash) in self.partial.iter_mut().zip(self.shape.hashes(value)) {
+            match known.entry(hash, |(other, _)| *other == hash, |(other, _)| *other) {
+                Place::Occupied(mut held) => held.get_mut().1 += 1,
+                Place::Vacant(place) => {
+                    place.insert((hash, 1));
+                }
+            }
+        }
+    }
+
+    /// Counts one entry less.
+    fn leave(&mut self, value: &Key) {
+        for (known, hash) in self.partial.iter_mut().zip(self.shape.hashes(value)) {
+            if let Ok(mut held) = known.find_entry(hash, |(other, _)| *other == hash) {
+                held.get_mut().1 -= 1;
+                if held.get().1 == 0 {
+                    held.remove();
+                }
+            }
+        }
+    }
+}
+
 impl Classifier {
+    /// A table without flows, for which `word` stands among tags.
+    pub(crate) fn new(word: u64) -> Self {
+        Self { word, order: Vec::new(), subtables: Vec::new(), free: Vec::new(), by_mask: HashMap::new(), len: 0 }
+    }
+
     /// Flows in it.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// The best flow for `key`. Adds to `looked_at` every bit that had a say.
-    pub(crate) fn lookup(&self, key: &Key, looked_at: &mut Mask) -> Option<FlowRef> {
+    /// The best flow for `key`. Adds to `looked_at` every bit that had a say, and to `parts` what else had one.
+    pub(crate) fn lookup(&self, key: &Key, looked_at: &mut Mask, parts: &mut Parts) -> Option<FlowRef> {
         let mut best: Option<(u16, FlowRef)> = None;
         for index in &self.order {
             let subtable = &self.subtables[*index];
             if best.is_some_and(|(priority, _)| priority >= subtable.max_priority) {
                 break;
             }
-            looked_at.union(&subtable.mask);
-            let hash = subtable.shape.hash(key);
-            if let Some(entry) = subtable.entries.find(hash, |entry| subtable.shape.equals(key, &entry.words))
+            if let Some(entry) = subtable.lookup(key, self.word, looked_at, parts)
                 && best.is_none_or(|(priority, _)| entry.first.0 > priority)
             {
                 best = Some(entry.first);
@@ -90,41 +164,63 @@ impl Classifier {
         best.map(|(_, flow)| flow)
     }
 
-    /// The flow with exactly this match and priority.
-    pub(crate) fn find(&self, matching: &Match, priority: u16) -> Option<FlowRef> {
+    fn entry(&self, matching: &Match) -> Option<&Entry> {
         let subtable = &self.subtables[*self.by_mask.get(&matching.mask)?];
         let hash = subtable.shape.hash(&matching.value);
-        let entry = subtable.entries.find(hash, |entry| subtable.shape.equals(&matching.value, &entry.words))?;
-        entry.rules().find(|(other, _)| *other == priority).map(|(_, flow)| flow)
+        subtable.entries.find(hash, |entry| subtable.shape.equals(&matching.value, &entry.words))
+    }
+
+    /// The flow with exactly this match and priority.
+    pub(crate) fn find(&self, matching: &Match, priority: u16) -> Option<FlowRef> {
+        self.entry(matching)?.rules().find(|(other, _)| *other == priority).map(|(_, flow)| flow)
+    }
+
+    /// Adds to `found` the flows whose packets `matching` matches all.
+    pub(crate) fn covered(&self, matching: &Match, found: &mut Vec<FlowRef>) {
+        for index in &self.order {
+            let subtable = &self.subtables[*index];
+            if subtable.mask == matching.mask {
+                found.extend(self.entry(matching).into_iter().flat_map(Entry::rules).map(|(_, flow)| flow));
+            } else if subtable.mask.contains(&matching.mask) {
+                let meeting = subtable.entries.iter().filter(|entry| subtable.shape.meets(&entry.words, matching));
+                found.extend(meeting.flat_map(Entry::rules).map(|(_, flow)| flow));
+            }
+        }
+    }
+
+    /// Says that the flow with this match is not what it was.
+    pub(crate) fn touch(&self, matching: &Match, revisions: &Revisions) {
+        if let Some(index) = self.by_mask.get(&matching.mask) {
+            self.subtables[*index].touch(&matching.value, self.word, revisions);
+        }
     }
 
     /// Adds a flow; the caller made sure there is none with this match and priority.
-    pub(crate) fn insert(&mut self, matching: &Match, priority: u16, flow: FlowRef) {
+    pub(crate) fn insert(&mut self, matching: &Match, priority: u16, flow: FlowRef, revisions: &Revisions) {
         let index = match self.by_mask.get(&matching.mask) {
             Some(index) => *index,
-            None => self.new_subtable(&matching.mask, priority),
+            None => self.new_subtable(&matching.mask, priority, revisions),
         };
         let subtable = &mut self.subtables[index];
+        let hash = subtable.shape.hash(&matching.value);
         let Subtable { shape, entries, .. } = subtable;
-        let hash = shape.hash(&matching.value);
         match entries.find_mut(hash, |entry| shape.equals(&matching.value, &entry.words)) {
             Some(entry) => entry.insert((priority, flow)),
             None => {
                 let words = shape.pick(&matching.value);
                 let entry = Entry { hash, words, first: (priority, flow), more: Vec::new() };
                 entries.insert_unique(hash, entry, |entry| entry.hash);
+                subtable.enter(&matching.value);
             }
         }
         *subtable.priorities.entry(priority).or_insert(0) += 1;
+        subtable.touch(&matching.value, self.word, revisions);
         self.len += 1;
-        if subtable.max_priority != greatest(&subtable.priorities) {
-            subtable.max_priority = greatest(&subtable.priorities);
-            self.sort();
-        }
+        self.settle(index, revisions);
     }
 
     /// Removes the flow with exactly this match and priority, which is there.
-    pub(crate) fn remove(&mut self, matching: &Match, priority: u16) {
+    pub(crate) fn remove(&mut self, matching: &Match, priority: u16, revisions: &Revisions) {
         let Some(index) = self.by_mask.get(&matching.mask).copied() else { return };
         let subtable = &mut self.subtables[index];
         let Subtable { shape, entries, .. } = subtable;
@@ -134,7 +230,9 @@ impl Classifier {
         };
         if !found.get_mut().remove(priority) {
             found.remove();
+            subtable.leave(&matching.value);
         }
+        subtable.touch(&matching.value, self.word, revisions);
         self.len -= 1;
         if let Some(count) = subtable.priorities.get_mut(&priority) {
             *count -= 1;
@@ -146,20 +244,23 @@ impl Classifier {
             self.by_mask.remove(&matching.mask);
             self.order.retain(|other| *other != index);
             self.free.push(index);
-        } else if subtable.max_priority != greatest(&subtable.priorities) {
-            subtable.max_priority = greatest(&subtable.priorities);
-            self.sort();
+        } else {
+            self.settle(index, revisions);
         }
     }
 
-    fn new_subtable(&mut self, mask: &Mask, priority: u16) -> usize {
-        let subtable = Subtable {
-            mask: mask.clone(),
-            shape: MaskShape::new(mask),
-            max_priority: priority,
-            priorities: std::collections::BTreeMap::new(),
-            entries: HashTable::new(),
-        };
+    /// Puts a mask where its flows' greatest priority wants it.
+    fn settle(&mut self, index: usize, revisions: &Revisions) {
+        let subtable = &mut self.subtables[index];
+        let greatest = subtable.priorities.last_key_value().map_or(0, |(priority, _)| *priority);
+        if subtable.max_priority != greatest {
+            subtable.max_priority = greatest;
+            self.sort(revisions);
+        }
+    }
+
+    fn new_subtable(&mut self, mask: &Mask, priority: u16, revisions: &Revisions) -> usize {
+        let subtable = Subtable::new(mask, priority);
         let index = match self.free.pop() {
             Some(index) => {
                 self.subtables[index] = subtable;
@@ -172,21 +273,14 @@ impl Classifier {
         };
         self.by_mask.insert(mask.clone(), index);
         self.order.push(index);
-        self.sort();
+        self.sort(revisions);
         index
     }
 
-    fn sort(&mut self) {
+    fn sort(&mut self, revisions: &Revisions) {
         let Self { order, subtables, .. } = self;
         // Masks of equal priority in an order that does not depend on history, so that results repeat.
-        order.sort_by_cached_key(|index| {
-            let mut mixer = Mixer::new(0);
-            subtables[*index].mask.0.iter().for_each(|word| mixer.add(*word));
-            (core::cmp::Reverse(subtables[*index].max_priority), mixer.finish())
-        });
+        order.sort_by_key(|index| (core::cmp::Reverse(subtables[*index].max_priority), subtables[*index].digest));
+        revisions.touch(Tag::order(self.word));
     }
-}
-
-fn greatest(priorities: &std::collections::BTreeMap<u16, usize>) -> u16 {
-    priorities.last_key_value().map_or(0, |(priority, _)| *priority)
 }

@@ -1,5 +1,6 @@
 //! Addresses of a bridge, for `NORMAL`: which station was last seen, or is said to be, behind which port.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{Mac, Timestamp};
@@ -9,7 +10,8 @@ pub(crate) const AGEING_SECS: u64 = 300;
 /// Most addresses of one bridge (OVS's `mac-table-size`).
 pub(crate) const LIMIT: usize = 8192;
 
-type Station = (u16, Mac);
+/// A VLAN, and an address in it.
+pub(crate) type Station = (u16, Mac);
 
 /// What is known of a station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +27,8 @@ pub(crate) struct Seen {
 pub(crate) enum Learned {
     /// Nothing that forwarding looks at.
     Same,
-    /// Where the station is; another was forgotten for it if `evicted`.
-    Changed { evicted: bool },
+    /// Where the station is; this other one was forgotten for it.
+    Changed { evicted: Option<Station> },
     /// Nothing: the table is full of stations that are not to be forgotten.
     Refused,
 }
@@ -37,6 +39,8 @@ pub(crate) struct Fdb {
     stations: BTreeMap<Station, Seen>,
     /// Learned ones only.
     by_port: BTreeMap<u32, BTreeSet<(Timestamp, Station)>>,
+    /// Ports by how many stations they have.
+    by_count: BTreeSet<(usize, u32)>,
 }
 
 impl Fdb {
@@ -57,30 +61,36 @@ impl Fdb {
     /// station that makes up addresses evicts its own.
     pub(crate) fn learn(&mut self, vlan: u16, mac: Mac, port: u32, now: Timestamp) -> Learned {
         let station = (vlan, mac);
-        let mut evicted = false;
+        let mut evicted = None;
         let old = self.stations.get(&station).copied();
         match old {
             Some(seen) if seen.pinned => return Learned::Same,
             Some(seen) => self.unlink(station, seen),
-            None if self.stations.len() >= LIMIT => {
-                if !self.evict() {
-                    return Learned::Refused;
-                }
-                evicted = true;
-            }
+            None if self.stations.len() >= LIMIT => match self.evict() {
+                Some(oldest) => evicted = Some(oldest),
+                None => return Learned::Refused,
+            },
             None => {}
         }
         let at = old.map_or(now, |seen| seen.at.max(now));
         self.stations.insert(station, Seen { port, at, pinned: false });
-        self.by_port.entry(port).or_default().insert((at, station));
+        let stations = self.by_port.entry(port).or_default();
+        self.by_count.remove(&(stations.len(), port));
+        stations.insert((at, station));
+        self.by_count.insert((stations.len(), port));
         if old.is_some_and(|seen| seen.port == port) { Learned::Same } else { Learned::Changed { evicted } }
     }
 
     fn unlink(&mut self, station: Station, seen: Seen) {
-        if let Some(stations) = self.by_port.get_mut(&seen.port) {
-            stations.remove(&(seen.at, station));
-            if stations.is_empty() {
-                self.by_port.remove(&seen.port);
+        let Entry::Occupied(mut held) = self.by_port.entry(seen.port) else { return };
+        self.by_count.remove(&(held.get().len(), seen.port));
+        held.get_mut().remove(&(seen.at, station));
+        match held.get().len() {
+            0 => {
+                held.remove();
+            }
+            left => {
+                self.by_count.insert((left, seen.port));
             }
         }
     }
@@ -89,7 +99,7 @@ impl Fdb {
     pub(crate) fn pin(&mut self, vlan: u16, mac: Mac, port: u32, now: Timestamp) -> bool {
         let station = (vlan, mac);
         self.forget(station);
-        if self.stations.len() >= LIMIT && !self.evict() {
+        if self.stations.len() >= LIMIT && self.evict().is_none() {
             return false;
         }
         self.stations.insert(station, Seen { port, at: now, pinned: true });
@@ -106,16 +116,17 @@ impl Fdb {
     pub(crate) fn flush(&mut self) -> usize {
         let before = self.stations.len();
         self.by_port.clear();
+        self.by_count.clear();
         self.stations.retain(|_, seen| seen.pinned);
         before - self.stations.len()
     }
 
-    /// Returns whether there was a learned station to forget.
-    fn evict(&mut self) -> bool {
-        let fullest = self.by_port.iter().max_by_key(|(_, stations)| stations.len());
-        let Some((_, station)) = fullest.and_then(|(_, stations)| stations.first().copied()) else { return false };
+    /// Forgets the oldest station of the port with the most learned ones, and returns it, if there is one.
+    fn evict(&mut self) -> Option<Station> {
+        let (_, fullest) = self.by_count.last()?;
+        let (_, station) = *self.by_port.get(fullest)?.first()?;
         self.forget(station);
-        true
+        Some(station)
     }
 
     fn forget(&mut self, station: Station) {
@@ -127,20 +138,22 @@ impl Fdb {
     /// Forgets every station behind `port`, pinned or not. Returns how many.
     pub(crate) fn flush_port(&mut self, port: u32) -> usize {
         let before = self.stations.len();
-        self.by_port.remove(&port);
+        self.flush_learned(port);
         self.stations.retain(|_, seen| seen.port != port);
         before - self.stations.len()
     }
 
     /// Forgets the stations learned behind `port`.
     pub(crate) fn flush_learned(&mut self, port: u32) {
-        for (_, station) in self.by_port.remove(&port).unwrap_or_default() {
-            self.stations.remove(&station);
+        let stations = self.by_port.remove(&port).unwrap_or_default();
+        self.by_count.remove(&(stations.len(), port));
+        for (_, station) in &stations {
+            self.stations.remove(station);
         }
     }
 
-    /// Forgets the stations not seen for long enough. Returns how many.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> usize {
+    /// Forgets the stations not seen for long enough. Returns them.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Station> {
         let old = |at: Timestamp| now.since(at).as_secs() >= AGEING_SECS;
         let expired: Vec<Station> = (self.by_port.values())
             .flat_map(|stations| stations.iter().take_while(|(at, _)| old(*at)).map(|(_, station)| *station))
@@ -148,7 +161,7 @@ impl Fdb {
         for station in &expired {
             self.forget(*station);
         }
-        expired.len()
+        expired
     }
 }
 
@@ -181,7 +194,7 @@ mod tests {
         assert!(!fdb.would_change(1, mac(1), 7));
         assert_eq!(fdb.learn(1, mac(1), 7, Timestamp::from_secs(1)), Learned::Same);
         fdb.learn(1, mac(2), 8, Timestamp::ZERO);
-        assert_eq!((fdb.expire(Timestamp::from_secs(1_000)), fdb.flush()), (1, 0));
+        assert_eq!((fdb.expire(Timestamp::from_secs(1_000)).len(), fdb.flush()), (1, 0));
         assert_eq!(fdb.lookup(1, mac(1)), Some(8));
         assert!(!fdb.unpin(1, mac(2)) && fdb.unpin(1, mac(1)) && !fdb.unpin(1, mac(1)));
         fdb.learn(1, mac(3), 8, Timestamp::ZERO);
@@ -205,9 +218,9 @@ mod tests {
     #[test]
     fn ages_from_the_last_sight() {
         let mut fdb = Fdb::default();
-        assert_eq!(fdb.learn(0, mac(1), 1, Timestamp::ZERO), Learned::Changed { evicted: false });
+        assert_eq!(fdb.learn(0, mac(1), 1, Timestamp::ZERO), Learned::Changed { evicted: None });
         assert_eq!(fdb.learn(0, mac(1), 1, Timestamp::from_secs(10)), Learned::Same);
-        assert_eq!(fdb.expire(Timestamp::from_secs(309)), 0);
-        assert_eq!(fdb.expire(Timestamp::from_secs(310)), 1);
+        assert_eq!(fdb.expire(Timestamp::from_secs(309)), []);
+        assert_eq!(fdb.expire(Timestamp::from_secs(310)), [(0, mac(1))]);
     }
 }

@@ -162,12 +162,6 @@ impl Bits {
         self.set_masked(part.place, value << part.from, mask);
     }
 
-    pub(crate) fn union(&mut self, other: &Self) {
-        for (word, more) in self.0.iter_mut().zip(&other.0) {
-            *word |= more;
-        }
-    }
-
     /// This, where `mask` has ones.
     pub(crate) fn masked(&self, mask: &Self) -> Self {
         let mut words = self.0;
@@ -182,9 +176,17 @@ impl Bits {
         self.0.iter().zip(&other.0).all(|(word, needed)| word & needed == *needed)
     }
 
-    /// Whether both agree on every bit of `mask`.
+    /// Whether both agree on every bit of `mask`: what faster ways to say so are tested against.
+    #[cfg(test)]
     pub(crate) fn agrees(&self, other: &Self, mask: &Self) -> bool {
         self.0.iter().zip(&other.0).zip(&mask.0).all(|((one, two), mask)| (one ^ two) & mask == 0)
+    }
+
+    /// The same for the same bits, in every run.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut mixer = Mixer::new(0);
+        self.0.iter().for_each(|word| mixer.add(*word));
+        mixer.finish()
     }
 
     pub(crate) fn clear(&mut self, words: core::ops::Range<usize>) {
@@ -233,17 +235,91 @@ impl Mixer {
     }
 }
 
-/// The words of a mask that are not zero: what a masked comparison has to look at.
+/// The bits looked at by stages, as OVS's classifier does: what came with the packet, Ethernet, network, transport. A
+/// lookup that fails at one does not look at the next.
+const STAGES: usize = 4;
+
+/// The stage of each bit of word `index`: the masks of the first three; the rest belongs to the last.
+const fn staged(index: usize) -> [u64; STAGES - 1] {
+    match index {
+        // The port it came in by; Ethernet type and tag.
+        0 => [0xffff_ffff << 32, 0xffff_ffff, 0],
+        // Tunnel, metadata and registers.
+        1..=16 => [u64::MAX, 0, 0],
+        // Ethernet addresses; what shares their words is of the network header.
+        17 | 18 => [0, !0xffff, 0xffff],
+        // Network addresses.
+        19..=23 => [0, 0, u64::MAX],
+        // The IPv6 label; ports.
+        24 => [0, 0, !0 << 32],
+        // The tag's protocol; hardware addresses of ARP and neighbour discovery.
+        28 => [0, 0xffff << 48, 0],
+        // The tag below.
+        30 => [0, u64::MAX, 0],
+        // TCP flags, neighbour discovery.
+        _ => [0; STAGES - 1],
+    }
+}
+
+/// The bits of a mask in order of their stages, without words that have none: what a masked comparison looks at.
 #[derive(Clone, Debug)]
 pub(crate) struct MaskShape {
     words: Box<[(u8, u64)]>,
+    /// Where each stage ends among the words; stages without bits are left out, but at least one there is.
+    ends: Box<[u8]>,
 }
 
 impl MaskShape {
+    /// All bits at once.
     #[expect(clippy::cast_possible_truncation, reason = "fewer than 256 words")]
     pub(crate) fn new(mask: &Mask) -> Self {
         let words = mask.0.iter().enumerate().filter(|(_, bits)| **bits != 0);
-        Self { words: words.map(|(index, bits)| (index as u8, *bits)).collect() }
+        let words: Box<[(u8, u64)]> = words.map(|(index, bits)| (index as u8, *bits)).collect();
+        let end = words.len() as u8;
+        Self { words, ends: [end].into() }
+    }
+
+    /// Stage by stage.
+    #[expect(clippy::cast_possible_truncation, reason = "fewer than 256 words, each at most three times")]
+    pub(crate) fn staged(mask: &Mask) -> Self {
+        let mut words = Vec::new();
+        let mut ends: Vec<u8> = Vec::new();
+        for stage in 0..STAGES {
+            let before = words.len();
+            for (index, bits) in mask.0.iter().enumerate() {
+                let earlier = staged(index);
+                let rest = !earlier.iter().fold(0, |all, mask| all | mask);
+                let part = bits & earlier.get(stage).copied().unwrap_or(rest);
+                if part != 0 {
+                    words.push((index as u8, part));
+                }
+            }
+            if words.len() > before {
+                ends.push(words.len() as u8);
+            }
+        }
+        if ends.is_empty() {
+            ends.push(0);
+        }
+        Self { words: words.into(), ends: ends.into() }
+    }
+
+    /// How many stages there are, at least one.
+    pub(crate) const fn stages(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The hash of all bits up to each stage's end; the last one's is [`Self::hash`].
+    pub(crate) fn hashes(&self, key: &Key) -> impl Iterator<Item = u64> {
+        let mut mixer = Mixer::new(0);
+        let mut at = 0;
+        self.ends.iter().map(move |end| {
+            for (index, bits) in &self.words[at..usize::from(*end)] {
+                mixer.add(key.0[usize::from(*index)] & bits);
+            }
+            at = usize::from(*end);
+            mixer.finish()
+        })
     }
 
     pub(crate) fn hash(&self, key: &Key) -> u64 {
@@ -254,6 +330,13 @@ impl MaskShape {
         mixer.finish()
     }
 
+    /// Adds to `mask` the bits of all stages up to this one.
+    pub(crate) fn raise(&self, stage: usize, mask: &mut Mask) {
+        for (index, bits) in &self.words[..usize::from(self.ends[stage])] {
+            mask.0[usize::from(*index)] |= bits;
+        }
+    }
+
     /// The masked words of `key`, without those the mask does not look at.
     pub(crate) fn pick(&self, key: &Key) -> Box<[u64]> {
         self.words.iter().map(|(index, bits)| key.0[usize::from(*index)] & bits).collect()
@@ -261,6 +344,14 @@ impl MaskShape {
 
     pub(crate) fn equals(&self, key: &Key, picked: &[u64]) -> bool {
         self.words.iter().zip(picked).all(|((index, bits), word)| key.0[usize::from(*index)] & bits == *word)
+    }
+
+    /// Whether what was picked agrees with a match, all of whose bits this looks at.
+    pub(crate) fn meets(&self, picked: &[u64], matching: &super::matching::Match) -> bool {
+        self.words.iter().zip(picked).all(|((index, bits), word)| {
+            let index = usize::from(*index);
+            (word ^ matching.value.0[index]) & bits & matching.mask.0[index] == 0
+        })
     }
 }
 

@@ -47,11 +47,6 @@ impl Match {
         self.value.agrees(key, &self.mask)
     }
 
-    /// Whether every packet that `other` matches, this matches.
-    pub(crate) fn contains(&self, other: &Self) -> bool {
-        other.mask.contains(&self.mask) && self.value.agrees(&other.value, &self.mask)
-    }
-
     fn forget(&mut self, place: Place) {
         self.value.set(place, 0);
         self.mask.set(place, 0);

@@ -5,6 +5,7 @@
 use super::bridge::{Bridge, Port};
 use super::drop::DropReason;
 use super::key::{self, TCI_PRESENT};
+use super::revision::Tag;
 use super::xlate::{Effect, Xlate};
 use crate::api::switch::VlanMode;
 use crate::types::{Mac, VlanId};
@@ -103,6 +104,7 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
         learn(walk, vlan, source, in_port);
     }
     let tagged_below = walk.key.get16(key::INNER_TCI) & 0xfff != 0;
+    walk.parts.add(Tag::station(walk.bridge, vlan, destination));
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     match way(bridge, (vlan, tagged_below), destination, in_port) {
         Way::Drop(reason, text) => dropped(walk, reason, text),
@@ -148,6 +150,7 @@ fn learn(walk: &mut Xlate<'_>, vlan: u16, mac: Mac, port: u32) {
         walk.note(|| format!("learned that {mac} is on port {name} in VLAN {vlan}"));
     }
     let bridge = walk.bridge;
+    walk.parts.add(Tag::station(bridge, vlan, mac));
     walk.effect(Effect::Station { bridge, vlan, mac, port });
 }
 

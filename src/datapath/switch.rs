@@ -3,24 +3,24 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::action::{self, Action};
 use super::bridge::{Bridge, BridgePorts, BridgeView, NewPort, NewPortKind, Port};
 use super::drop::DropReason;
 use super::error::SwitchError;
 use super::extract::extract;
-use super::fdb::Learned;
+use super::fdb::{Learned, Station};
 use super::io::{DpPort, Ingress};
 use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
 use super::matching::Match;
 use super::packet::{Offload, Packet};
-use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
+use super::revision::{Revisions, Tag};
+use super::table::{Flow, FlowRef, LIMIT_FLOWS, Tables};
 use super::text::{FlowText, Use};
 use super::trace::{self, Recorder, TraceInput};
 use super::xlate::{BridgeId, Effect, Verdict, Xlate};
-use crate::api::switch::{BridgeMode, FlowChange, PortCounters};
+use crate::api::switch::{BridgeMode, PortCounters};
 use crate::types::{IfName, Timestamp};
 
 /// Most bridges of a switch.
@@ -39,36 +39,37 @@ pub struct Switch {
     netdevs: BTreeMap<DpPort, Place>,
     /// By datapath port, remote and local address.
     tunnels: BTreeMap<(DpPort, IpAddr, IpAddr), Place>,
-    /// Grows with every change that a decision may depend on.
-    generation: Arc<AtomicU64>,
+    revisions: Arc<Revisions>,
     drops: BTreeMap<DropReason, u64>,
-}
-
-/// A change of flows, read and found good.
-enum Change {
-    Add(FlowText),
-    Modify { flow: FlowText, strict: bool },
-    Delete { flow: FlowText, strict: bool },
 }
 
 impl Switch {
     /// A switch without bridges.
     #[must_use]
     pub fn new() -> Self {
-        Self { generation: Arc::new(AtomicU64::new(1)), ..Self::default() }
+        Self::default()
     }
 
-    /// The counter that grows with every change a cached decision may depend on.
-    pub(crate) fn generation(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.generation)
+    /// What changed when: what decisions rest on.
+    pub(crate) fn revisions(&self) -> Arc<Revisions> {
+        Arc::clone(&self.revisions)
     }
 
-    fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
+    /// Has every decision made anew: bridges or ports changed.
+    fn ports_changed(&mut self, bridge: BridgeId) {
+        if let Some(held) = self.bridges.get_mut(&bridge) {
+            held.ports_revision += 1;
+        }
+        self.revisions.touch(Tag::PORTS);
+        self.revisions.publish();
     }
 
     pub(crate) fn bridge(&self, bridge: BridgeId) -> Option<&Bridge> {
         self.bridges.get(&bridge)
+    }
+
+    pub(crate) fn bridge_mut(&mut self, bridge: BridgeId) -> Option<&mut Bridge> {
+        self.bridges.get_mut(&bridge)
     }
 
     pub(crate) fn id(&self, bridge: &IfName) -> Result<BridgeId, SwitchError> {
@@ -76,7 +77,7 @@ impl Switch {
     }
 
     /// The bridge of this name.
-    pub(super) fn named(&self, bridge: &IfName) -> Result<&Bridge, SwitchError> {
+    pub(crate) fn named(&self, bridge: &IfName) -> Result<&Bridge, SwitchError> {
         let id = self.id(bridge)?;
         self.bridges.get(&id).ok_or_else(|| SwitchError::UnknownBridge(bridge.clone()))
     }
@@ -84,7 +85,7 @@ impl Switch {
     /// The same, to be changed: what was decided before may not hold after.
     pub(super) fn named_mut(&mut self, bridge: &IfName) -> Result<&mut Bridge, SwitchError> {
         let id = self.id(bridge)?;
-        self.changed();
+        self.ports_changed(id);
         self.bridges.get_mut(&id).ok_or_else(|| SwitchError::UnknownBridge(bridge.clone()))
     }
 
@@ -108,7 +109,8 @@ impl Switch {
         if self.bridges.len() >= LIMIT_BRIDGES {
             return Err(SwitchError::TooManyBridges(name.clone()));
         }
-        let mut bridge = Bridge::new(name.clone(), mode);
+        let id = self.next_bridge;
+        let mut bridge = Bridge::new(name.clone(), mode, Tables::new(id, Arc::clone(&self.revisions)));
         if mode == BridgeMode::Normal {
             bridge.tables.insert(Flow {
                 table: 0,
@@ -126,11 +128,10 @@ impl Switch {
                 n_bytes: 0,
             });
         }
-        let id = self.next_bridge;
         self.next_bridge += 1;
         self.bridges.insert(id, bridge);
         self.bridge_names.insert(name.clone(), id);
-        self.changed();
+        self.ports_changed(id);
         Ok(())
     }
 
@@ -146,8 +147,8 @@ impl Switch {
         }
         if let Some(id) = self.bridge_names.remove(name) {
             self.bridges.remove(&id);
+            self.ports_changed(id);
         }
-        self.changed();
         Ok(lost)
     }
 
@@ -189,7 +190,7 @@ impl Switch {
         if let Some(bridge) = self.bridges.get_mut(&id) {
             bridge.ports.insert(number, Port { name: port.name, kind: port.kind, vlan: port.vlan, counters });
         }
-        self.changed();
+        self.ports_changed(id);
         Ok(number)
     }
 
@@ -218,7 +219,7 @@ impl Switch {
         let held = self.bridges.get_mut(&id).ok_or_else(unknown)?;
         held.fdb.flush_port(number);
         let port = held.ports.remove(&number).ok_or_else(unknown)?;
-        self.changed();
+        self.ports_changed(id);
         Ok(match port.kind {
             NewPortKind::Netdev { dp } => {
                 self.netdevs.remove(&dp);
@@ -238,84 +239,17 @@ impl Switch {
         self.bridge_names.values().filter_map(|id| self.bridges.get(id)).map(Bridge::view).collect()
     }
 
-    /// Makes changes of a bridge's flows, in order: all of them, or with an error none. Returns how many flows were
-    /// added, modified or removed.
-    ///
-    /// # Errors
-    /// [`SwitchError::BadFlow`] says which text is wrong, and where; [`SwitchError::TableFull`].
-    pub fn change_flows(
-        &mut self,
-        bridge: &IfName,
-        changes: &[FlowChange],
-        now: Timestamp,
-    ) -> Result<usize, SwitchError> {
-        let id = self.id(bridge)?;
-        let held = self.named(bridge)?;
-        let ports = BridgePorts { bridge: held, names: false };
-        let read = |(index, change): (usize, &FlowChange)| {
-            let parsed = match change {
-                FlowChange::Add(text) => FlowText::parse(text, Use::Add, &ports).map(Change::Add),
-                FlowChange::Modify(text) => {
-                    FlowText::parse(text, Use::Modify, &ports).map(|flow| Change::Modify { flow, strict: false })
-                }
-                FlowChange::ModifyStrict(text) => {
-                    FlowText::parse(text, Use::Modify, &ports).map(|flow| Change::Modify { flow, strict: true })
-                }
-                FlowChange::Delete(text) => FlowText::parse(text, Use::Delete { strict: false }, &ports)
-                    .map(|flow| Change::Delete { flow, strict: false }),
-                FlowChange::DeleteStrict(text) => FlowText::parse(text, Use::Delete { strict: true }, &ports)
-                    .map(|flow| Change::Delete { flow, strict: true }),
-            };
-            parsed.map_err(|source| SwitchError::BadFlow { number: index + 1, count: changes.len(), source })
-        };
-        let checked: Vec<Change> = changes.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        let more = checked.iter().filter(|change| !matches!(change, Change::Delete { .. })).count();
-        let flows = held.tables.len();
-        if flows + more > LIMIT_FLOWS {
-            return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more });
-        }
-        let Some(held) = self.bridges.get_mut(&id) else { unreachable!("its name was found") };
-        let count = checked.into_iter().map(|change| apply(held, change, now)).sum();
-        if count > 0 {
-            self.changed();
-        }
-        Ok(count)
-    }
-
-    /// The flows of a bridge that a match as of `ovs-ofctl dump-flows` covers, by table, then priority from the
-    /// highest. With `names`, ports are shown by name.
-    ///
-    /// # Errors
-    /// [`SwitchError::BadFilter`] if `filter` is no match.
-    pub fn dump_flows(
-        &self,
-        bridge: &IfName,
-        filter: &str,
-        names: bool,
-        now: Timestamp,
-    ) -> Result<Vec<crate::api::switch::Flow>, SwitchError> {
-        let held = self.named(bridge)?;
-        let ports = BridgePorts { bridge: held, names };
-        let wanted = FlowText::parse(filter, Use::Filter, &ports).map_err(SwitchError::BadFilter)?;
-        let filter = filter_of(&wanted, None);
-        let selected = held.tables.select(&filter);
-        let mut flows: Vec<_> = selected
-            .into_iter()
-            .filter_map(|flow| held.tables.get(flow))
-            .map(|flow| super::dump::flow(flow, &ports, now))
-            .collect();
-        flows.sort_by(|one, two| {
-            let key = |flow: &crate::api::switch::Flow| (flow.table, core::cmp::Reverse(flow.priority));
-            key(one).cmp(&key(two)).then_with(|| one.matching.cmp(&two.matching))
-        });
-        Ok(flows)
-    }
-
     /// Removes flows and learned addresses whose time is up. To be called about once a second. Returns how many went.
     pub fn expire(&mut self, now: Timestamp) -> usize {
-        let gone = self.bridges.values_mut().map(|bridge| bridge.tables.expire(now) + bridge.fdb.expire(now)).sum();
+        let mut gone = 0;
+        for (id, bridge) in &mut self.bridges {
+            gone += bridge.tables.expire(now);
+            let stations = bridge.fdb.expire(now);
+            gone += stations.len();
+            stations.iter().for_each(|(vlan, mac)| self.revisions.touch(Tag::station(*id, *vlan, *mac)));
+        }
         if gone > 0 {
-            self.changed();
+            self.revisions.publish();
         }
         gone
     }
@@ -360,6 +294,7 @@ impl Switch {
                 Verdict {
                     actions: Vec::new(),
                     mask,
+                    tags: [Tag::PORTS].into(),
                     flows: Vec::new(),
                     effects: Vec::new(),
                     drop: Some(DropReason::UnknownPort),
@@ -416,25 +351,37 @@ impl Switch {
         }
     }
 
-    /// Has an effect of a walk.
-    pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) {
+    /// Has an effect of a walk. Returns whether there was room for it.
+    pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) -> bool {
         match effect {
-            Effect::Learn { bridge, flow } => self.learn(*bridge, flow, now),
+            Effect::Learn { bridge, flow } => return self.learn(*bridge, flow, now),
             Effect::Station { bridge, vlan, mac, port } => {
-                let Some(held) = self.bridges.get_mut(bridge) else { return };
-                match held.fdb.learn(*vlan, *mac, *port, now) {
-                    Learned::Same => {}
-                    Learned::Refused => self.count(DropReason::FdbFull, 1),
-                    Learned::Changed { evicted } => {
-                        self.count(DropReason::FdbFull, evicted.into());
-                        self.changed();
-                    }
-                }
+                return self.learn_station(*bridge, (*vlan, *mac), *port, now);
             }
             // Counted when the packets are.
             Effect::Patch { .. } => {}
             Effect::FinTimeout { bridge, flow, idle, hard } => self.fin_timeout(*bridge, *flow, (*idle, *hard)),
         }
+        true
+    }
+
+    /// Returns whether there was room.
+    fn learn_station(&mut self, bridge: BridgeId, (vlan, mac): Station, port: u32, now: Timestamp) -> bool {
+        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
+        let evicted = match held.fdb.learn(vlan, mac, port, now) {
+            Learned::Same => return true,
+            Learned::Refused => {
+                self.count(DropReason::FdbFull, 1);
+                return false;
+            }
+            Learned::Changed { evicted } => evicted,
+        };
+        self.count(DropReason::FdbFull, evicted.is_some().into());
+        for (vlan, mac) in evicted.into_iter().chain([(vlan, mac)]) {
+            self.revisions.touch(Tag::station(bridge, vlan, mac));
+        }
+        self.revisions.publish();
+        true
     }
 
     /// Has an effect once more, for packets that a cache let through: what was learned stays young, but what is gone
@@ -483,21 +430,22 @@ impl Switch {
         same
     }
 
-    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) {
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+    /// Learns a flow, or keeps it young. Returns whether there was room for it.
+    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> bool {
+        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
         // At the limit a flow that is there already is not learned again either (`ofproto_flow_mod_learn()`).
         if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return false;
         }
         if self.refresh(bridge, flow, now) {
-            return;
+            return true;
         }
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
         if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return false;
         }
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
@@ -523,7 +471,8 @@ impl Switch {
                 held.tables.insert(flow);
             }
         }
-        self.changed();
+        self.revisions.publish();
+        true
     }
 
     fn fin_timeout(&mut self, bridge: BridgeId, flow: FlowRef, (idle, hard): (u16, u16)) {
@@ -535,64 +484,4 @@ impl Switch {
             held.tables.modify(flow, |flow| (flow.idle_timeout, flow.hard_timeout) = (idle, hard));
         }
     }
-}
-
-fn filter_of(flow: &FlowText, strict: Option<u16>) -> Filter<'_> {
-    Filter { table: flow.table, matching: &flow.matching, cookie: flow.cookie_filter, out_port: flow.out_port, strict }
-}
-
-/// Makes one change. Returns how many flows it touched.
-fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
-    match change {
-        Change::Add(flow) => {
-            add(bridge, flow, now);
-            1
-        }
-        Change::Modify { flow, strict } => {
-            let selected = bridge.tables.select(&filter_of(&flow, strict.then_some(flow.priority)));
-            if selected.is_empty() {
-                // With a new cookie to give, and none asked for, a modification that finds nothing adds.
-                if flow.cookie.is_some() && flow.cookie_filter.is_none() {
-                    add(bridge, flow, now);
-                    return 1;
-                }
-                return 0;
-            }
-            for reference in &selected {
-                bridge.tables.modify(*reference, |held| {
-                    if let Some(actions) = &flow.actions {
-                        held.actions = Arc::clone(actions);
-                    }
-                    held.cookie = flow.cookie.unwrap_or(held.cookie);
-                    held.modified = now;
-                    if flow.reset_counts {
-                        (held.n_packets, held.n_bytes) = (0, 0);
-                    }
-                });
-            }
-            selected.len()
-        }
-        Change::Delete { flow, strict } => {
-            let selected = bridge.tables.select(&filter_of(&flow, strict.then_some(flow.priority)));
-            selected.into_iter().filter(|reference| bridge.tables.remove(*reference).is_some()).count()
-        }
-    }
-}
-
-fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
-    bridge.tables.insert(Flow {
-        table: flow.table.unwrap_or(0),
-        priority: flow.priority,
-        matching: flow.matching,
-        cookie: flow.cookie.unwrap_or(0),
-        actions: flow.actions.unwrap_or_default(),
-        idle_timeout: flow.idle_timeout,
-        hard_timeout: flow.hard_timeout,
-        send_flow_rem: flow.send_flow_rem,
-        created: now,
-        modified: now,
-        used: now,
-        n_packets: 0,
-        n_bytes: 0,
-    });
 }

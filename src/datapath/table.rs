@@ -1,11 +1,13 @@
 //! Flows and the tables that hold them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::action::{Action, Actions, port};
 use super::classifier::Classifier;
 use super::key::{Key, Mask};
 use super::matching::Match;
+use super::revision::{Parts, Revisions, Tag, table_word};
 use crate::types::Timestamp;
 
 /// Most flows of one bridge.
@@ -37,22 +39,18 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Whether its time is up.
-    pub(crate) fn expired(&self, now: Timestamp) -> bool {
-        // Later than the timeout, not at it (`rule_expire()`).
-        let over = |since: Timestamp, timeout: u16| {
-            timeout != 0 && now.since(since) > core::time::Duration::from_secs(timeout.into())
+    /// When its time is up, if ever: later than this, not at it (`rule_expire()`).
+    fn due(&self) -> Option<Timestamp> {
+        let end = |since: Timestamp, timeout: u16| {
+            (timeout != 0).then(|| since + core::time::Duration::from_secs(timeout.into()))
         };
-        over(self.modified, self.hard_timeout) || over(self.used, self.idle_timeout)
+        let ends = [end(self.modified, self.hard_timeout), end(self.used, self.idle_timeout)];
+        ends.into_iter().flatten().min()
     }
 
     /// Whether some action sends to `port`.
     pub(crate) fn outputs_to(&self, port: u32) -> bool {
         self.actions.iter().any(|action| matches!(action, Action::Output(number) if *number == port))
-    }
-
-    fn timed(&self) -> bool {
-        self.idle_timeout != 0 || self.hard_timeout != 0
     }
 }
 
@@ -63,30 +61,39 @@ pub(crate) struct Filter<'a> {
     pub(crate) matching: &'a Match,
     pub(crate) cookie: Option<(u64, u64)>,
     pub(crate) out_port: Option<u32>,
-    /// Only the flow of exactly this match and priority.
+    /// Only the flows of exactly this match and priority: one a table.
     pub(crate) strict: Option<u16>,
 }
 
 impl Filter<'_> {
+    /// Whether a flow of the right table, match and priority is wanted.
     fn wants(&self, flow: &Flow) -> bool {
-        self.table.is_none_or(|table| table == flow.table)
-            && self.cookie.is_none_or(|(cookie, mask)| flow.cookie & mask == cookie)
+        self.cookie.is_none_or(|(cookie, mask)| flow.cookie & mask == cookie)
             && self.out_port.is_none_or(|number| number == port::NONE || flow.outputs_to(number))
-            && match self.strict {
-                Some(priority) => flow.priority == priority && flow.matching == *self.matching,
-                None => self.matching.contains(&flow.matching),
-            }
     }
 }
 
-/// The tables of one bridge.
+/// A place for flows, one after another.
 #[derive(Debug, Default)]
+struct Slot {
+    /// The latest flow's.
+    serial: u32,
+    flow: Option<Box<Flow>>,
+    /// Where the flow is among the timed ones.
+    due: Option<Timestamp>,
+}
+
+/// The tables of one bridge.
+#[derive(Debug)]
 pub(crate) struct Tables {
-    slots: Vec<(u32, Option<Box<Flow>>)>,
+    /// The bridge, as tags name it.
+    bridge: u32,
+    revisions: Arc<Revisions>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     tables: BTreeMap<u8, Classifier>,
-    /// Flows with a timeout.
-    timed: BTreeSet<FlowRef>,
+    /// Flows with a timeout, by when to look at them: no later than when their time is up.
+    timed: BTreeSet<(Timestamp, FlowRef)>,
     /// How many flows each table has with each cookie: what `learn`'s limit counts.
     cookies: BTreeMap<(u8, u64), usize>,
     /// How many flows may still learn into each table with each cookie, and want that gone when they go.
@@ -109,30 +116,39 @@ fn taught(actions: &[Action]) -> Vec<(u8, u64)> {
 }
 
 impl Tables {
+    /// The tables of a bridge, without flows.
+    pub(crate) fn new(bridge: u32, revisions: Arc<Revisions>) -> Self {
+        Self {
+            bridge,
+            revisions,
+            slots: Vec::new(),
+            free: Vec::new(),
+            tables: BTreeMap::new(),
+            timed: BTreeSet::new(),
+            cookies: BTreeMap::new(),
+            teachers: BTreeMap::new(),
+            len: 0,
+        }
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
     pub(crate) fn get(&self, flow: FlowRef) -> Option<&Flow> {
-        let (serial, held) = self.slots.get(flow.slot as usize)?;
-        if *serial == flow.serial { held.as_deref() } else { None }
+        let held = self.slots.get(flow.slot as usize)?;
+        if held.serial == flow.serial { held.flow.as_deref() } else { None }
     }
 
     pub(crate) fn get_mut(&mut self, flow: FlowRef) -> Option<&mut Flow> {
-        let (serial, held) = self.slots.get_mut(flow.slot as usize)?;
-        if *serial == flow.serial { held.as_deref_mut() } else { None }
+        let held = self.slots.get_mut(flow.slot as usize)?;
+        if held.serial == flow.serial { held.flow.as_deref_mut() } else { None }
     }
 
-    /// Every flow, in no order that means anything.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (FlowRef, &Flow)> {
-        (0..)
-            .zip(&self.slots)
-            .filter_map(|(slot, (serial, held))| held.as_deref().map(|flow| (FlowRef { slot, serial: *serial }, flow)))
-    }
-
-    /// The flow for `key` in `table`; adds to `looked_at` the bits that had a say.
-    pub(crate) fn lookup(&self, table: u8, key: &Key, looked_at: &mut Mask) -> Option<FlowRef> {
-        self.tables.get(&table)?.lookup(key, looked_at)
+    /// The flow for `key` in `table`; adds to `looked_at` the bits that had a say, and to `parts` what else had one.
+    pub(crate) fn lookup(&self, table: u8, key: &Key, looked_at: &mut Mask, parts: &mut Parts) -> Option<FlowRef> {
+        parts.add(Tag::order(table_word(self.bridge, table)));
+        self.tables.get(&table)?.lookup(key, looked_at, parts)
     }
 
     /// The flow of exactly this match and priority.
@@ -145,13 +161,20 @@ impl Tables {
         self.cookies.get(&(table, cookie)).copied().unwrap_or(0)
     }
 
-    /// The flows `filter` wants.
+    /// The flows `filter` wants, in no order that means anything.
     pub(crate) fn select(&self, filter: &Filter<'_>) -> Vec<FlowRef> {
-        if let (Some(priority), Some(table)) = (filter.strict, filter.table) {
-            let found = self.find(table, filter.matching, priority);
-            return found.filter(|flow| self.get(*flow).is_some_and(|held| filter.wants(held))).into_iter().collect();
+        let tables = self.tables.iter().filter(|(table, _)| filter.table.is_none_or(|wanted| wanted == **table));
+        let mut found = Vec::new();
+        for (_, classifier) in tables {
+            match filter.strict {
+                Some(priority) => found.extend(classifier.find(filter.matching, priority)),
+                None => classifier.covered(filter.matching, &mut found),
+            }
         }
-        self.iter().filter(|(_, flow)| filter.wants(flow)).map(|(flow, _)| flow).collect()
+        if filter.cookie.is_some() || filter.out_port.is_some() {
+            found.retain(|flow| self.get(*flow).is_some_and(|held| filter.wants(held)));
+        }
+        found
     }
 
     /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
@@ -193,26 +216,32 @@ impl Tables {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.slots.push((0, None));
+                self.slots.push(Slot::default());
                 // Fewer than LIMIT_FLOWS: the switch checks before it adds.
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        let serial = self.slots[slot as usize].0.wrapping_add(1);
+        let serial = self.slots[slot as usize].serial.wrapping_add(1);
         let reference = FlowRef { slot, serial };
-        self.tables.entry(flow.table).or_default().insert(&flow.matching, flow.priority, reference);
+        let word = table_word(self.bridge, flow.table);
+        let classifier = self.tables.entry(flow.table).or_insert_with(|| Classifier::new(word));
+        classifier.insert(&flow.matching, flow.priority, reference, &self.revisions);
         self.account(reference, &flow);
-        self.slots[slot as usize] = (serial, Some(Box::new(flow)));
+        let held = &mut self.slots[slot as usize];
+        (held.serial, held.flow) = (serial, Some(Box::new(flow)));
         self.len += 1;
         reference
     }
 
     /// Puts `flow` where one with the same table, match and priority is, as its continuation.
     pub(crate) fn replace(&mut self, reference: FlowRef, flow: Flow) {
-        let Some(old) = self.slots[reference.slot as usize].1.take() else { return };
+        if let Some(classifier) = self.tables.get(&flow.table) {
+            classifier.touch(&flow.matching, &self.revisions);
+        }
+        let Some(old) = self.slots[reference.slot as usize].flow.take() else { return };
         let orphans = self.discount(reference, &old, &flow.actions);
         self.account(reference, &flow);
-        self.slots[reference.slot as usize].1 = Some(Box::new(flow));
+        self.slots[reference.slot as usize].flow = Some(Box::new(flow));
         self.remove_learned(&orphans);
     }
 
@@ -234,10 +263,10 @@ impl Tables {
 
     fn remove_one(&mut self, reference: FlowRef) -> Option<Flow> {
         self.get(reference)?;
-        let flow = self.slots[reference.slot as usize].1.take()?;
+        let flow = self.slots[reference.slot as usize].flow.take()?;
         self.free.push(reference.slot);
         if let Some(classifier) = self.tables.get_mut(&flow.table) {
-            classifier.remove(&flow.matching, flow.priority);
+            classifier.remove(&flow.matching, flow.priority, &self.revisions);
             if classifier.len() == 0 {
                 self.tables.remove(&flow.table);
             }
@@ -247,18 +276,28 @@ impl Tables {
     }
 
     fn account(&mut self, reference: FlowRef, flow: &Flow) {
-        if flow.timed() {
-            self.timed.insert(reference);
-        }
+        self.time(reference, flow.due());
         *self.cookies.entry((flow.table, flow.cookie)).or_insert(0) += 1;
         for key in taught(&flow.actions) {
             *self.teachers.entry(key).or_insert(0) += 1;
         }
     }
 
+    /// Has a flow looked at when this is past, and no earlier.
+    fn time(&mut self, reference: FlowRef, due: Option<Timestamp>) {
+        if let Some(due) = due {
+            self.timed.insert((due, reference));
+        }
+        if let Some(old) = core::mem::replace(&mut self.slots[reference.slot as usize].due, due)
+            && Some(old) != due
+        {
+            self.timed.remove(&(old, reference));
+        }
+    }
+
     /// The reverse of [`Self::account`]. Returns what no flow teaches any more, `successor` included.
     fn discount(&mut self, reference: FlowRef, flow: &Flow, successor: &[Action]) -> Vec<(u8, u64)> {
-        self.timed.remove(&reference);
+        self.time(reference, None);
         if let Some(count) = self.cookies.get_mut(&(flow.table, flow.cookie)) {
             *count -= 1;
             if *count == 0 {
@@ -300,10 +339,17 @@ impl Tables {
         }
     }
 
-    /// Removes the flows whose time is up. Returns how many.
+    /// Removes the flows whose time is up. Returns how many. Looks only at those whose time could be up.
     pub(crate) fn expire(&mut self, now: Timestamp) -> usize {
-        let over = |flow: &&FlowRef| self.get(**flow).is_some_and(|flow| flow.expired(now));
-        let expired: Vec<FlowRef> = self.timed.iter().filter(over).copied().collect();
-        expired.into_iter().filter(|flow| self.remove(*flow).is_some()).count()
+        let mut gone = 0;
+        while let Some((_, reference)) = self.timed.first().copied().filter(|(due, _)| *due < now) {
+            // It may have been used since.
+            match self.get(reference).and_then(Flow::due) {
+                Some(due) if due >= now => self.time(reference, Some(due)),
+                _ if self.remove(reference).is_some() => gone += 1,
+                _ => unreachable!("timed flows exist"),
+            }
+        }
+        gone
     }
 }

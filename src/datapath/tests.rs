@@ -8,10 +8,14 @@ use crate::types::{IfName, Timestamp};
 use crate::wire::checksum;
 
 mod acceptance;
+mod bounds;
+mod changes;
 mod forwarding;
+mod megaflow;
 mod partial;
 mod properties;
 mod random;
+mod standing;
 mod text;
 
 /// A switch with a worker, and what it sent.

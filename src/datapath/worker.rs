@@ -1,7 +1,6 @@
 //! The fast path of one thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::cache::{Cache, Entry, Hit, NewEntry};
 use super::drop::DropReason;
@@ -10,19 +9,25 @@ use super::extract::{Layout, extract};
 use super::io::{Egress, Ingress};
 use super::key::Key;
 use super::packet::Packet;
+use super::revision::Revisions;
 use super::switch::Switch;
 use crate::api::switch::CacheCounters;
 use crate::types::Timestamp;
+
+/// Entries told to the switch in one go, while nobody else can have it.
+const PUSH_STEP: usize = 1024;
 
 /// The fast path of one thread: its cache of what the switch decided.
 #[derive(Debug)]
 pub struct Worker {
     cache: Cache,
-    /// The switch's generation, once one has been seen.
-    generation: Option<Arc<AtomicU64>>,
+    /// What changes in the switch, once one has been seen.
+    revisions: Option<Arc<Revisions>>,
     counters: CacheCounters,
     /// Frames dropped while being rewritten, not yet told to the switch.
     no_room: u64,
+    /// The first entry not yet told to the switch in this round.
+    pushed: usize,
 }
 
 impl Default for Worker {
@@ -32,7 +37,7 @@ impl Default for Worker {
 }
 
 /// A panic elsewhere leaves the switch as its last whole change made it.
-fn locked(switch: &Mutex<Switch>) -> MutexGuard<'_, Switch> {
+pub(crate) fn locked(switch: &Mutex<Switch>) -> MutexGuard<'_, Switch> {
     switch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -40,7 +45,7 @@ impl Worker {
     /// A worker that knows nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { cache: Cache::new(), generation: None, counters: CacheCounters::default(), no_room: 0 }
+        Self { cache: Cache::new(), revisions: None, counters: CacheCounters::default(), no_room: 0, pushed: 0 }
     }
 
     /// Does to one frame what the switch's flows say. Locks the switch only if the cache does not know.
@@ -53,14 +58,12 @@ impl Worker {
         egress: &mut impl Egress,
     ) {
         let (key, layout) = extract(ingress, packet);
-        // Relaxed: a change is seen a moment later at worst, as if the frame had come a moment earlier.
-        let current = self.generation.as_ref().map(|generation| generation.load(Ordering::Relaxed));
         let hit = self.cache.lookup(&key);
         let index = match hit {
             Some(Hit::Exact(index) | Hit::Masked(index)) => index,
             None => usize::MAX,
         };
-        if self.cache.entry(index).is_some_and(|entry| Some(entry.generation) == current) {
+        if self.stands(index) {
             match hit {
                 Some(Hit::Exact(_)) => self.counters.exact_hits += 1,
                 Some(Hit::Masked(_)) | None => self.counters.masked_hits += 1,
@@ -73,6 +76,19 @@ impl Worker {
         self.run(index, packet, layout, now, egress);
     }
 
+    /// Whether what an entry rests on is as it was.
+    fn stands(&mut self, index: usize) -> bool {
+        let (Some(entry), Some(revisions)) = (self.cache.entry_mut(index), &self.revisions) else { return false };
+        let current = revisions.current();
+        if entry.revision != current {
+            if !revisions.stands(&entry.tags, entry.revision) {
+                return false;
+            }
+            entry.revision = current;
+        }
+        true
+    }
+
     /// Asks the switch, in place of the stale entry at `stale` if there is one. Returns the new entry.
     fn miss(
         &mut self,
@@ -82,24 +98,24 @@ impl Worker {
         now: Timestamp,
     ) -> usize {
         let mut switch = locked(switch);
-        if self.generation.is_none() {
-            self.generation = Some(switch.generation());
-        }
+        let revisions = self.revisions.get_or_insert_with(|| switch.revisions());
         if let Some(entry) = self.cache.remove(stale) {
             push(&mut switch, &entry);
         }
         // Taken before the walk: what the walk itself changes (`learn`) makes its own verdict stale.
-        let generation = switch.generation().load(Ordering::Relaxed);
+        let revision = revisions.current();
         let verdict = switch.walk(ingress, key, now, true);
         let new = NewEntry {
-            generation,
+            revision,
+            tags: verdict.tags,
             actions: verdict.actions.into(),
             flows: verdict.flows.into(),
             effects: verdict.effects.into(),
             drop: verdict.drop,
         };
         let (index, evicted) = self.cache.insert(key, &verdict.mask, new, now);
-        if let Some(entry) = evicted {
+        self.counters.evictions += evicted.len() as u64;
+        for entry in evicted {
             push(&mut switch, &entry);
         }
         index
@@ -116,19 +132,52 @@ impl Worker {
     }
 
     /// Tells the switch what the cache did in its name, and forgets what has been of no use for long. To be called
-    /// about once a second, and before flows are shown.
+    /// about once a second, and before flows are shown. Locks the switch in turns short enough for others to have
+    /// theirs between.
     pub fn push_stats(&mut self, switch: &Mutex<Switch>, now: Timestamp) {
-        let mut switch = locked(switch);
-        for index in self.cache.indices() {
+        self.push_anew();
+        while !self.push_step(&mut locked(switch), now) {}
+    }
+
+    /// Does as [`Self::push_stats`] as far as it can without waiting: goes on where it stopped last time, and returns
+    /// whether it came to the end. So a change of very many flows stops no worker.
+    pub fn try_push_stats(&mut self, switch: &Mutex<Switch>, now: Timestamp) -> bool {
+        loop {
+            let mut switch = match switch.try_lock() {
+                Ok(switch) => switch,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => return false,
+            };
+            if self.push_step(&mut switch, now) {
+                return true;
+            }
+        }
+    }
+
+    /// Has the next [`Self::try_push_stats`] begin with the first entry.
+    pub const fn push_anew(&mut self) {
+        self.pushed = 0;
+    }
+
+    /// Tells the switch of the next few entries. Returns whether those were the last.
+    fn push_step(&mut self, switch: &mut Switch, now: Timestamp) -> bool {
+        let end = self.cache.places().min(self.pushed + PUSH_STEP);
+        for index in self.pushed..end {
             let Some(entry) = self.cache.entry_mut(index) else { continue };
-            push(&mut switch, entry);
+            push(switch, entry);
             (entry.packets, entry.bytes) = (0, 0);
             if self.cache.is_idle(index, now) {
                 self.cache.remove(index);
             }
         }
+        self.pushed = end;
+        if end < self.cache.places() {
+            return false;
+        }
+        self.pushed = 0;
         switch.count(DropReason::NoRoom, core::mem::take(&mut self.no_room));
         self.cache.rank();
+        true
     }
 
     /// What the cache did so far, and how much it holds.

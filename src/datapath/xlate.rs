@@ -13,6 +13,7 @@ use super::field::Needs;
 use super::io::TunnelMeta;
 use super::key::{self, Key, Mask};
 use super::learn::{self, LearnedFlow};
+use super::revision::{Parts, Tag, flow_tag};
 use super::switch::Switch;
 use super::table::FlowRef;
 use super::trace::{NodeId, Recorder};
@@ -49,6 +50,8 @@ pub(crate) struct Verdict {
     pub(crate) actions: Vec<DpAction>,
     /// The bits that had a say.
     pub(crate) mask: Mask,
+    /// What else had one.
+    pub(crate) tags: Box<[Tag]>,
     /// The flows that matched, each as often as it did.
     pub(crate) flows: Vec<(BridgeId, FlowRef)>,
     pub(crate) effects: Vec<Effect>,
@@ -94,6 +97,7 @@ pub(crate) struct Xlate<'a> {
     pub(crate) key: Key,
     base: Key,
     pub(crate) mask: Mask,
+    pub(crate) parts: Parts,
     table: u8,
     depth: usize,
     lookups: usize,
@@ -147,6 +151,7 @@ impl<'a> Xlate<'a> {
             key: base.clone(),
             base,
             mask,
+            parts: Parts::new(),
             table: 0,
             depth: 0,
             lookups: 0,
@@ -176,9 +181,8 @@ impl<'a> Xlate<'a> {
             self.reason = Some(reason);
         }
         if self.learns {
-            for effect in core::mem::take(&mut self.learned) {
-                self.switch.affect(&effect, self.now);
-            }
+            let learned = core::mem::take(&mut self.learned);
+            self.affect(&learned);
         }
         self.mask.clear(key::STATE_WORDS);
         let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
@@ -189,6 +193,7 @@ impl<'a> Xlate<'a> {
         Verdict {
             actions: self.actions,
             mask: self.mask,
+            tags: self.parts.into_tags(),
             flows: self.flows,
             effects: self.effects,
             drop,
@@ -339,7 +344,7 @@ impl<'a> Xlate<'a> {
         }
         let tables = self.switch.bridge(self.bridge).map(|bridge| &bridge.tables);
         let found = tables.and_then(|tables| {
-            let found = tables.lookup(table, &self.key, &mut self.mask)?;
+            let found = tables.lookup(table, &self.key, &mut self.mask, &mut self.parts)?;
             Some((found, Arc::clone(&tables.get(found)?.actions)))
         });
         self.key.set(key::IN_PORT, own);
@@ -448,6 +453,11 @@ impl<'a> Xlate<'a> {
             }
         }
         let flow = Arc::new(learn::make(learn, &self.key));
+        // What is learned is learned again when it is gone; with a limit, when anything is.
+        self.parts.add(flow_tag(self.bridge, flow.table, &flow.matching));
+        if flow.limit != 0 {
+            self.parts.add(Tag::ANY);
+        }
         self.tell(|ports, _| super::trace::learned(&flow, ports));
         self.effect(Effect::Learn { bridge: self.bridge, flow });
     }
@@ -458,11 +468,20 @@ impl<'a> Xlate<'a> {
             match effect {
                 Effect::Learn { .. } => self.learned.push(effect.clone()),
                 Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => {
-                    self.switch.affect(&effect, self.now);
+                    self.affect(core::slice::from_ref(&effect));
                 }
             }
         }
         self.effects.push(effect);
+    }
+
+    fn affect(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if !self.switch.affect(effect, self.now) {
+                // There was no room for it; any change may make some.
+                self.parts.add(Tag::ANY);
+            }
+        }
     }
 
     /// An `output` action to `number`, which may be a reserved one.
@@ -548,12 +567,11 @@ impl<'a> Xlate<'a> {
         self.key.clear(key::STATE_WORDS);
         self.key.set(key::IN_PORT, other.into());
         // The other bridge's tables as they are by now.
-        let (now, seen) =
-            (self.now, |effect: &Effect| matches!(effect, Effect::Learn { bridge: of, .. } if *of == bridge));
+        let seen = |effect: &Effect| matches!(effect, Effect::Learn { bridge: of, .. } if *of == bridge);
         let known = core::mem::take(&mut self.learned);
         let (taught, later): (Vec<Effect>, Vec<Effect>) = known.into_iter().partition(seen);
         self.learned = later;
-        taught.iter().for_each(|effect| self.switch.affect(effect, now));
+        self.affect(&taught);
         self.enter_bridge(false);
         self.walk_nested();
         self.pending = earlier;

@@ -11,7 +11,7 @@ use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
 use crate::datapath::port::{PortDrop, PortError, tap};
-use crate::datapath::{FlowBook, PortView, SwitchError, TraceInput, replacement};
+use crate::datapath::{self, FlowBook, PortView, SwitchError, TraceInput, replacement};
 use crate::types::{IfName, Mac};
 
 /// The greatest VLAN of a frame (IEEE 802.1Q-2018 table 9-2).
@@ -169,12 +169,12 @@ impl SwitchService {
             }
             Request::Show => Reply::of(&self.show()),
             Request::Flows { bridge, changes } => {
-                Reply::of(&switch().change_flows(&bridge, &changes, clock::monotonic())?)
+                Reply::of(&datapath::change_flows(&self.shared.switch, &bridge, &changes, clock::monotonic())?)
             }
             Request::ReplaceFlows { bridge, flows } => Reply::of(&self.replace(&bridge, flows)?),
             Request::DumpFlows { bridge, filter, names } => {
                 worker::refresh(&self.links);
-                Reply::of(&switch().dump_flows(&bridge, &filter, names, clock::monotonic())?)
+                Reply::of(&datapath::dump_flows(&self.shared.switch, &bridge, &filter, names, clock::monotonic())?)
             }
             Request::Trace { bridge, flow, frame, generate } => {
                 let input = TraceInput::of(flow, frame).map_err(|error| refused("bad-flow", error.to_string()))?;

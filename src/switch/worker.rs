@@ -29,6 +29,9 @@ const EVENT_LIMIT: usize = 64;
 /// Wake-ups for an error no read shows, after which a port is given up.
 const STRIKE_LIMIT: u32 = 16;
 
+/// How long a worker that could not hand its statistics over waits for frames before it tries again, in milliseconds.
+const RETRY_MILLIS: u8 = 1;
+
 /// How long anyone waits for a worker to do as told. It looks after every round of at most a few milliseconds.
 const OBEY_LIMIT: Duration = Duration::from_millis(500);
 
@@ -115,7 +118,8 @@ pub(super) fn refresh(links: &[WorkerLink]) -> CacheCounters {
         .collect();
     let mut sum = CacheCounters::default();
     for answer in answers {
-        let Ok(CacheCounters { exact_hits, masked_hits, misses, entries, masks }) = answer.recv_timeout(OBEY_LIMIT)
+        let Ok(CacheCounters { exact_hits, masked_hits, misses, entries, masks, evictions }) =
+            answer.recv_timeout(OBEY_LIMIT)
         else {
             tracing::warn!("a worker has not handed over its statistics in time");
             continue;
@@ -125,6 +129,7 @@ pub(super) fn refresh(links: &[WorkerLink]) -> CacheCounters {
         sum.misses += misses;
         sum.entries += entries;
         sum.masks += masks;
+        sum.evictions += evictions;
     }
     sum
 }
@@ -148,6 +153,7 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
             outputs: Outputs::new(index, Arc::clone(&shared)),
             batch: Batch::default(),
             buffer: vec![0; BUFFER_LEN],
+            owed: Vec::new(),
             shared,
         };
         looped.run();
@@ -171,6 +177,8 @@ struct Loop {
     outputs: Outputs,
     batch: Batch,
     buffer: Vec<u8>,
+    /// Who waits for statistics that are not yet with the switch.
+    owed: Vec<SyncSender<CacheCounters>>,
     shared: Arc<Shared>,
 }
 
@@ -178,7 +186,8 @@ impl Loop {
     fn run(&mut self) {
         let mut events = [EpollEvent::empty(); EVENT_LIMIT];
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let patience = if self.owed.is_empty() { EpollTimeout::NONE } else { RETRY_MILLIS.into() };
+            let ready = match self.epoll.wait(&mut events, patience) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
                 Err(errno) => unreachable!("an epoll descriptor and its array are always good: {errno}"),
@@ -192,14 +201,15 @@ impl Loop {
                 }
             }
             self.outputs.flush();
-            if told && !self.obey(now) {
+            if told && !self.obey() {
                 return;
             }
+            self.settle(now);
         }
     }
 
     /// Does what it was told. Returns whether to go on.
-    fn obey(&mut self, now: Timestamp) -> bool {
+    fn obey(&mut self) -> bool {
         // Empty is as good: commands are looked for below anyway.
         let _ = self.wake.read();
         while let Ok(command) = self.told.try_recv() {
@@ -226,9 +236,8 @@ impl Loop {
                     }
                 }
                 Command::Refresh(say) => {
-                    self.engine.push_stats(&self.shared.switch, now);
-                    // Who asked may have given up.
-                    let _ = say.try_send(self.engine.counters());
+                    self.engine.push_anew();
+                    self.owed.push(say);
                 }
                 Command::Fence(say) => {
                     let _ = say.try_send(());
@@ -237,6 +246,17 @@ impl Loop {
             }
         }
         true
+    }
+
+    /// Hands statistics over if someone waits for them. Frames do not wait for that: while the switch is busy it is left
+    /// for later.
+    fn settle(&mut self, now: Timestamp) {
+        if !self.owed.is_empty() && self.engine.try_push_stats(&self.shared.switch, now) {
+            for say in self.owed.drain(..) {
+                // Who asked may have given up.
+                let _ = say.try_send(self.engine.counters());
+            }
+        }
     }
 
     /// Reads what waits at one port, within the budget.

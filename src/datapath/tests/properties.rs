@@ -9,10 +9,11 @@ use crate::datapath::execute::execute;
 use crate::datapath::extract::extract;
 use crate::datapath::key::{Bits, Key};
 use crate::datapath::matching::Match;
+use crate::datapath::revision::{Parts, Revisions};
 use crate::datapath::text::{FlowText, NumbersOnly, Use};
 
 /// Two bridges with a patch and tunnels: what [`random`] knows.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let mut bench = Bench::new(3);
     bench.switch().add_bridge(&name("other"), BridgeMode::Normal).expect("a new bridge");
     bench.netdev("other", 4, VlanMode::Access(crate::types::VlanId::MIN));
@@ -32,7 +33,7 @@ fn bench() -> Bench {
 }
 
 /// The slow twin: every frame walks the tables, every effect is had at once.
-fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
+pub(super) fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
     let mut room = vec![0; HEADROOM];
     room.extend_from_slice(frame);
     let end = room.len();
@@ -57,15 +58,15 @@ fn uncached(bench: &mut Bench, ingress: &Ingress, frame: &[u8]) -> Vec<Sent> {
 }
 
 /// Everything a switch can be asked, at an instant.
-fn state(bench: &mut Bench) -> Vec<String> {
+pub(super) fn state(bench: &mut Bench) -> Vec<String> {
     let now = bench.now;
     bench.worker.push_stats(&bench.switch, now);
     let mut lines = Vec::new();
     let switch = bench.switch();
-    for bridge in ["br", "other"] {
-        let flows = switch.dump_flows(&name(bridge), "", false, now).expect("a bridge");
+    for bridge in switch.bridges().into_iter().map(|view| view.name) {
+        let flows = switch.dump_flows(&bridge, "", false, now).expect("a bridge");
         lines.extend(flows.into_iter().map(|flow| flow.line));
-        lines.extend(switch.fdb(&name(bridge), now).expect("a bridge").into_iter().map(|entry| format!("{entry:?}")));
+        lines.extend(switch.fdb(&bridge, now).expect("a bridge").into_iter().map(|entry| format!("{entry:?}")));
     }
     lines.extend(switch.bridges().into_iter().map(|view| format!("{view:?}")));
     // What could not be learned is counted once a decision, and the cache is there to decide less often.
@@ -117,7 +118,7 @@ fn step(
 }
 
 /// Cases of the dearest properties; `DVR_PROPERTY_CASES` asks for more.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("DVR_PROPERTY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
@@ -157,18 +158,19 @@ proptest! {
 
     #[test]
     fn the_classifier_equals_a_linear_scan(seeds in proptest::collection::vec(any::<u64>(), 1..80), packets in any::<u64>()) {
-        let mut tables = table::Tables::default();
-        let mut classifier = Classifier::default();
+        let revisions = std::sync::Arc::new(Revisions::default());
+        let mut tables = table::Tables::new(0, std::sync::Arc::clone(&revisions));
+        let mut classifier = Classifier::new(0);
         let mut kept: Vec<(Match, u16)> = Vec::new();
         for seed in seeds {
             let text = flow(&mut Dice(seed));
             let parsed = FlowText::parse(&text, Use::Add, &NumbersOnly).expect("a legal flow");
             let one = (parsed.matching.clone(), parsed.priority);
             if kept.contains(&one) {
-                classifier.remove(&one.0, one.1);
+                classifier.remove(&one.0, one.1, &revisions);
                 kept.retain(|other| *other != one);
             } else {
-                classifier.insert(&one.0, one.1, tables.dummy(&one.0, one.1));
+                classifier.insert(&one.0, one.1, tables.dummy(&one.0, one.1), &revisions);
                 kept.push(one);
             }
         }
@@ -180,7 +182,7 @@ proptest! {
             let end = octets.len();
             let key: Key = extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0;
             let mut looked_at = Bits::ZERO;
-            let found = classifier.lookup(&key, &mut looked_at);
+            let found = classifier.lookup(&key, &mut looked_at, &mut Parts::new());
             let best = kept.iter().filter(|(matching, _)| matching.covers(&key)).map(|(_, priority)| *priority).max();
             prop_assert_eq!(found.and_then(|found| tables.get(found)).map(|flow| flow.priority), best);
         }

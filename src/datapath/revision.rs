@@ -1,0 +1,131 @@
+//! What changed when, by parts so small that a change of one leaves what was decided about the others standing.
+//!
+//! Every decision notes the parts it rests on, as [`Tag`]s; whoever changes a part says so here, before the change is
+//! published as one more revision. Different parts may share a tag: that costs a decision made again, never a wrong one.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::key::{MaskShape, Mixer};
+use super::matching::Match;
+use crate::types::Mac;
+
+/// Different tags.
+const TAGS: usize = 1 << 16;
+/// Most parts a decision may note; one that rests on more rests on everything.
+const LIMIT_TAGS: usize = 256;
+
+/// Stands for a part of a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tag(u16);
+
+impl Tag {
+    /// Bridges and ports. Every decision rests on them.
+    pub(crate) const PORTS: Self = Self(0);
+    /// Everything.
+    pub(crate) const ANY: Self = Self(1);
+
+    #[expect(clippy::cast_possible_truncation, reason = "a hash is as good by its lowest bits")]
+    fn of(words: &[u64]) -> Self {
+        let mut mixer = Mixer::new(0);
+        words.iter().for_each(|word| mixer.add(*word));
+        Self(mixer.finish() as u16)
+    }
+
+    /// Which masks a table has, and in which order they are tried.
+    pub(crate) fn order(table: u64) -> Self {
+        Self::of(&[table, 1])
+    }
+
+    /// Whether there are flows with this mask whose bits, up to a stage, hash to this.
+    pub(crate) fn flows(table: u64, mask: u64, stage: usize, hash: u64) -> Self {
+        Self::of(&[table, 2, mask, stage as u64, hash])
+    }
+
+    /// Where a bridge saw a station.
+    pub(crate) fn station(bridge: u32, vlan: u16, mac: Mac) -> Self {
+        let [a, b, c, d, e, f] = mac.octets();
+        let [high, low] = vlan.to_be_bytes();
+        Self::of(&[u64::from(bridge), 3, u64::from_be_bytes([high, low, a, b, c, d, e, f])])
+    }
+}
+
+/// What stands for a table of a bridge among tags.
+pub(crate) fn table_word(bridge: u32, table: u8) -> u64 {
+    u64::from(bridge) << 8 | u64::from(table)
+}
+
+/// The part that one flow is, given that it is looked up whole.
+pub(crate) fn flow_tag(bridge: u32, table: u8, matching: &Match) -> Tag {
+    let shape = MaskShape::staged(&matching.mask);
+    Tag::flows(table_word(bridge, table), matching.mask.digest(), shape.stages() - 1, shape.hash(&matching.value))
+}
+
+/// The parts a decision rests on.
+#[derive(Debug)]
+pub(crate) struct Parts(Vec<Tag>);
+
+impl Parts {
+    /// Bridges and ports, to begin with.
+    pub(crate) fn new() -> Self {
+        Self(vec![Tag::PORTS])
+    }
+
+    pub(crate) fn add(&mut self, tag: Tag) {
+        if self.0.len() == LIMIT_TAGS {
+            self.0.sort_unstable();
+            self.0.dedup();
+        }
+        if self.0.len() == LIMIT_TAGS {
+            self.0[0] = Tag::ANY;
+            return;
+        }
+        self.0.push(tag);
+    }
+
+    /// Each of them once.
+    pub(crate) fn into_tags(mut self) -> Box<[Tag]> {
+        if self.0.contains(&Tag::ANY) {
+            return [Tag::ANY].into();
+        }
+        self.0.sort_unstable();
+        self.0.dedup();
+        self.0.into()
+    }
+}
+
+/// The revision each part was last changed with. Written by whoever holds the switch, read by all workers.
+#[derive(Debug)]
+pub(crate) struct Revisions {
+    current: AtomicU64,
+    changed: Box<[AtomicU64]>,
+}
+
+impl Default for Revisions {
+    fn default() -> Self {
+        Self { current: AtomicU64::new(1), changed: (0..TAGS).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Revisions {
+    /// The revision published last.
+    pub(crate) fn current(&self) -> u64 {
+        // All changes up to this revision are seen by whoever sees it.
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// Says that a part is changed by the next revision.
+    pub(crate) fn touch(&self, tag: Tag) {
+        self.changed[usize::from(tag.0)].store(self.current.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Publishes what was changed.
+    pub(crate) fn publish(&self) {
+        self.touch(Tag::ANY);
+        self.current.store(self.current.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Whether nothing a decision rests on changed after `revision`.
+    pub(crate) fn stands(&self, tags: &[Tag], revision: u64) -> bool {
+        tags.iter().all(|tag| self.changed[usize::from(tag.0)].load(Ordering::Relaxed) <= revision)
+    }
+}
