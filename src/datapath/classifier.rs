@@ -10,7 +10,7 @@ use super::matching::Match;
 use super::table::FlowRef;
 
 /// The flows of one table by match.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Classifier {
     /// By descending greatest priority.
     order: Vec<usize>,
@@ -21,7 +21,7 @@ pub(crate) struct Classifier {
 }
 
 /// The flows with one mask.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Subtable {
     mask: Mask,
     shape: MaskShape,
@@ -32,7 +32,7 @@ struct Subtable {
 }
 
 /// The flows with one mask and value, highest priority first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     hash: u64,
     words: Box<[u64]>,

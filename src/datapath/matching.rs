@@ -41,8 +41,7 @@ impl Match {
         }
     }
 
-    /// Whether `key` is for it: what the classifier's answer is checked against.
-    #[cfg(test)]
+    /// Whether `key` is for it.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.value.agrees(key, &self.mask)
     }
@@ -50,6 +49,12 @@ impl Match {
     /// Whether every packet that `other` matches, this matches.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         other.mask.contains(&self.mask) && self.value.agrees(&other.value, &self.mask)
+    }
+
+    /// Whether some packet is matched by both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let both = self.mask.masked(&other.mask);
+        self.value.agrees(&other.value, &both)
     }
 
     fn forget(&mut self, place: Place) {

@@ -44,6 +44,16 @@ pub struct Switch {
     drops: BTreeMap<DropReason, u64>,
 }
 
+/// What became of a flow that was to be learned.
+pub(crate) enum Learnt {
+    /// It was there; it is young again.
+    Same,
+    /// It is there, in place of another.
+    New { flow: FlowRef, before: Option<Flow> },
+    /// There is no room for it.
+    Full,
+}
+
 /// A change of flows, read and found good.
 enum Change {
     Add(FlowText),
@@ -234,7 +244,8 @@ impl Switch {
     /// added, modified or removed.
     ///
     /// # Errors
-    /// [`SwitchError::BadFlow`] says which text is wrong, and where; [`SwitchError::TableFull`].
+    /// [`SwitchError::BadFlow`] says which text is wrong, and where; [`SwitchError::TableFull`];
+    /// [`SwitchError::Overlap`] for a flow with `check_overlap`.
     pub fn change_flows(
         &mut self,
         bridge: &IfName,
@@ -267,7 +278,19 @@ impl Switch {
             return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more });
         }
         let Some(held) = self.bridges.get_mut(&id) else { unreachable!("its name was found") };
-        let count = checked.into_iter().map(|change| apply(held, change, now)).sum();
+        // Only a flow that must not overlap can be refused as late as here.
+        let strict = |change: &Change| matches!(change, Change::Add(flow) if flow.check_overlap);
+        let before = (checked.len() > 1 && checked.iter().any(strict)).then(|| held.tables.clone());
+        let mut count = 0;
+        for (index, change) in checked.into_iter().enumerate() {
+            let Some(touched) = apply(held, change, now) else {
+                if let Some(before) = before {
+                    held.tables = before;
+                }
+                return Err(SwitchError::Overlap { number: index + 1, count: changes.len() });
+            };
+            count += touched;
+        }
         if count > 0 {
             self.changed();
         }
@@ -427,7 +450,9 @@ impl Switch {
     /// Has an effect of a walk.
     pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) {
         match effect {
-            Effect::Learn { bridge, flow } => self.learn(*bridge, flow, now),
+            Effect::Learn { bridge, flow } => {
+                self.learn(*bridge, flow, now);
+            }
             Effect::Station { bridge, vlan, mac, port } => {
                 let Some(held) = self.bridges.get_mut(bridge) else { return };
                 match held.fdb.learn(*vlan, *mac, *port, now) {
@@ -490,25 +515,27 @@ impl Switch {
         same
     }
 
-    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) {
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
-        // At the limit a flow that is there already is not learned again either (`ofproto_flow_mod_learn()`).
+    /// Learns a flow, or keeps it young.
+    pub(crate) fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> Learnt {
+        if self.refresh(bridge, flow, now) {
+            return Learnt::Same;
+        }
+        let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
+        // At the limit one that is there already is not learned anew either (`ofproto_flow_mod_learn()`).
         if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return Learnt::Full;
         }
-        if self.refresh(bridge, flow, now) {
-            return;
-        }
-        let Some(held) = self.bridges.get_mut(&bridge) else { return };
+        let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
         if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
             self.count(DropReason::LearnLimit, 1);
-            return;
+            return Learnt::Full;
         }
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
         let (created, n_packets, n_bytes) = old.map_or((now, 0, 0), |old| (old.created, old.n_packets, old.n_bytes));
+        let before = old.cloned();
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
@@ -524,13 +551,15 @@ impl Switch {
             n_packets,
             n_bytes,
         };
-        match known {
-            Some(known) => held.tables.replace(known, flow),
-            None => {
-                held.tables.insert(flow);
+        let flow = match known {
+            Some(known) => {
+                held.tables.replace(known, flow);
+                known
             }
-        }
+            None => held.tables.insert(flow),
+        };
         self.changed();
+        Learnt::New { flow, before }
     }
 
     fn fin_timeout(&mut self, bridge: BridgeId, flow: FlowRef, (idle, hard): (u16, u16)) {
@@ -548,10 +577,13 @@ fn filter_of(flow: &FlowText, strict: Option<u16>) -> Filter<'_> {
     Filter { table: flow.table, matching: &flow.matching, cookie: flow.cookie_filter, out_port: flow.out_port, strict }
 }
 
-/// Makes one change. Returns how many flows it touched.
-fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
-    match change {
+/// Makes one change. Returns how many flows it touched; `None` if the flow to be added must not overlap and does.
+fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
+    Some(match change {
         Change::Add(flow) => {
+            if flow.check_overlap && bridge.tables.overlaps(flow.table.unwrap_or(0), flow.priority, &flow.matching) {
+                return None;
+            }
             add(bridge, flow, now);
             1
         }
@@ -561,9 +593,9 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
                 // With a new cookie to give, and none asked for, a modification that finds nothing adds.
                 if flow.cookie.is_some() && flow.cookie_filter.is_none() {
                     add(bridge, flow, now);
-                    return 1;
+                    return Some(1);
                 }
-                return 0;
+                return Some(0);
             }
             for reference in &selected {
                 bridge.tables.modify(*reference, |held| {
@@ -583,7 +615,7 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
             let selected = bridge.tables.select(&filter_of(&flow, strict.then_some(flow.priority)));
             selected.into_iter().filter(|reference| bridge.tables.remove(*reference).is_some()).count()
         }
-    }
+    })
 }
 
 fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {

@@ -80,7 +80,7 @@ impl Filter<'_> {
 }
 
 /// The tables of one bridge.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tables {
     slots: Vec<(u32, Option<Box<Flow>>)>,
     free: Vec<u32>,
@@ -138,6 +138,14 @@ impl Tables {
     /// The flow of exactly this match and priority.
     pub(crate) fn find(&self, table: u8, matching: &Match, priority: u16) -> Option<FlowRef> {
         self.tables.get(&table)?.find(matching, priority)
+    }
+
+    /// Whether a flow with another match, but this priority, matches packets that `matching` does too. One with the
+    /// very same match is replaced, not overlapped.
+    pub(crate) fn overlaps(&self, table: u8, priority: u16, matching: &Match) -> bool {
+        let same = |flow: &Flow| flow.table == table && flow.priority == priority;
+        self.find(table, matching, priority).is_none()
+            && self.iter().any(|(_, flow)| same(flow) && flow.matching.meets(matching))
     }
 
     /// Flows of a table with a cookie.

@@ -60,7 +60,7 @@ impl Maker {
         format!("output:{port}")
     }
 
-    fn action(&mut self, depth: usize) -> String {
+    pub(super) fn action(&mut self, depth: usize) -> String {
         match self.rng.below(100) {
             0..22 => self.output(),
             22..25 => "IN_PORT".to_owned(),
@@ -77,9 +77,13 @@ impl Maker {
                 self.tag = tag;
                 format!("clone({inner})")
             }
+            96 if self.shape == Shape::Tcp => "fin_timeout(idle_timeout=5)".to_owned(),
             97 => "note:01.02.00.00.00.00".to_owned(),
             98 => "exit".to_owned(),
-            _ => "output:NXM_NX_REG1[0..15]".to_owned(),
+            _ => self
+                .rng
+                .pick(&["output:NXM_NX_REG1[0..15]", "output:NXM_OF_IN_PORT[]", "output:NXM_NX_REG0[2..4]"])
+                .to_owned(),
         }
     }
 
@@ -115,6 +119,9 @@ impl Maker {
         }
         if self.rng.chance(10) {
             words.push(format!("limit={}", self.rng.number(&[1, 2])));
+        }
+        if self.rng.chance(10) {
+            words.push(self.rng.pick(&["result_dst=NXM_NX_REG0[0]", "result_dst=NXM_NX_REG2[31]"]).to_owned());
         }
         self.learn_specs(&mut words);
         format!("learn({})", words.join(","))

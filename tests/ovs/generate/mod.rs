@@ -2,8 +2,12 @@
 //! of Open vSwitch, so that it takes the flows; and flows are spelled as the case's OpenFlow version prints them.
 
 mod action;
+mod change;
 mod matching;
+mod text;
 mod write;
+
+pub(crate) use text::texts;
 
 use super::case::{Case, Port, Step};
 use super::frame::{self, Focus, MACS};
@@ -108,18 +112,7 @@ pub(crate) fn case(seed: u64, packets: usize) -> Case {
         Focus::Ipv6(6),
         Focus::Ipv6(58),
     ]);
-    let mut maker = Maker {
-        rng,
-        openflow,
-        bridge: "br-int",
-        shape: Shape::Any,
-        tag: Tag::Unknown,
-        table: 0,
-        focus,
-        priorities: (2..2_000).rev().collect(),
-        heads: Vec::new(),
-    };
-    maker.shuffle();
+    let mut maker = Maker::with(rng, openflow, focus);
     let mut steps = Vec::new();
     for bridge in ["br-int", "br-tun"] {
         maker.bridge = bridge;
@@ -127,7 +120,7 @@ pub(crate) fn case(seed: u64, packets: usize) -> Case {
     }
     for _ in 0..packets {
         steps.push(maker.packet());
-        if maker.rng.chance(3) {
+        if maker.rng.chance(4) {
             steps.push(maker.change());
         }
         if maker.rng.chance(2) {
@@ -135,7 +128,10 @@ pub(crate) fn case(seed: u64, packets: usize) -> Case {
         }
     }
     for bridge in ["br-int", "br-tun"] {
-        steps.push(Step::Dump(bridge.to_owned()));
+        maker.bridge = bridge;
+        steps.push(Step::Dump { bridge: bridge.to_owned(), filter: String::new() });
+        let filter = maker.filter();
+        steps.push(Step::Dump { bridge: bridge.to_owned(), filter });
         steps.push(Step::Fdb(bridge.to_owned()));
     }
     Case { openflow, ports: ports(), steps }
@@ -156,6 +152,28 @@ struct Maker {
 }
 
 impl Maker {
+    fn new(seed: u64, focus: Focus) -> Self {
+        let mut rng = Rng::new(seed);
+        let openflow = if rng.chance(60) { 10 } else { 15 };
+        Self::with(rng, openflow, focus)
+    }
+
+    fn with(rng: Rng, openflow: u8, focus: Focus) -> Self {
+        let mut maker = Self {
+            rng,
+            openflow,
+            bridge: "br-int",
+            shape: Shape::Any,
+            tag: Tag::Unknown,
+            table: 0,
+            focus,
+            priorities: (2..2_000).rev().collect(),
+            heads: Vec::new(),
+        };
+        maker.shuffle();
+        maker
+    }
+
     fn flows(&mut self, steps: &mut Vec<Step>) {
         for table in 0..TABLES {
             let count = if table == 0 { 5 } else { 3 };
@@ -181,45 +199,6 @@ impl Maker {
 
     fn add(&self, flow: String) -> Step {
         Step::Change { how: "add".to_owned(), bridge: self.bridge.to_owned(), flow }
-    }
-
-    /// A change of the tables between packets.
-    fn change(&mut self) -> Step {
-        self.bridge = self.bridge_name();
-        let table = self.rng.below(TABLES);
-        // In OpenFlow 1.0 a modification that finds nothing adds; ours is that of later versions.
-        let all: &[&str] = &["add", "delete", "delete_strict", "modify", "modify_strict"];
-        let how = self.rng.pick(if self.openflow == 10 { &all[..3] } else { all });
-        let flow = match how {
-            "delete" => {
-                let matching = self.matching();
-                format!("table={table}{}", prefixed(&matching))
-            }
-            "delete_strict" => self.head(),
-            "modify_strict" => {
-                (self.shape, self.tag) = (Shape::Any, Tag::Unknown);
-                let (head, actions) = (self.head(), self.actions(0));
-                format!("{head} actions={}", actions.replace("delete_learned,", ""))
-            }
-            "modify" => {
-                self.table = table;
-                let matching = self.matching();
-                let actions = self.actions(0).replace("delete_learned,", "");
-                format!("table={table}{} actions={actions}", prefixed(&matching))
-            }
-            _ => self.flow(table),
-        };
-        Step::Change { how: how.to_owned(), bridge: self.bridge.to_owned(), flow }
-    }
-
-    /// What a flow of this bridge is called in strict changes.
-    fn head(&mut self) -> String {
-        let own = self.heads.iter().filter(|(bridge, _)| *bridge == self.bridge);
-        let own: Vec<String> = own.map(|(_, head)| head.clone()).collect();
-        let head = own[self.rng.below(own.len())].clone();
-        let table = head.split(',').next().and_then(|part| part.strip_prefix("table="));
-        self.table = table.and_then(|table| table.parse().ok()).expect("a head starts with its table");
-        head
     }
 
     fn bridge_name(&mut self) -> &'static str {
@@ -261,7 +240,7 @@ impl Maker {
         let priority = self.priority();
         let mut head = format!("table={table},priority={priority}");
         if self.rng.chance(10) {
-            head += &format!(",cookie={:#x}", self.rng.number(&[1u64, 0xdead_beef, u64::MAX - 1]));
+            head += &format!(",cookie={:#x}", self.rng.number(change::COOKIES));
         }
         let matching = prefixed(&self.matching());
         self.heads.push((self.bridge, format!("table={table},priority={priority}{matching}")));

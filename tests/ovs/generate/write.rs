@@ -90,7 +90,14 @@ impl Maker {
             };
         }
         if !shape.is_v4() && !shape.is_v6() {
-            return self.output();
+            // OpenFlow 1.0 takes these for packets of every kind.
+            return match self.rng.below(8) {
+                0 if ten => "mod_nw_src:10.9.9.9".to_owned(),
+                1 if ten => "mod_nw_tos:16".to_owned(),
+                2 if ten => "mod_tp_dst:99".to_owned(),
+                3 if ten => "dec_ttl".to_owned(),
+                _ => self.output(),
+            };
         }
         if matches!(shape, Shape::Solicit | Shape::Advert) && self.rng.chance(40) {
             return self.write_neighbour();
