@@ -7,6 +7,7 @@
 //! - `DVR_REQUIRE_PEERS=1`: fail where Open vSwitch is not installed, as CI does; otherwise only the recorded cases run
 //!   there, and a line says so.
 //! - `DVR_OVS_CASES=N`: how many frames to compare, a few thousand without it.
+//! - `DVR_OVS_FRAMES=N`: how many of them one set of tables gets.
 //! - `DVR_OVS_TEXTS=N`: how many texts of flows to compare, a few hundred without it.
 //! - `DVR_OVS_SEED=N`: the first table set's seed. A failure prints its own.
 //! - `DVR_OVS_KEEP_GOING=N`: go on until so many sets differ.
@@ -34,7 +35,7 @@ use ovs::daemon::{self, Daemon};
 use ovs::shrink::shrink;
 use ovs::{generate, ours};
 
-/// Frames per set of tables.
+/// Frames per set of tables unless told otherwise.
 const FRAMES: usize = 40;
 /// Frames compared unless told otherwise.
 const CASES: usize = 4_000;
@@ -126,6 +127,9 @@ fn compare(daemon: &mut Daemon, wanted: usize, each: usize, make: impl Fn(u64) -
             Err(refused) => panic!("the generator made flows that OVS refuses, with seed {seed}: {}", refused.0),
         };
         asked += each;
+        if asked % 4_000 < each {
+            println!("{asked} compared");
+        }
         let differs = match ours::run(&case) {
             Ok(ours) => difference(&case, &ours, &theirs),
             Err((at, why)) => Some((at, why)),
@@ -152,7 +156,8 @@ fn random_tables_and_frames_come_out_as_in_open_vswitch() {
     }
     let mut daemon = Daemon::start(&generate::ports());
     record(&mut daemon);
-    compare(&mut daemon, wanted("DVR_OVS_CASES", CASES), FRAMES, |seed| generate::case(seed, FRAMES));
+    let frames = wanted("DVR_OVS_FRAMES", FRAMES);
+    compare(&mut daemon, wanted("DVR_OVS_CASES", CASES), frames, |seed| generate::case(seed, frames));
 }
 
 #[test]

@@ -171,8 +171,6 @@ pub(crate) enum BadActions {
     GotoBackwards(u8, u8),
     #[error("goto_table must be the last action")]
     GotoNotLast,
-    #[error("write_metadata must be the last action, or the last before goto_table")]
-    MetadataNotLast,
     #[error("{0} cannot be written")]
     ReadOnly(&'static str),
     #[error("actions are nested deeper than {LIMIT_NESTING}")]
@@ -208,11 +206,6 @@ impl Known {
             return Err(BadActions::TooMany);
         }
         for (index, action) in actions.iter().enumerate() {
-            if matches!(action, Action::WriteMetadata { .. })
-                && !matches!(&actions[index + 1..], [] | [Action::GotoTable(_)])
-            {
-                return Err(BadActions::MetadataNotLast);
-            }
             if let Action::GotoTable(to) = action {
                 if *to <= table {
                     return Err(BadActions::GotoBackwards(*to, table));

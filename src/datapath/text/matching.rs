@@ -55,7 +55,7 @@ pub(super) fn parse_word(matching: &mut Match, word: Word<'_>, ports: &impl Port
     let Some(info) = Field::by_name(name) else { return Ok(false) };
     let value = word.needs_value()?;
     let (value, mask) = match value.text() {
-        "*" | "ANY" => (0, 0),
+        "*" => (0, 0),
         _ => masked(info, value, ports)?,
     };
     if mask != 0 {

@@ -61,7 +61,8 @@ impl Maker {
             _ if self.rng.chance(40) => {
                 (self.shape, self.tag) = (Shape::Any, Tag::Unknown);
                 let (head, actions) = (self.head(), self.actions(0));
-                let flag = self.rng.pick(&["", ",reset_counts", ",cookie=0x5"]);
+                let counted = if self.openflow == 15 { ",reset_counts" } else { "" };
+                let flag = self.rng.pick(&["", counted, ",cookie=0x5"]);
                 format!("{head}{flag} actions={actions}")
             }
             _ => self.flow(table),

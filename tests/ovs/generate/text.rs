@@ -5,6 +5,7 @@
 //! - a name with nothing after its `=`, brackets that do not close, values given to words that take none;
 //! - `table=255` of a flow to be added, which adds to table 0; in OpenFlow 1.0 a `goto_table` backwards, which is a
 //!   `resubmit` there;
+//! - `write_metadata` before other actions, which it refuses: we do it where it stands;
 //! - a `cookie` without a mask to delete by, which OVS refuses: we take it for that cookie;
 //! - fields and actions that this switch does not have.
 
@@ -293,7 +294,6 @@ const ACTIONS: &[&str] = &[
     "clone(nosuch)",
     "write_metadata:5",
     "write_metadata:5/3",
-    "write_metadata:5,output:1",
     "nosuch",
     "nosuch:3",
     "1",
