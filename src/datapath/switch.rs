@@ -534,7 +534,8 @@ impl Switch {
         }
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
-        let (created, n_packets, n_bytes) = old.map_or((now, 0, 0), |old| (old.created, old.n_packets, old.n_bytes));
+        let past = |old: &Flow| (old.created, old.used, old.n_packets, old.n_bytes);
+        let (created, used, n_packets, n_bytes) = old.map_or((now, now, 0, 0), past);
         let before = old.cloned();
         let flow = Flow {
             table: flow.table,
@@ -547,7 +548,7 @@ impl Switch {
             send_flow_rem: flow.send_flow_rem,
             created,
             modified: now,
-            used: now,
+            used,
             n_packets,
             n_bytes,
         };

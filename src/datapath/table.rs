@@ -48,12 +48,21 @@ impl Flow {
 
     /// Whether some action sends to `port`.
     pub(crate) fn outputs_to(&self, port: u32) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::Output(number) if *number == port))
+        outputs_to(&self.actions, port)
     }
 
     fn timed(&self) -> bool {
         self.idle_timeout != 0 || self.hard_timeout != 0
     }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other action sends to a port it names")]
+fn outputs_to(actions: &[Action], port: u32) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Output(number) => *number == port,
+        Action::Clone(inner) => outputs_to(inner, port),
+        _ => false,
+    })
 }
 
 /// Which flows are meant.
@@ -163,11 +172,12 @@ impl Tables {
     }
 
     /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
-    /// counted for that one is not counted for this.
-    pub(crate) fn insert(&mut self, flow: Flow) -> FlowRef {
+    /// counted for that one is not counted for this, but it is idle for as long as that one was.
+    pub(crate) fn insert(&mut self, mut flow: Flow) -> FlowRef {
         if let Some(old) = self.find(flow.table, &flow.matching, flow.priority)
             && let Some(gone) = self.remove_one(old)
         {
+            flow.used = gone.used;
             let orphans = self.discount(old, &gone, &flow.actions);
             let new = self.insert_new(flow);
             self.remove_learned(&orphans);

@@ -209,6 +209,13 @@ fn original(flow: &str, octets: &str) -> State {
             }
         }
     }
+    for (name, key) in [("icmp_type=", "type"), ("icmp_code=", "code")] {
+        for proto in ["icmp", "icmpv6"] {
+            if let Some(value) = number(name) {
+                state.insert(format!("{proto}.{key}"), value.to_string());
+            }
+        }
+    }
     if let Some(vid) = number("dl_vlan=") {
         let service = if octets.get(24..28) == Some("88a8") { "tpid=0x88a8," } else { "" };
         let priority = number("dl_vlan_pcp=").unwrap_or(0);

@@ -77,7 +77,7 @@ impl Maker {
                 self.tag = tag;
                 format!("clone({inner})")
             }
-            96 if self.shape == Shape::Tcp => "fin_timeout(idle_timeout=5)".to_owned(),
+            96 if self.shape == Shape::Tcp => "fin_timeout(idle_timeout=60000)".to_owned(),
             97 => "note:01.02.00.00.00.00".to_owned(),
             98 => "exit".to_owned(),
             _ => self
@@ -107,7 +107,7 @@ impl Maker {
             words.push("idle_timeout=10".to_owned());
         }
         if self.shape == Shape::Tcp && self.rng.chance(30) {
-            words.push("fin_idle_timeout=5".to_owned());
+            words.push("fin_idle_timeout=60000".to_owned());
         }
         // One of its own, as flows have.
         words.push(format!("priority={}", self.priority()));

@@ -124,7 +124,7 @@ pub(crate) fn case(seed: u64, packets: usize) -> Case {
             steps.push(maker.change());
         }
         if maker.rng.chance(2) {
-            steps.push(Step::Wait(maker.rng.number(&[1_300, 5_300, 12_300])));
+            steps.push(Step::Wait(maker.rng.number(&[1_300, 1_300, 5_300, 5_300, 5_300, 12_300, 12_300, 301_300])));
         }
     }
     for bridge in ["br-int", "br-tun"] {
