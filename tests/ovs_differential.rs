@@ -1,7 +1,9 @@
 //! Our switch against a real Open vSwitch: random tables and frames, and every case that once differed.
 //!
-//! Compared for each frame: the flow read from its octets, the final flow, the datapath's actions; and afterwards both
-//! bridges' flows and learned addresses. What may differ is named in `ovs/compare.rs`.
+//! Compared for each frame: the flow read from its octets, the final flow, the datapath's actions; between them, which
+//! changes and bundles are refused; and afterwards both bridges' flows, dumps with filters, and learned addresses.
+//! Texts of flows, well and ill formed, are to be taken or refused by both, and to match the same. What may differ is
+//! named in `ovs/compare.rs`.
 //!
 //! Environment:
 //! - `DVR_REQUIRE_PEERS=1`: fail where Open vSwitch is not installed, as CI does; otherwise only the recorded cases run
@@ -20,7 +22,9 @@
 //! - Flows are printed as they were written, not as one OpenFlow version would carry them: the generator writes them
 //!   as the version that it uses prints them.
 //! - `tun_tos` is shown with its `0x`.
-//! - Tables have no versions: what a packet taught a bridge that it comes to again by patches.
+//! - Text that OVS takes for something else than it says is refused: `ovs/generate/text.rs` lists it.
+//! - A trace uses no flow, so flows that shorten their own idle time at the end of TCP get times that do not run out:
+//!   when OVS looks for what is idle between two traces is up to its main loop. A recorded case has that time run out.
 
 #![expect(clippy::expect_used, reason = "what a test needs and does not get ends it")]
 
