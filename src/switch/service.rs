@@ -28,7 +28,7 @@ impl From<SwitchError> for SwitchRefusal {
             SwitchError::BridgeExists(_) | SwitchError::PortExists { .. } => "exists",
             SwitchError::TooManyBridges(_) | SwitchError::TableFull { .. } => "limit",
             SwitchError::BadNumber { .. } | SwitchError::Taken { .. } => "taken",
-            SwitchError::BadFlow { .. } | SwitchError::BadFilter(_) => "bad-flow",
+            SwitchError::BadFlow { .. } | SwitchError::Overlap { .. } | SwitchError::BadFilter(_) => "bad-flow",
         };
         refused(code, error.to_string())
     }

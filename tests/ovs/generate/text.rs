@@ -2,6 +2,7 @@
 //!
 //! Left out is what OVS takes and we mean to refuse, because what it makes of it is not what was written:
 //! - values it cuts off: an ARP operation above 255, a VLAN above 4095, a `learn` priority above 65535 and the like;
+//! - a number that is only `0x`, a `vlan_tci` without the bit that says there is a tag, `drop` twice;
 //! - a name with nothing after its `=`, brackets that do not close, values given to words that take none;
 //! - `table=255` of a flow to be added, which adds to table 0; in OpenFlow 1.0 a `goto_table` backwards, which is a
 //!   `resubmit` there;
@@ -32,7 +33,6 @@ const NUMBERS: &[&str] = &[
     "4294967296",
     "-1",
     "-2",
-    "0x",
     "1x",
     "abc",
     "1.5",
@@ -69,11 +69,6 @@ const FIELDS: &[&str] = &[
     "eth_dst",
     "dl_type",
     "eth_type",
-    "dl_vlan",
-    "dl_vlan_pcp",
-    "vlan_tci",
-    "vlan_vid",
-    "vlan_pcp",
     "nw_src",
     "ip_src",
     "nw_dst",
@@ -83,13 +78,9 @@ const FIELDS: &[&str] = &[
     "nw_proto",
     "ip_proto",
     "nw_tos",
-    "ip_dscp",
-    "nw_ecn",
-    "ip_ecn",
     "nw_ttl",
     "ip_frag",
     "nw_frag",
-    "arp_op",
     "arp_spa",
     "arp_tpa",
     "arp_sha",
@@ -131,6 +122,8 @@ const FIELDS: &[&str] = &[
     "nosuch",
     "NW_SRC",
 ];
+/// Fields of which OVS cuts off what does not fit.
+const CUT: &[&str] = &["arp_op", "dl_vlan", "dl_vlan_pcp", "vlan_tci", "nw_ecn"];
 /// Words of a match that stand alone.
 const WORDS: &[&str] = &[
     "ip",
@@ -292,8 +285,6 @@ const ACTIONS: &[&str] = &[
     "clone()",
     "clone(output:1)",
     "clone(nosuch)",
-    "write_metadata:5",
-    "write_metadata:5/3",
     "nosuch",
     "nosuch:3",
     "1",
@@ -362,7 +353,9 @@ impl Maker {
             }
             3 if head[at].contains('=') => head[at] += self.rng.pick(MASKS),
             4 => {
-                if let Some((name, _)) = head[at].split_once('=') {
+                if let Some((name, _)) = head[at].split_once('=')
+                    && !CUT.contains(&name)
+                {
                     head[at] = format!("{name}={}", self.rng.pick(NUMBERS));
                 }
             }
@@ -382,7 +375,7 @@ impl Maker {
             0 => {
                 actions.remove(at);
             }
-            1 => actions.insert(at, actions[at].clone()),
+            1 if actions[at] != "drop" => actions.insert(at, actions[at].clone()),
             2 => {
                 // As if for packets of another kind.
                 let shape = self.rng.number(&[Shape::Any, Shape::Ip, Shape::Tcp, Shape::Arp, Shape::Solicit]);
