@@ -49,7 +49,7 @@ pub(crate) enum Learnt {
     /// It was there; it is young again.
     Same,
     /// It is there, in place of another.
-    New { flow: FlowRef, before: Option<Flow> },
+    New { flow: FlowRef, before: Option<Box<Flow>> },
     /// There is no room for it.
     Full,
 }
@@ -536,7 +536,7 @@ impl Switch {
         let old = known.and_then(|known| held.tables.get(known));
         let past = |old: &Flow| (old.created, old.used, old.n_packets, old.n_bytes);
         let (created, used, n_packets, n_bytes) = old.map_or((now, now, 0, 0), past);
-        let before = old.cloned();
+        let before = old.cloned().map(Box::new);
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,

@@ -91,7 +91,7 @@ struct Taught {
     table: u8,
     flow: FlowRef,
     /// The flow that it took the place of.
-    before: Option<Flow>,
+    before: Option<Box<Flow>>,
 }
 
 /// A walk.
@@ -388,7 +388,7 @@ impl<'a> Xlate<'a> {
             self.mask.union(&flow.matching.mask);
             let before = match hidden.iter().find(|taught| taught.flow == reference) {
                 Some(Taught { before: None, .. }) => continue,
-                Some(Taught { before, .. }) => before.as_ref(),
+                Some(Taught { before, .. }) => before.as_deref(),
                 None => None,
             };
             if flow.matching.covers(&self.key) && best.is_none_or(|(priority, ..)| priority < flow.priority) {
