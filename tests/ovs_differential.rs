@@ -1,12 +1,16 @@
 //! Our switch against a real Open vSwitch: random tables and frames, and every case that once differed.
 //!
-//! Compared for each frame: the flow read from its octets, the final flow, the datapath's actions; and afterwards both
-//! bridges' flows and learned addresses. What may differ is named in `ovs/compare.rs`.
+//! Compared for each frame: the flow read from its octets, the final flow, the datapath's actions; between them, which
+//! changes and bundles are refused; and afterwards both bridges' flows, dumps with filters, and learned addresses.
+//! Texts of flows, well and ill formed, are to be taken or refused by both, and to match the same. What may differ is
+//! named in `ovs/compare.rs`.
 //!
 //! Environment:
 //! - `DVR_REQUIRE_PEERS=1`: fail where Open vSwitch is not installed, as CI does; otherwise only the recorded cases run
 //!   there, and a line says so.
 //! - `DVR_OVS_CASES=N`: how many frames to compare, a few thousand without it.
+//! - `DVR_OVS_FRAMES=N`: how many of them one set of tables gets.
+//! - `DVR_OVS_TEXTS=N`: how many texts of flows to compare, a few hundred without it.
 //! - `DVR_OVS_SEED=N`: the first table set's seed. A failure prints its own.
 //! - `DVR_OVS_KEEP_GOING=N`: go on until so many sets differ.
 //! - `DVR_OVS_RECORD=1`: write down anew what Open vSwitch says to the cases in `tests/ovs/cases`.
@@ -18,7 +22,9 @@
 //! - Flows are printed as they were written, not as one OpenFlow version would carry them: the generator writes them
 //!   as the version that it uses prints them.
 //! - `tun_tos` is shown with its `0x`.
-//! - Tables have no versions: what a packet taught a bridge that it comes to again by patches.
+//! - Text that OVS takes for something else than it says is refused: `ovs/generate/text.rs` lists it.
+//! - A trace uses no flow, so flows that shorten their own idle time at the end of TCP get times that do not run out:
+//!   when OVS looks for what is idle between two traces is up to its main loop. A recorded case has that time run out.
 
 #![expect(clippy::expect_used, reason = "what a test needs and does not get ends it")]
 
@@ -33,10 +39,14 @@ use ovs::daemon::{self, Daemon};
 use ovs::shrink::shrink;
 use ovs::{generate, ours};
 
-/// Frames per set of tables.
+/// Frames per set of tables unless told otherwise.
 const FRAMES: usize = 40;
 /// Frames compared unless told otherwise.
 const CASES: usize = 4_000;
+/// Texts of flows per set.
+const TEXTS: usize = 20;
+/// Texts compared unless told otherwise.
+const ALL_TEXTS: usize = 600;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -94,44 +104,73 @@ fn every_recorded_case_comes_out_as_open_vswitch_had_it() {
     assert!(failed.is_empty(), "{failed}");
 }
 
-#[test]
-fn random_tables_and_frames_come_out_as_in_open_vswitch() {
-    if !daemon::installed() {
-        let missing = format!("Open vSwitch is the peer of this test: install the package {}", daemon::PACKAGE);
-        assert!(std::env::var_os("DVR_REQUIRE_PEERS").is_none(), "{missing}");
-        // Past the harness, which would keep it to itself.
-        writeln!(std::io::stderr(), "only recorded cases were compared. {missing}").expect("standard error");
-        return;
+/// Whether to compare with Open vSwitch; it says so if not.
+fn peer_is_here() -> bool {
+    if daemon::installed() {
+        return true;
     }
-    let wanted = setting("DVR_OVS_CASES").map_or(CASES, |count| usize::try_from(count).expect("fits"));
+    let missing = format!("Open vSwitch is the peer of this test: install the package {}", daemon::PACKAGE);
+    assert!(std::env::var_os("DVR_REQUIRE_PEERS").is_none(), "{missing}");
+    // Past the harness, which would keep it to itself.
+    writeln!(std::io::stderr(), "only recorded cases were compared. {missing}").expect("standard error");
+    false
+}
+
+/// Compares generated cases, each of so many questions, until there were enough.
+fn compare(daemon: &mut Daemon, wanted: usize, each: usize, make: impl Fn(u64) -> Case) {
     let first = setting("DVR_OVS_SEED").unwrap_or(1);
     let most = setting("DVR_OVS_KEEP_GOING").unwrap_or(1);
-    let mut daemon = Daemon::start(&generate::ports());
-    record(&mut daemon);
-    let (mut frames, mut found) = (0, 0);
+    let (mut asked, mut found) = (0, 0);
     for seed in first.. {
-        if frames >= wanted || found >= most {
+        if asked >= wanted || found >= most {
             break;
         }
-        let case = generate::case(seed, FRAMES);
+        let case = make(seed);
         let theirs = match daemon.run(&case) {
             Ok(theirs) => theirs,
             Err(refused) => panic!("the generator made flows that OVS refuses, with seed {seed}: {}", refused.0),
         };
-        frames += FRAMES;
+        asked += each;
+        if asked % 4_000 < each {
+            println!("{asked} compared");
+        }
         let differs = match ours::run(&case) {
             Ok(ours) => difference(&case, &ours, &theirs),
             Err((at, why)) => Some((at, why)),
         };
         let Some((at, how)) = differs else { continue };
         found += 1;
-        let small = smallest(&mut daemon, &case, at);
+        let small = smallest(daemon, &case, at);
         let answers = daemon.run(&small).expect("OVS took it while it was made smaller");
-        let (_, how) = compared(&mut daemon, &small).unwrap_or((0, how));
+        let (_, how) = compared(daemon, &small).unwrap_or((0, how));
         println!("==== seed {seed} differs\n{how}\n{}", small.write(&format!("Seed {seed}."), &answers));
     }
-    println!("{frames} frames compared, {found} sets of tables differ");
+    println!("{asked} compared, {found} sets differ");
     assert_eq!(found, 0, "see above; DVR_OVS_SEED=… DVR_OVS_CASES=1 runs one set again");
+}
+
+fn wanted(name: &str, otherwise: usize) -> usize {
+    setting(name).map_or(otherwise, |count| usize::try_from(count).expect("fits"))
+}
+
+#[test]
+fn random_tables_and_frames_come_out_as_in_open_vswitch() {
+    if !peer_is_here() {
+        return;
+    }
+    let mut daemon = Daemon::start(&generate::ports());
+    record(&mut daemon);
+    let frames = wanted("DVR_OVS_FRAMES", FRAMES);
+    compare(&mut daemon, wanted("DVR_OVS_CASES", CASES), frames, |seed| generate::case(seed, frames));
+}
+
+#[test]
+fn random_texts_are_taken_or_refused_as_by_open_vswitch() {
+    if !peer_is_here() {
+        return;
+    }
+    let mut daemon = Daemon::start(&generate::ports());
+    compare(&mut daemon, wanted("DVR_OVS_TEXTS", ALL_TEXTS), TEXTS, |seed| generate::texts(seed, TEXTS));
 }
 
 /// Writes down what OVS says to the recorded cases, if told to.

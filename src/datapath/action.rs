@@ -19,9 +19,11 @@ pub(crate) mod port {
     pub(crate) const CONTROLLER: u32 = 0xfffd;
     pub(crate) const LOCAL: u32 = 0xfffe;
     pub(crate) const NONE: u32 = 0xffff;
+    /// No port was set (`OFPP_UNSET` of OpenFlow 1.5).
+    pub(crate) const UNSET: u32 = 0xfff7;
 
     /// The reserved numbers by name; the ports themselves have other numbers.
-    pub(crate) const NAMES: [(u32, &str); 8] = [
+    pub(crate) const NAMES: [(u32, &str); 9] = [
         (IN_PORT, "IN_PORT"),
         (TABLE, "TABLE"),
         (NORMAL, "NORMAL"),
@@ -29,7 +31,8 @@ pub(crate) mod port {
         (ALL, "ALL"),
         (CONTROLLER, "CONTROLLER"),
         (LOCAL, "LOCAL"),
-        (NONE, "NONE"),
+        (NONE, "ANY"),
+        (UNSET, "UNSET"),
     ];
 }
 
@@ -116,6 +119,8 @@ pub(crate) struct Learn {
     pub(crate) cookie: u64,
     /// Most flows of this table and cookie; 0 for no limit.
     pub(crate) limit: u32,
+    /// A bit that says afterwards whether the limit let it learn.
+    pub(crate) result: Option<Subfield>,
     pub(crate) specs: Box<[LearnSpec]>,
 }
 
@@ -132,6 +137,7 @@ impl Default for Learn {
             delete_learned: false,
             cookie: 0,
             limit: 0,
+            result: None,
             specs: Box::default(),
         }
     }
@@ -214,8 +220,7 @@ impl Known {
     }
 
     fn needs(&self, action: &str, needs: Needs) -> Result<(), BadActions> {
-        // A tag may have been pushed in any table before this one.
-        if needs == Needs::Vlan || needs.ensured_by(&self.value, &self.mask) {
+        if needs.ensured_by(&self.value, &self.mask) {
             return Ok(());
         }
         Err(BadActions::Prerequisite { action: action.to_owned(), needs: needs.describe() })
@@ -226,7 +231,9 @@ impl Known {
         if !info.writable {
             return Err(BadActions::ReadOnly(info.name));
         }
-        self.needs(&format!("{action} {}", info.name), info.needs)?;
+        // A match may name an id without a tag, a write may not.
+        let needs = if info.field == Field::VlanVid { Needs::Vlan } else { info.needs };
+        self.needs(&format!("{action} {}", info.name), needs)?;
         match value {
             Some(value) => {
                 to.write(&mut self.value, value);
@@ -242,17 +249,7 @@ impl Known {
 
     fn step(&mut self, action: &Action, table: u8, depth: usize) -> Result<(), BadActions> {
         match action {
-            Action::ModIpSrc(_) | Action::ModIpDst(_) => self.needs("mod_nw_src or mod_nw_dst", Needs::Ipv4),
-            Action::ModIpTos(_) | Action::ModIpEcn(_) | Action::ModIpTtl(_) | Action::DecTtl => {
-                self.needs("writing tos, ecn or ttl", Needs::Ip)
-            }
-            Action::ModTpSrc(_) | Action::ModTpDst(_) => {
-                let any = [Needs::Tcp, Needs::Udp, Needs::Sctp];
-                if any.iter().any(|needs| needs.ensured_by(&self.value, &self.mask)) {
-                    return Ok(());
-                }
-                self.needs("mod_tp_src or mod_tp_dst", Needs::Tcp)
-            }
+            Action::ModIpEcn(_) | Action::ModIpTtl(_) => self.needs("writing ecn or ttl", Needs::Ip),
             Action::SetField { field, value, mask } => {
                 let info = field.info();
                 let known = *mask == info.exact();
@@ -264,7 +261,10 @@ impl Known {
                 self.write("move", *to, None)
             }
             Action::OutputField(from) => self.needs("output", from.field.info().needs),
-            Action::Learn(learn) => self.learn(learn),
+            Action::Learn(learn) => {
+                self.learn(learn)?;
+                learn.result.map_or(Ok(()), |to| self.write("learn's result_dst", to, None))
+            }
             Action::Clone(inner) => {
                 let mut copy = Self { value: self.value.clone(), mask: self.mask.clone() };
                 copy.run(inner, table, depth + 1)
@@ -285,6 +285,13 @@ impl Known {
             | Action::WriteMetadata { .. }
             | Action::ModEthSrc(_)
             | Action::ModEthDst(_)
+            // OpenFlow 1.0 has these for every flow: they leave packets without such a header alone.
+            | Action::ModIpSrc(_)
+            | Action::ModIpDst(_)
+            | Action::ModIpTos(_)
+            | Action::DecTtl
+            | Action::ModTpSrc(_)
+            | Action::ModTpDst(_)
             | Action::SetTunnel { .. }
             | Action::Note(_)
             | Action::FinTimeout { .. }

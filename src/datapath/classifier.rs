@@ -13,7 +13,7 @@ use super::revision::{Parts, Revisions, Tag};
 use super::table::FlowRef;
 
 /// The flows of one table by match.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Classifier {
     /// What stands for this table among tags.
     word: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Classifier {
 }
 
 /// The flows with one mask.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Subtable {
     mask: Mask,
     digest: u64,
@@ -40,7 +40,7 @@ struct Subtable {
 }
 
 /// The flows with one mask and value, highest priority first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     hash: u64,
     words: Box<[u64]>,

@@ -77,6 +77,14 @@ pub enum SwitchError {
         /// What is wrong.
         source: TextError,
     },
+    /// A flow that was to be added only without overlap has some. No change of the list was made.
+    #[error("flow {number} of {count}: another flow of its table and priority matches some of the same packets")]
+    Overlap {
+        /// Which change of the list, from 1.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
     /// A filter's text is wrong.
     #[error(transparent)]
     BadFilter(TextError),

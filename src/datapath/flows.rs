@@ -23,7 +23,8 @@ impl Switch {
     /// added, modified or removed.
     ///
     /// # Errors
-    /// [`SwitchError::BadFlow`] says which text is wrong, and where; [`SwitchError::TableFull`].
+    /// [`SwitchError::BadFlow`] says which text is wrong, and where; [`SwitchError::TableFull`];
+    /// [`SwitchError::Overlap`] for a flow with `check_overlap`.
     pub fn change_flows(
         &mut self,
         bridge: &IfName,
@@ -48,7 +49,20 @@ impl Switch {
             return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more });
         }
         let Some(held) = self.bridge_mut(id) else { unreachable!("its name was found") };
-        let count = changes.into_iter().map(|change| apply(held, change, now)).sum();
+        // Only a flow that must not overlap can be refused as late as here.
+        let strict = |change: &Change| matches!(change, Change::Add(flow) if flow.check_overlap);
+        let listed = changes.len();
+        let before = (listed > 1 && changes.iter().any(strict)).then(|| held.tables.clone());
+        let mut count = 0;
+        for (index, change) in changes.into_iter().enumerate() {
+            let Some(touched) = apply(held, change, now) else {
+                if let Some(before) = before {
+                    held.tables = before;
+                }
+                return Err(SwitchError::Overlap { number: index + 1, count: listed });
+            };
+            count += touched;
+        }
         if count > 0 {
             self.revisions().publish();
         }
@@ -134,10 +148,13 @@ fn filter_of(flow: &FlowText, strict: Option<u16>) -> Filter<'_> {
     Filter { table: flow.table, matching: &flow.matching, cookie: flow.cookie_filter, out_port: flow.out_port, strict }
 }
 
-/// Makes one change. Returns how many flows it touched.
-fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
-    match change {
+/// Makes one change. Returns how many flows it touched; `None` if the flow to be added must not overlap and does.
+fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
+    Some(match change {
         Change::Add(flow) => {
+            if flow.check_overlap && bridge.tables.overlaps(flow.table.unwrap_or(0), flow.priority, &flow.matching) {
+                return None;
+            }
             add(bridge, flow, now);
             1
         }
@@ -147,9 +164,9 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
                 // With a new cookie to give, and none asked for, a modification that finds nothing adds.
                 if flow.cookie.is_some() && flow.cookie_filter.is_none() {
                     add(bridge, flow, now);
-                    return 1;
+                    return Some(1);
                 }
-                return 0;
+                return Some(0);
             }
             for reference in &selected {
                 bridge.tables.modify(*reference, |held| {
@@ -169,7 +186,7 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> usize {
             let selected = bridge.tables.select(&filter_of(&flow, strict.then_some(flow.priority)));
             selected.into_iter().filter(|reference| bridge.tables.remove(*reference).is_some()).count()
         }
-    }
+    })
 }
 
 fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {

@@ -162,6 +162,13 @@ impl Bits {
         self.set_masked(part.place, value << part.from, mask);
     }
 
+    /// Adds the ones of `other`.
+    pub(crate) fn union(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
     /// This, where `mask` has ones.
     pub(crate) fn masked(&self, mask: &Self) -> Self {
         let mut words = self.0;
@@ -177,7 +184,6 @@ impl Bits {
     }
 
     /// Whether both agree on every bit of `mask`: what faster ways to say so are tested against.
-    #[cfg(test)]
     pub(crate) fn agrees(&self, other: &Self, mask: &Self) -> bool {
         self.0.iter().zip(&other.0).zip(&mask.0).all(|((one, two), mask)| (one ^ two) & mask == 0)
     }

@@ -41,10 +41,15 @@ impl Match {
         }
     }
 
-    /// Whether `key` is for it: what the classifier's answer is checked against.
-    #[cfg(test)]
+    /// Whether `key` is for it.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.value.agrees(key, &self.mask)
+    }
+
+    /// Whether some packet is matched by both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let both = self.mask.masked(&other.mask);
+        self.value.agrees(&other.value, &both)
     }
 
     fn forget(&mut self, place: Place) {

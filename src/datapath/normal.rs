@@ -85,7 +85,8 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     let vid = if walk.key.is_tagged() { walk.key.get16(key::VLAN_TCI) & 0xfff } else { 0 };
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     let Some(entry) = bridge.ports.get(&in_port) else {
-        return dropped(walk, DropReason::UnknownPort, "received packet on unknown port, dropping");
+        walk.error(|| format!("received packet on unknown port {in_port}"));
+        return dropped(walk, DropReason::UnknownPort, "no input bundle, dropping");
     };
     if super::action::is_vlan_type(walk.key.get16(key::ETH_TYPE)) && !walk.key.is_tagged() {
         let name = entry.name.to_string();

@@ -110,7 +110,13 @@ impl Xlate<'_> {
         }
     }
 
+    /// Whether there is something where ports are. As in OVS that may be of any protocol: of ICMP it is type and code.
     pub(super) fn has_ports(&mut self) -> bool {
-        self.has(Needs::Tcp) || self.has(Needs::Udp) || self.has(Needs::Sctp)
+        let first = self.key.get(key::IP_FRAG) & key::FRAG_LATER == 0;
+        if first && self.has(Needs::Ip) {
+            self.mask.raise_all(key::IP_PROTO);
+            return true;
+        }
+        false
     }
 }

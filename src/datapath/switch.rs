@@ -43,6 +43,16 @@ pub struct Switch {
     drops: BTreeMap<DropReason, u64>,
 }
 
+/// What became of a flow that was to be learned.
+pub(crate) enum Learnt {
+    /// It was there; it is young again.
+    Same,
+    /// It is there, in place of another.
+    New { flow: FlowRef, before: Option<Box<Flow>> },
+    /// There is no room for it.
+    Full,
+}
+
 impl Switch {
     /// A switch without bridges.
     #[must_use]
@@ -354,7 +364,7 @@ impl Switch {
     /// Has an effect of a walk. Returns whether there was room for it.
     pub(crate) fn affect(&mut self, effect: &Effect, now: Timestamp) -> bool {
         match effect {
-            Effect::Learn { bridge, flow } => return self.learn(*bridge, flow, now),
+            Effect::Learn { bridge, flow } => return !matches!(self.learn(*bridge, flow, now), Learnt::Full),
             Effect::Station { bridge, vlan, mac, port } => {
                 return self.learn_station(*bridge, (*vlan, *mac), *port, now);
             }
@@ -430,26 +440,28 @@ impl Switch {
         same
     }
 
-    /// Learns a flow, or keeps it young. Returns whether there was room for it.
-    fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> bool {
-        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
-        // At the limit a flow that is there already is not learned again either (`ofproto_flow_mod_learn()`).
+    /// Learns a flow, or keeps it young.
+    pub(crate) fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> Learnt {
+        if self.refresh(bridge, flow, now) {
+            return Learnt::Same;
+        }
+        let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
+        // At the limit one that is there already is not learned anew either (`ofproto_flow_mod_learn()`).
         if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
             self.count(DropReason::LearnLimit, 1);
-            return false;
+            return Learnt::Full;
         }
-        if self.refresh(bridge, flow, now) {
-            return true;
-        }
-        let Some(held) = self.bridges.get_mut(&bridge) else { return true };
+        let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
         if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
             self.count(DropReason::LearnLimit, 1);
-            return false;
+            return Learnt::Full;
         }
         // A flow learned anew in place of another goes on where that one was.
         let old = known.and_then(|known| held.tables.get(known));
-        let (created, n_packets, n_bytes) = old.map_or((now, 0, 0), |old| (old.created, old.n_packets, old.n_bytes));
+        let past = |old: &Flow| (old.created, old.used, old.n_packets, old.n_bytes);
+        let (created, used, n_packets, n_bytes) = old.map_or((now, now, 0, 0), past);
+        let before = old.cloned().map(Box::new);
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
@@ -461,18 +473,19 @@ impl Switch {
             send_flow_rem: flow.send_flow_rem,
             created,
             modified: now,
-            used: now,
+            used,
             n_packets,
             n_bytes,
         };
-        match known {
-            Some(known) => held.tables.replace(known, flow),
-            None => {
-                held.tables.insert(flow);
+        let flow = match known {
+            Some(known) => {
+                held.tables.replace(known, flow);
+                known
             }
-        }
+            None => held.tables.insert(flow),
+        };
         self.revisions.publish();
-        true
+        Learnt::New { flow, before }
     }
 
     fn fin_timeout(&mut self, bridge: BridgeId, flow: FlowRef, (idle, hard): (u16, u16)) {

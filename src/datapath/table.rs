@@ -50,8 +50,17 @@ impl Flow {
 
     /// Whether some action sends to `port`.
     pub(crate) fn outputs_to(&self, port: u32) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::Output(number) if *number == port))
+        outputs_to(&self.actions, port)
     }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other action sends to a port it names")]
+fn outputs_to(actions: &[Action], port: u32) -> bool {
+    actions.iter().any(|action| match action {
+        Action::Output(number) => *number == port,
+        Action::Clone(inner) => outputs_to(inner, port),
+        _ => false,
+    })
 }
 
 /// Which flows are meant.
@@ -74,7 +83,7 @@ impl Filter<'_> {
 }
 
 /// A place for flows, one after another.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Slot {
     /// The latest flow's.
     serial: u32,
@@ -84,7 +93,7 @@ struct Slot {
 }
 
 /// The tables of one bridge.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tables {
     /// The bridge, as tags name it.
     bridge: u32,
@@ -145,6 +154,12 @@ impl Tables {
         if held.serial == flow.serial { held.flow.as_deref_mut() } else { None }
     }
 
+    /// Every flow, in no order that means anything.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (FlowRef, &Flow)> {
+        let reference = |slot, held: &Slot| FlowRef { slot, serial: held.serial };
+        (0..).zip(&self.slots).filter_map(move |(slot, held)| Some((reference(slot, held), held.flow.as_deref()?)))
+    }
+
     /// The flow for `key` in `table`; adds to `looked_at` the bits that had a say, and to `parts` what else had one.
     pub(crate) fn lookup(&self, table: u8, key: &Key, looked_at: &mut Mask, parts: &mut Parts) -> Option<FlowRef> {
         parts.add(Tag::order(table_word(self.bridge, table)));
@@ -154,6 +169,14 @@ impl Tables {
     /// The flow of exactly this match and priority.
     pub(crate) fn find(&self, table: u8, matching: &Match, priority: u16) -> Option<FlowRef> {
         self.tables.get(&table)?.find(matching, priority)
+    }
+
+    /// Whether a flow with another match, but this priority, matches packets that `matching` does too. One with the
+    /// very same match is replaced, not overlapped.
+    pub(crate) fn overlaps(&self, table: u8, priority: u16, matching: &Match) -> bool {
+        let same = |flow: &Flow| flow.table == table && flow.priority == priority;
+        self.find(table, matching, priority).is_none()
+            && self.iter().any(|(_, flow)| same(flow) && flow.matching.meets(matching))
     }
 
     /// Flows of a table with a cookie.
@@ -178,11 +201,12 @@ impl Tables {
     }
 
     /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
-    /// counted for that one is not counted for this.
-    pub(crate) fn insert(&mut self, flow: Flow) -> FlowRef {
+    /// counted for that one is not counted for this, but it is idle for as long as that one was.
+    pub(crate) fn insert(&mut self, mut flow: Flow) -> FlowRef {
         if let Some(old) = self.find(flow.table, &flow.matching, flow.priority)
             && let Some(gone) = self.remove_one(old)
         {
+            flow.used = gone.used;
             let orphans = self.discount(old, &gone, &flow.actions);
             let new = self.insert_new(flow);
             self.remove_learned(&orphans);

@@ -14,8 +14,8 @@ use super::io::TunnelMeta;
 use super::key::{self, Key, Mask};
 use super::learn::{self, LearnedFlow};
 use super::revision::{Parts, Tag, flow_tag};
-use super::switch::Switch;
-use super::table::FlowRef;
+use super::switch::{Learnt, Switch};
+use super::table::{Flow, FlowRef};
 use super::trace::{NodeId, Recorder};
 use crate::types::{Mac, Timestamp};
 
@@ -85,6 +85,16 @@ struct Saved {
     depth: usize,
     flow: Option<FlowRef>,
     node: NodeId,
+    view: usize,
+}
+
+/// A flow that a walk taught.
+struct Taught {
+    bridge: BridgeId,
+    table: u8,
+    flow: FlowRef,
+    /// The flow that it took the place of.
+    before: Option<Box<Flow>>,
 }
 
 /// A walk.
@@ -112,9 +122,10 @@ pub(crate) struct Xlate<'a> {
     pub(crate) effects: Vec<Effect>,
     pub(crate) reason: Option<DropReason>,
     fatal: Option<DropReason>,
-    /// Flows learned that this walk does not see: in OVS it sees the tables as they were when it began or came to the
-    /// bridge by a patch (`tables_version`).
-    learned: Vec<Effect>,
+    /// What this walk taught, in order. As in OVS it sees a bridge's tables as they were when it began or last came to
+    /// that bridge by a patch (`tables_version`): what it taught from `view` on is out of its sight.
+    taught: Vec<Taught>,
+    view: usize,
     pub(crate) trace: Option<&'a mut Recorder>,
     /// In the trace: the flow whose actions are run.
     node: NodeId,
@@ -165,7 +176,8 @@ impl<'a> Xlate<'a> {
             effects: Vec::new(),
             reason: None,
             fatal: None,
-            learned: Vec::new(),
+            taught: Vec::new(),
+            view: 0,
             trace,
             node: Recorder::ROOT,
         };
@@ -179,10 +191,6 @@ impl<'a> Xlate<'a> {
         if let Some(reason) = self.fatal {
             self.actions.clear();
             self.reason = Some(reason);
-        }
-        if self.learns {
-            let learned = core::mem::take(&mut self.learned);
-            self.affect(&learned);
         }
         self.mask.clear(key::STATE_WORDS);
         let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
@@ -296,9 +304,9 @@ impl<'a> Xlate<'a> {
                     (self.table, self.depth, self.flow, self.node) = (table, depth, flow, node);
                 }
                 Frame::Restore(saved) => {
-                    let Saved { key, bridge, table, depth, flow, node } = *saved;
+                    let Saved { key, bridge, table, depth, flow, node, view } = *saved;
                     (self.key, self.bridge, self.table) = (key, bridge, table);
-                    (self.depth, self.flow, self.node) = (depth, flow, node);
+                    (self.depth, self.flow, self.node, self.view) = (depth, flow, node, view);
                 }
             }
         }
@@ -321,6 +329,7 @@ impl<'a> Xlate<'a> {
             depth: self.depth,
             flow: self.flow,
             node: self.node,
+            view: self.view,
         }))
     }
 
@@ -342,14 +351,10 @@ impl<'a> Xlate<'a> {
             // No fragment shows its ports to flows, not even the first (`OFPUTIL_FRAG_NORMAL`).
             ports.iter().for_each(|(place, _)| self.key.set(*place, 0));
         }
-        let tables = self.switch.bridge(self.bridge).map(|bridge| &bridge.tables);
-        let found = tables.and_then(|tables| {
-            let found = tables.lookup(table, &self.key, &mut self.mask, &mut self.parts)?;
-            Some((found, Arc::clone(&tables.get(found)?.actions)))
-        });
+        let found = self.find(table);
         self.key.set(key::IN_PORT, own);
         ports.iter().for_each(|(place, value)| self.key.set(*place, *value));
-        let Some((flow, actions)) = found else {
+        let Some((flow, actions, before)) = found else {
             if let Some(trace) = &mut self.trace {
                 trace.miss(self.node, table);
             }
@@ -366,10 +371,40 @@ impl<'a> Xlate<'a> {
             && let Some(bridge) = self.switch.bridge(self.bridge)
             && let Some(held) = bridge.tables.get(flow)
         {
-            self.node = trace.flow(self.node, bridge, held);
+            self.node = trace.flow(self.node, bridge, before.as_ref().unwrap_or(held));
         }
         self.pending.push(Frame::Run { actions, next: 0 });
         true
+    }
+
+    /// The flow for the key in a table of this bridge as this walk sees it, its actions, and the flow itself if it is
+    /// there no more.
+    fn find(&mut self, table: u8) -> Option<(FlowRef, Actions, Option<Flow>)> {
+        let tables = &self.switch.bridge(self.bridge)?.tables;
+        let found = tables.lookup(table, &self.key, &mut self.mask, &mut self.parts);
+        let hidden = |taught: &&Taught| taught.bridge == self.bridge && taught.table == table;
+        let hidden: Vec<&Taught> = self.taught[self.view..].iter().filter(hidden).collect();
+        if hidden.is_empty() {
+            let found = found?;
+            return Some((found, Arc::clone(&tables.get(found)?.actions), None));
+        }
+        // So rare that looking at every flow will do, and resting on all of them.
+        self.parts.add(Tag::ANY);
+        let mut best: Option<(u16, FlowRef, Option<&Flow>)> = None;
+        for (reference, flow) in tables.iter().filter(|(_, flow)| flow.table == table) {
+            self.mask.union(&flow.matching.mask);
+            let before = match hidden.iter().find(|taught| taught.flow == reference) {
+                Some(Taught { before: None, .. }) => continue,
+                Some(Taught { before, .. }) => before.as_deref(),
+                None => None,
+            };
+            if flow.matching.covers(&self.key) && best.is_none_or(|(priority, ..)| priority < flow.priority) {
+                best = Some((flow.priority, reference, before));
+            }
+        }
+        let (_, reference, before) = best?;
+        let actions = before.or_else(|| tables.get(reference)).map(|flow| Arc::clone(&flow.actions))?;
+        Some((reference, actions, before.cloned()))
     }
 
     fn action(&mut self, action: &Action) {
@@ -459,28 +494,42 @@ impl<'a> Xlate<'a> {
             self.parts.add(Tag::ANY);
         }
         self.tell(|ports, _| super::trace::learned(&flow, ports));
-        self.effect(Effect::Learn { bridge: self.bridge, flow });
+        let mut full = false;
+        if self.learns {
+            let (bridge, table) = (self.bridge, flow.table);
+            match self.switch.learn(bridge, &flow, self.now) {
+                Learnt::Full => {
+                    full = true;
+                    // Any change may make room.
+                    self.parts.add(Tag::ANY);
+                }
+                Learnt::Same => {}
+                Learnt::New { flow, before } => self.taught.push(Taught { bridge, table, flow, before }),
+            }
+        }
+        self.effects.push(Effect::Learn { bridge: self.bridge, flow });
+        if let Some(bit) = learn.result {
+            bit.raise(&mut self.mask);
+            bit.write(&mut self.key, u128::from(!full));
+            self.tell(|ports, walk| super::trace::written(bit, &walk.key, ports));
+        }
+        if full {
+            self.note(|| "Limit exceeded, learn failed".to_owned());
+        }
     }
 
     /// Notes an effect, and has it at once if this walk may.
     pub(crate) fn effect(&mut self, effect: Effect) {
         if self.learns {
-            match effect {
-                Effect::Learn { .. } => self.learned.push(effect.clone()),
-                Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => {
-                    self.affect(core::slice::from_ref(&effect));
-                }
-            }
+            self.affect(&effect);
         }
         self.effects.push(effect);
     }
 
-    fn affect(&mut self, effects: &[Effect]) {
-        for effect in effects {
-            if !self.switch.affect(effect, self.now) {
-                // There was no room for it; any change may make some.
-                self.parts.add(Tag::ANY);
-            }
+    fn affect(&mut self, effect: &Effect) {
+        if !self.switch.affect(effect, self.now) {
+            // There was no room for it; any change may make some.
+            self.parts.add(Tag::ANY);
         }
     }
 
@@ -567,11 +616,7 @@ impl<'a> Xlate<'a> {
         self.key.clear(key::STATE_WORDS);
         self.key.set(key::IN_PORT, other.into());
         // The other bridge's tables as they are by now.
-        let seen = |effect: &Effect| matches!(effect, Effect::Learn { bridge: of, .. } if *of == bridge);
-        let known = core::mem::take(&mut self.learned);
-        let (taught, later): (Vec<Effect>, Vec<Effect>) = known.into_iter().partition(seen);
-        self.learned = later;
-        self.affect(&taught);
+        self.view = self.taught.len();
         self.enter_bridge(false);
         self.walk_nested();
         self.pending = earlier;

@@ -35,7 +35,7 @@ impl From<SwitchError> for SwitchRefusal {
                 "limit"
             }
             SwitchError::BadNumber { .. } | SwitchError::Taken { .. } => "taken",
-            SwitchError::BadFlow { .. } | SwitchError::BadFilter(_) => "bad-flow",
+            SwitchError::BadFlow { .. } | SwitchError::Overlap { .. } | SwitchError::BadFilter(_) => "bad-flow",
         };
         refused(code, error.to_string())
     }

@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// What stands between the changes of a bundle.
+const BETWEEN: &str = " ;; ";
+
 /// What a port is, with the datapath's number for it where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PortKind {
@@ -35,19 +38,29 @@ pub(crate) struct Port {
 pub(crate) enum Step {
     /// `how` is a word of `ovs-ofctl add-flows`: add, modify, modify_strict, delete, delete_strict.
     Change { how: String, bridge: String, flow: String },
+    /// A change that may be refused; the answer says whether it was.
+    Try { how: String, bridge: String, flow: String },
+    /// Changes that are made all, or, with one that is refused, none; the answer says which.
+    Bundle { bridge: String, changes: Vec<(String, String)> },
     /// A packet through the tables, with all its effects. Without octets, one is made from the flow.
     Packet { bridge: String, flow: String, octets: Option<String> },
     /// Milliseconds pass.
     Wait(u32),
-    /// The flows, without counters, sorted.
-    Dump(String),
+    /// The flows that a filter wants, without counters, sorted.
+    Dump { bridge: String, filter: String },
+    /// The flows without counters and actions.
+    Matches(String),
     /// The learned addresses.
     Fdb(String),
 }
 
 impl Step {
     pub(crate) const fn is_question(&self) -> bool {
-        matches!(self, Self::Packet { .. } | Self::Dump(_) | Self::Fdb(_))
+        match self {
+            Self::Try { .. } | Self::Bundle { .. } | Self::Packet { .. } => true,
+            Self::Dump { .. } | Self::Matches(_) | Self::Fdb(_) => true,
+            Self::Change { .. } | Self::Wait(_) => false,
+        }
     }
 }
 
@@ -145,10 +158,16 @@ impl fmt::Display for Step {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Change { how, bridge, flow } => write!(out, "{how} {bridge} {flow}"),
+            Self::Try { how, bridge, flow } => write!(out, "try {how} {bridge} {flow}"),
+            Self::Bundle { bridge, changes } => {
+                let changes: Vec<String> = changes.iter().map(|(how, flow)| format!("{how} {flow}")).collect();
+                write!(out, "bundle {bridge} {}", changes.join(BETWEEN))
+            }
             Self::Packet { bridge, flow, octets: Some(octets) } => write!(out, "packet {bridge} {flow} {octets}"),
             Self::Packet { bridge, flow, octets: None } => write!(out, "packet {bridge} {flow}"),
             Self::Wait(millis) => write!(out, "wait {millis}"),
-            Self::Dump(bridge) => write!(out, "dump {bridge}"),
+            Self::Dump { bridge, filter } => write!(out, "{}", format!("dump {bridge} {filter}").trim_end()),
+            Self::Matches(bridge) => write!(out, "matches {bridge}"),
             Self::Fdb(bridge) => write!(out, "fdb {bridge}"),
         }
     }
@@ -181,11 +200,30 @@ fn read_port(text: &str) -> Option<Port> {
     Some(Port { bridge, number, name, kind, vlans })
 }
 
+/// The word of a change, its bridge, and its flow.
+fn read_change(how: &str, rest: &str) -> (String, String, String) {
+    let (bridge, flow) = rest.split_once(' ').unwrap_or((rest, ""));
+    (how.to_owned(), bridge.to_owned(), flow.to_owned())
+}
+
 fn read_step(word: &str, rest: &str) -> Option<Step> {
     match word {
         "add" | "modify" | "modify_strict" | "delete" | "delete_strict" => {
-            let (bridge, flow) = rest.split_once(' ').unwrap_or((rest, ""));
-            Some(Step::Change { how: word.to_owned(), bridge: bridge.to_owned(), flow: flow.to_owned() })
+            let (how, bridge, flow) = read_change(word, rest);
+            Some(Step::Change { how, bridge, flow })
+        }
+        "try" => {
+            let (how, rest) = rest.split_once(' ')?;
+            let (how, bridge, flow) = read_change(how, rest);
+            Some(Step::Try { how, bridge, flow })
+        }
+        "bundle" => {
+            let (bridge, changes) = rest.split_once(' ')?;
+            let change = |text: &str| {
+                let (how, flow) = text.split_once(' ').unwrap_or((text, ""));
+                (how.to_owned(), flow.to_owned())
+            };
+            Some(Step::Bundle { bridge: bridge.to_owned(), changes: changes.split(BETWEEN).map(change).collect() })
         }
         "packet" => {
             let mut words = rest.split(' ');
@@ -193,7 +231,11 @@ fn read_step(word: &str, rest: &str) -> Option<Step> {
             Some(Step::Packet { bridge, flow, octets: words.next().map(str::to_owned) })
         }
         "wait" => Some(Step::Wait(rest.parse().ok()?)),
-        "dump" => Some(Step::Dump(rest.to_owned())),
+        "dump" => {
+            let (bridge, filter) = rest.split_once(' ').unwrap_or((rest, ""));
+            Some(Step::Dump { bridge: bridge.to_owned(), filter: filter.to_owned() })
+        }
+        "matches" => Some(Step::Matches(rest.to_owned())),
         "fdb" => Some(Step::Fdb(rest.to_owned())),
         _ => None,
     }

@@ -8,31 +8,26 @@
 use std::collections::BTreeMap;
 
 use super::case::{Case, Step};
+use super::daemon::UNREADABLE;
 
 /// The first step whose answers differ, and how.
-///
-/// In OVS a packet that comes back to a bridge through patches sees there what it taught that bridge before, and once
-/// it has returned it does not: tables have versions. Ours do not; what is different from there on is set aside.
 pub(crate) fn difference(case: &Case, ours: &[String], theirs: &[String]) -> Option<(usize, String)> {
     let all = case.steps.iter().zip(ours).zip(theirs).enumerate();
-    let (at, how) = all
-        .filter(|(_, ((step, _), _))| step.is_question())
-        .find_map(|(at, ((step, ours), theirs))| Some((at, answer_difference(step, ours, theirs)?)))?;
-    (!theirs[..=at].iter().any(|trace| teaches_in_a_loop(trace))).then_some((at, how))
-}
-
-/// Whether a packet came to a bridge twice and taught flows.
-pub(crate) fn teaches_in_a_loop(trace: &str) -> bool {
-    let bridges: Vec<&str> = trace.lines().map(str::trim).filter(|line| line.starts_with("bridge(")).collect();
-    let again = bridges.iter().enumerate().any(|(at, bridge)| bridges[..at].contains(bridge));
-    again && trace.lines().any(|line| line.trim().starts_with("learn("))
+    all.filter(|(_, ((step, _), _))| step.is_question())
+        .find_map(|(at, ((step, ours), theirs))| Some((at, answer_difference(step, ours, theirs)?)))
 }
 
 fn answer_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
     match step {
         Step::Packet { .. } => trace_difference(step, ours, theirs),
-        Step::Dump(_) => {
-            let dumped = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+        Step::Matches(_) if theirs.trim() == UNREADABLE => None,
+        Step::Dump { .. } | Step::Matches(_) => {
+            let heads = matches!(step, Step::Matches(_));
+            let dumped = |text: &str| {
+                let mut lines: Vec<String> = text.lines().map(|line| shown(line, heads)).collect();
+                lines.sort();
+                lines
+            };
             let (ours, theirs) = (dumped(ours), dumped(theirs));
             let only = |these: &[String], those: &[String], whose: &str| {
                 let lines = these.iter().filter(|line| !those.contains(line));
@@ -45,8 +40,20 @@ fn answer_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
             let (ours, theirs) = (learned(ours), learned(theirs));
             (ours != theirs).then(|| format!("OVS: {theirs:?}\ndvr: {ours:?}\n"))
         }
+        Step::Try { .. } | Step::Bundle { .. } => {
+            let (ours, theirs) = (ours.trim(), theirs.trim());
+            (ours != theirs).then(|| format!("OVS: {theirs}\ndvr: {ours}\n"))
+        }
         Step::Change { .. } | Step::Wait(_) => None,
     }
+}
+
+/// A dump's line without how its flow was added, which later versions of OpenFlow tell, and if only its head is asked
+/// for, without its actions, which each version writes in its own way.
+fn shown(line: &str, head: bool) -> String {
+    let line = line.replace("check_overlap ", "").replace("reset_counts ", "");
+    let line = if head { line.split("actions=").next().unwrap_or_default() } else { &line };
+    line.trim().to_owned()
 }
 
 /// Port, VLAN, address of each row; the ages depend on when OVS looked.
@@ -84,13 +91,12 @@ pub(crate) fn line<'a>(trace: &'a str, label: &str) -> &'a str {
 
 /// The lines between the packet and its end: bridges, tables, actions and remarks.
 ///
-/// OVS shows a miss of a bridge without a controller as the hidden flow that drops it. That `learn` was refused at its
-/// limit it says at once; we find out when the packet is done. Of a flow without actions we say that it drops even if
+/// OVS shows a miss of a bridge without a controller as the hidden flow that drops it. Of a flow without actions we say that it drops even if
 /// the packet was dropped before them.
 fn tree(trace: &str) -> Vec<String> {
     let shown = |line: &str| line.replace("reg0=0x2, priority 0", "No match.");
     let lines = trace.lines().skip(1).take_while(|line| !line.starts_with("Final flow"));
-    let same = |line: &&str| line.trim() != "drop" && !line.contains("Limit exceeded, learn failed");
+    let same = |line: &&str| line.trim() != "drop";
     lines.filter(same).map(shown).collect()
 }
 
@@ -200,6 +206,13 @@ fn original(flow: &str, octets: &str) -> State {
         for (name, side) in [("tp_src=", "src"), ("tp_dst=", "dst")] {
             if let Some(port) = number(name) {
                 state.insert(format!("{proto}.{side}"), port.to_string());
+            }
+        }
+    }
+    for (name, key) in [("icmp_type=", "type"), ("icmp_code=", "code")] {
+        for proto in ["icmp", "icmpv6"] {
+            if let Some(value) = number(name) {
+                state.insert(format!("{proto}.{key}"), value.to_string());
             }
         }
     }

@@ -117,7 +117,8 @@ impl Daemon {
                     traces.push((at, question(bridge, flow, packet)));
                     continue;
                 }
-                Step::Wait(_) | Step::Dump(_) | Step::Fdb(_) => {}
+                Step::Try { .. } | Step::Bundle { .. } | Step::Wait(_) => {}
+                Step::Dump { .. } | Step::Matches(_) | Step::Fdb(_) => {}
             }
             self.change(case.openflow, &mut changes)?;
             self.trace(&mut traces, &mut answers);
@@ -129,7 +130,14 @@ impl Daemon {
                     let version = ["version".to_owned()];
                     self.control.ask_all(&[version.as_slice(); 35]);
                 }
-                Step::Dump(bridge) => answers[at] = self.dump(case.openflow, bridge)?,
+                Step::Try { how, bridge, flow } => answers[at] = self.attempt(case.openflow, how, bridge, flow),
+                Step::Bundle { bridge, changes } => {
+                    let text: String = changes.iter().map(|(how, flow)| format!("{how} {flow}\n")).collect();
+                    let mut command = self.ofctl(&case.openflow.to_string(), &["--bundle", "add-flows"], bridge);
+                    answers[at] = verdict(feed(&mut command, &text).is_ok());
+                }
+                Step::Dump { bridge, filter } => answers[at] = self.dump(case.openflow, bridge, filter)?,
+                Step::Matches(bridge) => answers[at] = self.dump(case.openflow, bridge, "").unwrap_or_else(unreadable),
                 Step::Fdb(bridge) => answers[at] = self.control.ask(&["fdb/show", bridge]),
                 Step::Change { .. } | Step::Packet { .. } => unreachable!("done above"),
             }
@@ -149,43 +157,41 @@ impl Daemon {
         traces.clear();
     }
 
-    fn ofctl(&self, openflow: u8, words: &[&str], bridge: &str) -> Command {
+    /// `openflow` is a version, or several with commas.
+    fn ofctl(&self, openflow: &str, words: &[&str], bridge: &str) -> Command {
         let mut command = program("ovs-ofctl");
-        command.args(["-O", &format!("OpenFlow{openflow}")]).args(words);
+        let versions: Vec<String> = openflow.split(',').map(|version| format!("OpenFlow{version}")).collect();
+        command.args(["-O", &versions.join(",")]).args(words);
         command.arg(format!("unix:{}/{bridge}.mgmt", self.dir.display()));
         command
+    }
+
+    /// Makes a change with the case's version, or if that cannot carry it with any other.
+    fn attempt(&self, openflow: u8, how: &str, bridge: &str, flow: &str) -> String {
+        let line = format!("{how} {flow}\n");
+        let versions = [&openflow.to_string(), "10", "15"];
+        let taken = |versions: &str| feed(&mut self.ofctl(versions, &["add-flows"], bridge), &line).is_ok();
+        verdict(versions.into_iter().any(taken))
     }
 
     fn change(&mut self, openflow: u8, changes: &mut Vec<(String, String)>) -> Result<(), Refused> {
         let running: Vec<(Child, String)> = changes
             .drain(..)
             .map(|(bridge, text)| {
-                let mut child = self
-                    .ofctl(openflow, &["add-flows"], &bridge)
-                    .arg("-")
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::piped())
-                    .spawn()
-                    .expect("ovs-ofctl runs");
-                let mut input = child.stdin.take().expect("piped");
-                // A program that gave up has said why on its standard error.
-                let _ = input.write_all(text.as_bytes());
+                let child = start(&mut self.ofctl(&openflow.to_string(), &["add-flows"], &bridge), &text);
                 (child, text)
             })
             .collect();
         let mut refused = Ok(());
         for (child, text) in running {
-            let output = child.wait_with_output().expect("ovs-ofctl ends");
-            if !output.status.success() {
-                refused = Err(Refused(format!("{}\n{text}", String::from_utf8_lossy(&output.stderr))));
-            }
+            refused = refused.and(ended(child, &text));
         }
         refused
     }
 
-    fn dump(&self, openflow: u8, bridge: &str) -> Result<String, Refused> {
-        let output = self.ofctl(openflow, &["dump-flows", "--no-stats"], bridge).output().expect("ovs-ofctl runs");
+    fn dump(&self, openflow: u8, bridge: &str, filter: &str) -> Result<String, Refused> {
+        let mut command = self.ofctl(&openflow.to_string(), &["dump-flows", "--no-stats"], bridge);
+        let output = command.arg(filter).output().expect("ovs-ofctl runs");
         if !output.status.success() {
             return Err(Refused(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
@@ -194,6 +200,41 @@ impl Daemon {
         lines.sort_unstable();
         Ok(lines.join("\n"))
     }
+}
+
+/// OVS holds a flow that its own `ovs-ofctl` cannot read.
+fn unreadable(_: Refused) -> String {
+    UNREADABLE.to_owned()
+}
+
+/// The dump of flows of which one cannot be read.
+pub(crate) const UNREADABLE: &str = "unreadable";
+
+/// How the answer to a change that may be refused reads.
+pub(crate) fn verdict(accepted: bool) -> String {
+    if accepted { "accepted" } else { "refused" }.to_owned()
+}
+
+/// Starts a program that reads flows from its standard input.
+fn start(command: &mut Command, text: &str) -> Child {
+    let piped = command.arg("-").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("ovs-ofctl runs");
+    let mut input = child.stdin.take().expect("piped");
+    // A program that gave up has said why on its standard error.
+    let _ = input.write_all(text.as_bytes());
+    child
+}
+
+fn ended(child: Child, text: &str) -> Result<(), Refused> {
+    let output = child.wait_with_output().expect("ovs-ofctl ends");
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Refused(format!("{}\n{text}", String::from_utf8_lossy(&output.stderr))))
+}
+
+fn feed(command: &mut Command, text: &str) -> Result<(), Refused> {
+    ended(start(command, text), text)
 }
 
 impl Drop for Daemon {

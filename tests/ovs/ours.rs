@@ -5,6 +5,7 @@ use dvr::datapath::{DpPort, NewPort, NewPortKind, Switch, TraceInput, TunnelMeta
 use dvr::types::{IfName, Timestamp, VlanId};
 
 use super::case::{Answers, Case, Port, PortKind, Step, Vlans};
+use super::daemon::verdict;
 
 fn name(text: &str) -> IfName {
     IfName::new(text).expect("a legal name")
@@ -81,6 +82,12 @@ fn without_stats(line: &str) -> String {
     format!("{}actions={actions}", kept.collect::<String>())
 }
 
+fn dump(switch: &Switch, bridge: &str, filter: &str, now: Timestamp) -> Result<String, String> {
+    let flows = switch.dump_flows(&name(bridge), filter, false, now).map_err(|error| error.to_string())?;
+    let lines: Vec<String> = flows.iter().map(|flow| without_stats(&flow.line)).collect();
+    Ok(lines.join("\n"))
+}
+
 /// Runs a case from an empty switch. An error is a flow that was refused, with its step.
 pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
     let mut switch = Switch::new();
@@ -101,6 +108,13 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
                 changed.map_err(|error| (at, error.to_string()))?;
                 String::new()
             }
+            Step::Try { how, bridge, flow } => {
+                verdict(switch.change_flows(&name(bridge), &[change(how, flow)], now).is_ok())
+            }
+            Step::Bundle { bridge, changes } => {
+                let changes: Vec<FlowChange> = changes.iter().map(|(how, flow)| change(how, flow)).collect();
+                verdict(switch.change_flows(&name(bridge), &changes, now).is_ok())
+            }
             Step::Packet { bridge, flow, octets: hex } => {
                 let input = match hex {
                     Some(hex) => frame(flow, hex),
@@ -113,13 +127,8 @@ pub(crate) fn run(case: &Case) -> Result<Answers, (usize, String)> {
                 switch.expire(now);
                 String::new()
             }
-            Step::Dump(bridge) => {
-                let flows =
-                    switch.dump_flows(&name(bridge), "", false, now).map_err(|error| (at, error.to_string()))?;
-                let mut lines: Vec<String> = flows.iter().map(|flow| without_stats(&flow.line)).collect();
-                lines.sort();
-                lines.join("\n")
-            }
+            Step::Dump { bridge, filter } => dump(&switch, bridge, filter, now).map_err(|why| (at, why))?,
+            Step::Matches(bridge) => dump(&switch, bridge, "", now).map_err(|why| (at, why))?,
             Step::Fdb(bridge) => {
                 let known = switch.fdb(&name(bridge), now).map_err(|error| (at, error.to_string()))?;
                 let port = |number: u32| if number == 65534 { "LOCAL".to_owned() } else { number.to_string() };

@@ -43,7 +43,8 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
     for at in 0..best.steps.len() {
         let mut part = 0;
         while *tried < LIMIT {
-            let Step::Change { how, bridge, flow } = &best.steps[at] else { break };
+            let step = best.steps[at].clone();
+            let (Step::Change { how, bridge, flow } | Step::Try { how, bridge, flow }) = &step else { break };
             let (head, actions) = flow.split_once(" actions=").unwrap_or((flow, ""));
             let (heads, tails) = (split(head), split(actions));
             if part >= heads.len() + tails.len() {
@@ -66,7 +67,11 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
             }
             let flow = format!("{head} actions={tail}");
             let mut candidate = best.clone();
-            candidate.steps[at] = Step::Change { how: how.clone(), bridge: bridge.clone(), flow };
+            let (how, bridge) = (how.clone(), bridge.clone());
+            candidate.steps[at] = match step {
+                Step::Try { .. } => Step::Try { how, bridge, flow },
+                _ => Step::Change { how, bridge, flow },
+            };
             *tried += 1;
             if failing(&candidate) {
                 *best = candidate;

@@ -133,7 +133,7 @@ impl<P: PortNames> Parser<'_, P> {
             "pop_vlan" => Action::PopVlan { strip: false },
             "dec_ttl" => Action::DecTtl,
             "exit" => Action::Exit,
-            "note" => Action::Note(Box::default()),
+            "note" => Action::Note(note(word.key.cut(0, 0))?),
             "learn" => Action::Learn(Arc::default()),
             "controller" | "CONTROLLER" => return Err(refused(word)),
             _ => match port_number(word.key, self.ports) {
@@ -146,6 +146,7 @@ impl<P: PortNames> Parser<'_, P> {
     fn to_port(&self, piece: Piece<'_>, number: u32) -> Result<Action, TextError> {
         match number {
             port::CONTROLLER | port::TABLE => Err(piece.error("this switch has no controller and no packet-outs")),
+            port::NONE | port::UNSET => Err(piece.error("that is no port to send to")),
             _ => Ok(Action::Output(number)),
         }
     }
@@ -231,7 +232,16 @@ impl<P: PortNames> Parser<'_, P> {
                 ("limit", Some(value)) => learn.limit = number32(value)?,
                 ("send_flow_rem", None) => learn.send_flow_rem = true,
                 ("delete_learned", None) => learn.delete_learned = true,
-                ("result_dst", _) => return Err(word.key.error("learn's result_dst is not supported")),
+                ("result_dst", Some(value)) => {
+                    let bit = subfield(value)?;
+                    if bit.bits != 1 {
+                        return Err(value.error("the result is one bit: write FIELD[BIT]"));
+                    }
+                    if !bit.field.info().writable {
+                        return Err(value.error(format!("{} cannot be written", bit.field.info().name)));
+                    }
+                    learn.result = Some(bit);
+                }
                 _ => specs.push(self.learn_spec(word)?),
             }
         }
@@ -302,16 +312,19 @@ fn note(value: Piece<'_>) -> Result<Box<[u8]>, TextError> {
     let text = value.text();
     let mut octets = Vec::new();
     let mut at = 0;
-    for part in text.split('.') {
-        let octet = (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
-        let Some(octet) = octet else {
-            return Err(value.cut(at, text.len()).error("a note is pairs of hexadecimal digits joined by dots"));
+    while at < text.len() {
+        let pair = text.get(at..at + 2).filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let Some(octet) = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) else {
+            return Err(value
+                .cut(at, text.len())
+                .error("a note is pairs of hexadecimal digits, dots between them or not"));
         };
         octets.push(octet);
-        at += part.len() + 1;
+        at += 2;
+        at += usize::from(text[at..].starts_with('.'));
     }
     // A note travels in units of eight octets, six in the first (`NXAST_NOTE`): OVS shows the padding.
-    while (octets.len() + 2) % 8 != 0 {
+    while octets.is_empty() || (octets.len() + 2) % 8 != 0 {
         octets.push(0);
     }
     Ok(octets.into())
@@ -412,9 +425,7 @@ fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
         }
         Action::Clone(inner) => {
             out.push_str("clone(");
-            if !inner.is_empty() {
-                print_actions(out, inner, ports);
-            }
+            print_actions(out, inner, ports);
             out.push(')');
             Ok(())
         }
@@ -475,6 +486,10 @@ fn print_learn(out: &mut String, learn: &Learn, ports: &impl PortNames) {
     }
     if learn.limit != 0 {
         let _ = write!(out, ",limit={}", learn.limit);
+    }
+    if let Some(bit) = learn.result {
+        out.push_str(",result_dst=");
+        print_subfield(out, bit);
     }
     for spec in &learn.specs {
         out.push(',');

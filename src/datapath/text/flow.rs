@@ -5,7 +5,7 @@ use super::super::matching::{DEFAULT_PRIORITY, Match};
 use super::PortNames;
 use super::lexer::{Piece, TextError, words};
 use super::matching::parse_word;
-use super::value::{number8, number16, number64, port_number};
+use super::value::{decimal, number16, number64, port_number};
 
 /// What a flow's text is for: which parts it must and may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,16 @@ pub(crate) enum Use {
     Filter,
     /// A packet, to be traced.
     Packet,
+}
+
+impl Use {
+    /// Whether the text gives flows what they are to do and to be.
+    const fn gives(self) -> bool {
+        match self {
+            Self::Add | Self::Modify => true,
+            Self::Delete { .. } | Self::Filter | Self::Packet => false,
+        }
+    }
 }
 
 /// A flow as its text says.
@@ -100,7 +110,8 @@ impl FlowText {
     fn word(&mut self, word: super::lexer::Word<'_>, purpose: Use, ports: &impl PortNames) -> Result<(), TextError> {
         match (word.key.text(), word.value) {
             ("table", Some(value)) => {
-                let table = number8(value)?;
+                let table = decimal(value).and_then(|table| u8::try_from(table).ok());
+                let table = table.ok_or_else(|| value.error("tables are 0 to 254, in decimal"))?;
                 if table == 255 && matches!(purpose, Use::Add) {
                     return Err(value.error("tables are 0 to 254"));
                 }
@@ -113,19 +124,19 @@ impl FlowText {
                 self.priority = number16(value)?;
             }
             ("cookie", Some(value)) => self.cookie(value, purpose)?,
-            ("idle_timeout", Some(value)) => self.idle_timeout = number16(value)?,
-            ("hard_timeout", Some(value)) => self.hard_timeout = number16(value)?,
-            ("out_port", Some(value)) if purpose != Use::Add => self.out_port = Some(port_number(value, ports)?),
-            ("importance", Some(value)) => {
+            ("idle_timeout", Some(value)) if purpose.gives() => self.idle_timeout = number16(value)?,
+            ("hard_timeout", Some(value)) if purpose.gives() => self.hard_timeout = number16(value)?,
+            ("out_port", Some(value)) if !purpose.gives() => self.out_port = Some(port_number(value, ports)?),
+            ("importance", Some(value)) if purpose == Use::Add => {
                 // Flows are never evicted for others here, so there is nothing to rank.
                 number16(value)?;
             }
             // What `dump-flows` prints of a flow's past, so that its lines can be added again.
             ("duration" | "n_packets" | "n_bytes" | "idle_age" | "hard_age", Some(_)) if purpose == Use::Add => {}
-            ("send_flow_rem", None) => self.send_flow_rem = true,
-            ("check_overlap", None) => self.check_overlap = true,
-            ("reset_counts", None) => self.reset_counts = true,
-            ("no_packet_counts" | "no_byte_counts", None) => {}
+            ("send_flow_rem", None) if purpose.gives() => self.send_flow_rem = true,
+            ("check_overlap", None) if purpose.gives() => self.check_overlap = true,
+            ("reset_counts", None) if purpose.gives() => self.reset_counts = true,
+            ("no_packet_counts" | "no_byte_counts", None) if purpose.gives() => {}
             (name, _) => {
                 if !parse_word(&mut self.matching, word, ports)? {
                     return Err(word.key.error(format!("a flow has no `{name}`")));

@@ -36,6 +36,10 @@ const PROTOCOLS: [(&str, u16, u8); 17] = [
 pub(super) fn parse_word(matching: &mut Match, word: Word<'_>, ports: &impl PortNames) -> Result<bool, TextError> {
     let name = word.key.text();
     if word.value.is_none() {
+        // Every packet here is Ethernet; traces say so in their megaflow.
+        if name == "eth" {
+            return Ok(true);
+        }
         let Some((_, ether_type, protocol)) = PROTOCOLS.iter().find(|(known, ..)| *known == name) else {
             return match Field::by_name(name) {
                 Some(_) => word.needs_value().map(|_| true),
@@ -51,7 +55,7 @@ pub(super) fn parse_word(matching: &mut Match, word: Word<'_>, ports: &impl Port
     let Some(info) = Field::by_name(name) else { return Ok(false) };
     let value = word.needs_value()?;
     let (value, mask) = match value.text() {
-        "*" | "ANY" => (0, 0),
+        "*" => (0, 0),
         _ => masked(info, value, ports)?,
     };
     if mask != 0 {

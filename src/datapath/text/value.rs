@@ -11,21 +11,31 @@ use super::lexer::{Piece, TextError};
 use crate::types::Mac;
 use crate::wire::tcp;
 
-/// A number, decimal or hexadecimal with `0x`, of at most `bits` bits.
+/// A number of at most `bits` bits, as C writes it: decimal, hexadecimal after `0x` or octal after `0`; `-1` for all
+/// of 64 bits.
 pub(super) fn number(piece: Piece<'_>, bits: u8) -> Result<u128, TextError> {
     let text = piece.text().trim();
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) if !digits.starts_with('+') => u128::from_str_radix(digits, 16),
-        Some(_) => "+".parse(),
-        None if text == "-1" => Ok(ones(bits)),
-        None if text.starts_with('+') => "+".parse(),
-        None => text.parse(),
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let octal = text.strip_prefix('0').filter(|digits| !digits.is_empty());
+    let parsed = match (hexadecimal, octal) {
+        (Some(digits), _) if !digits.starts_with('+') => u128::from_str_radix(digits, 16),
+        (None, Some(digits)) if !digits.starts_with('+') => u128::from_str_radix(digits, 8),
+        (Some(_), _) | (_, Some(_)) => "+".parse(),
+        (None, None) if text == "-1" && bits == 64 => Ok(ones(bits)),
+        (None, None) if text.starts_with('+') => "+".parse(),
+        (None, None) => text.parse(),
     };
     match parsed {
         Ok(value) if value <= ones(bits) => Ok(value),
         Ok(_) => Err(piece.error(format!("`{text}` is too great: {bits} bits hold at most {:#x}", ones(bits)))),
         Err(_) => Err(piece.error(format!("`{text}` is not a number: write decimal, or hexadecimal after 0x"))),
     }
+}
+
+/// A number in plain decimal digits, as tables, ports and the lengths of prefixes are written.
+pub(super) fn decimal(piece: Piece<'_>) -> Option<u32> {
+    let text = piece.text().trim();
+    text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 macro_rules! sized_number {
@@ -65,14 +75,14 @@ pub(super) fn port_number(piece: Piece<'_>, ports: &impl PortNames) -> Result<u3
     if let Some(quoted) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         return ports.number(quoted).ok_or_else(|| piece.error(format!("no port is called {text} on this bridge")));
     }
-    if let Ok(value) = number(piece, 32) {
-        let value = u32::try_from(value).unwrap_or(u32::MAX);
+    if let Some(value) = decimal(piece) {
         // OpenFlow 1.1 writes the reserved ports with 32 bits.
         let value = if value >= 0xffff_ff00 { value & 0xffff } else { value };
         return if value <= 0xffff { Ok(value) } else { Err(piece.error(format!("{value} is no port number"))) };
     }
     // A port may be called like a reserved one in other letters; the bridge's own names come first.
-    let reserved = port::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(value, _)| *value);
+    let mut reserved = port::NAMES.iter().chain(&[(port::NONE, "NONE")]);
+    let reserved = reserved.find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(value, _)| *value);
     ports
         .number(text)
         .or(reserved)
@@ -122,11 +132,31 @@ fn tcp_flags(piece: Piece<'_>) -> Result<(u128, u128), TextError> {
             let wrong = piece.cut(at, end);
             return Err(wrong.error(format!("no such TCP flag: write + or - and one of {}", known.join(", "))));
         };
+        if mask & bit != 0 {
+            return Err(piece.cut(at, end).error("each TCP flag is given once"));
+        }
         mask |= bit;
         value |= if sign == "+" { *bit } else { 0 };
         at = end;
     }
     Ok((value, mask))
+}
+
+/// Names of flags joined by `|`: these and no others.
+fn exact_tcp_flags(piece: Piece<'_>) -> Result<u128, TextError> {
+    let mut value = 0;
+    for name in piece.text().split('|') {
+        let bracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let unnamed =
+            bracketed.and_then(|digits| u128::from_str_radix(digits, 16).ok()).filter(|bits| bits & !0xe00 == 0);
+        let known = FLAGS.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit);
+        let Some(bits) = known.or(unnamed).filter(|bits| value & bits == 0) else {
+            let known: Vec<&str> = FLAGS.iter().map(|(name, _)| *name).collect();
+            return Err(piece.error(format!("`{name}` is no TCP flag, or there twice: write {}", known.join("|"))));
+        };
+        value |= bits;
+    }
+    Ok(value)
 }
 
 /// A field's value, without a mask.
@@ -164,6 +194,9 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
     if info.format == Format::TcpFlags && text.starts_with(['+', '-']) {
         return tcp_flags(piece);
     }
+    if info.format == Format::TcpFlags && text.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') {
+        return exact_tcp_flags(piece).map(|value| (value, info.exact()));
+    }
     if info.field == Field::DlVlan && matches!(number(piece, 16), Ok(0xffff)) {
         return Ok((0xffff, info.exact()));
     }
@@ -171,7 +204,12 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
         return plain(info, piece, ports).map(|value| (value, info.exact()));
     };
     if !info.maskable {
-        return Err(right.error(format!("{} takes no mask", info.name)));
+        // All of its octets, or none of them, are no mask.
+        let all = ones(width(info).div_ceil(8) * 8);
+        let mask = number(right, 128).ok().filter(|mask| info.format != Format::Port && (*mask == 0 || *mask == all));
+        let mask = mask.ok_or_else(|| right.error(format!("{} takes no mask", info.name)))?;
+        let value = plain(info, left, ports)?;
+        return Ok(if mask == 0 { (0, 0) } else { (value, info.exact()) });
     }
     let value = plain(info, left, ports)?;
     let prefix_bits: Option<u8> = match info.format {
@@ -181,11 +219,9 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
     };
     let mask = match prefix_bits {
         Some(bits) if right.text().bytes().all(|octet| octet.is_ascii_digit()) => {
-            let length = number(right, 8)?;
-            if length > u128::from(bits) {
-                return Err(right.error(format!("a prefix has at most {bits} bits")));
-            }
-            ones(bits) ^ ones(bits - length.to_be_bytes()[15])
+            let length = decimal(right).and_then(|length| u8::try_from(length).ok()).filter(|length| *length <= bits);
+            let length = length.ok_or_else(|| right.error(format!("a prefix has at most {bits} bits")))?;
+            ones(bits) ^ ones(bits - length)
         }
         Some(_) | None => plain(info, right, ports)?,
     };
@@ -237,8 +273,10 @@ pub(super) fn print_masked(out: &mut String, info: &Info, value: u128, mask: u12
         }
         return;
     }
-    if info.format == Format::TcpFlags && mask == info.exact() && value != 0 && value & !0x1ff == 0 {
-        let set: Vec<&str> = FLAGS.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| *name).collect();
+    if info.format == Format::TcpFlags && mask == info.exact() && value != 0 {
+        let set = FLAGS.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| (*name).to_owned());
+        let unnamed = [0x200, 0x400, 0x800].into_iter().filter(|bit| value & bit != 0).map(|bit| format!("[{bit:x}]"));
+        let set: Vec<String> = set.chain(unnamed).collect();
         out.push_str(&set.join("|"));
         return;
     }
