@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::problem::DocumentError;
-use super::view::{Peer, PortView, RouterView, SubnetView};
+use super::view::{NetworkKind, Peer, PortView, RouterView, SubnetView};
 use crate::types::{Mtu, Vni};
 
 /// The built-in example: two networks, one router, four machines on two nodes.
@@ -42,7 +42,9 @@ pub struct Network {
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// Its tunnel key.
+    /// What carries it between nodes.
+    pub kind: NetworkKind,
+    /// Its tunnel key: a VNI, or a GRE key of as many bits.
     pub vni: Vni,
     /// The MTU of everything on it.
     pub mtu: Mtu,

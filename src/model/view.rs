@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::types::{IfName, Mac, Mtu, Vni};
+use crate::{gre, vxlan};
 
 /// Everything one node's agent needs to know, and nothing about networks the node does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,40 @@ pub struct Peer {
     pub host_mac: Mac,
 }
 
+/// What carries a network's frames between nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// VXLAN (RFC 7348): UDP.
+    #[default]
+    Vxlan,
+    /// GRE with a key (RFC 2784, RFC 2890): an IP protocol of its own.
+    Gre,
+}
+
+impl NetworkKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Vxlan, Self::Gre];
+
+    /// Its name in documents and listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+
+    /// What a frame's way through a tunnel takes of the underlay's MTU.
+    #[must_use]
+    pub const fn overhead_octets(self, endpoint: IpAddr) -> u32 {
+        match self {
+            Self::Vxlan => vxlan::overhead_octets(endpoint),
+            Self::Gre => gre::overhead_octets(endpoint),
+        }
+    }
+}
+
 /// A network as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkView {
@@ -41,7 +76,10 @@ pub struct NetworkView {
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// Its tunnel key.
+    /// What carries it.
+    #[serde(default)]
+    pub kind: NetworkKind,
+    /// Its tunnel key: a VNI, or a GRE key of as many bits.
     pub vni: Vni,
     /// The MTU of everything on it.
     pub mtu: Mtu,

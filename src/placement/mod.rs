@@ -80,7 +80,7 @@ impl<'t> Placement<'t> {
     }
 
     fn network(&self, node: &str, network: &Network) -> NetworkView {
-        let Network { name, id, vni, mtu, subnets } = network;
+        let Network { name, id, kind, vni, mtu, subnets } = network;
         let machines = self.machines.get(name.as_str()).map_or(&[][..], Vec::as_slice);
         let (here, elsewhere): (Vec<&Vm>, Vec<&Vm>) = machines.iter().partition(|vm| vm.node == node);
         let remote_ports = elsewhere.into_iter().map(|vm| RemotePort {
@@ -93,6 +93,7 @@ impl<'t> Placement<'t> {
         NetworkView {
             name: name.clone(),
             id: *id,
+            kind: *kind,
             vni: *vni,
             mtu: *mtu,
             subnets: subnets.clone(),

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::line::{Line, Media, Remotes};
-use crate::datapath::port::vxlan::{Sender, Tally};
-use crate::datapath::port::{PortDrop, frame};
+use crate::datapath::port::{PortDrop, Tally, frame, gre, vxlan};
 use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
 
 /// Datapath ports at most.
@@ -20,6 +19,13 @@ pub(super) struct Output {
     pub(super) remotes: Remotes,
     /// Wake-ups for an error that a read did not show.
     pub(super) strikes: u32,
+}
+
+/// A tunnel's sending side at one worker.
+#[derive(Debug)]
+enum Sender {
+    Vxlan(vxlan::Sender),
+    Gre(gre::Sender),
 }
 
 /// All lines of one worker.
@@ -44,7 +50,8 @@ impl Outputs {
             self.table.resize_with(index + 1, || None);
         }
         let sender = match &line.media {
-            Media::Vxlan(endpoints) => Some(Sender::new(&endpoints[self.worker])),
+            Media::Vxlan(endpoints) => Some(Sender::Vxlan(vxlan::Sender::new(&endpoints[self.worker]))),
+            Media::Gre(_) => Some(Sender::Gre(gre::Sender::new())),
             Media::Tap { .. } | Media::Packet(_) => None,
         };
         if sender.is_some() {
@@ -76,8 +83,13 @@ impl Outputs {
         let Some(Some(Output { line, sender: Some(sender), remotes, .. })) = self.table.get_mut(index) else {
             return;
         };
-        if let Media::Vxlan(endpoints) = &line.media {
-            sender.flush(&endpoints[self.worker], &Ledger { worker: self.worker, shared: &self.shared, line, remotes });
+        let ledger = Ledger { worker: self.worker, shared: &self.shared, line, remotes };
+        match (&line.media, sender) {
+            (Media::Vxlan(endpoints), Sender::Vxlan(sender)) => sender.flush(&endpoints[self.worker], &ledger),
+            (Media::Gre(endpoints), Sender::Gre(sender)) => sender.flush(&endpoints[self.worker], &ledger),
+            (Media::Vxlan(_) | Media::Gre(_) | Media::Tap { .. } | Media::Packet(_), _) => {
+                unreachable!("a line's sender is made for its media")
+            }
         }
     }
 
@@ -141,11 +153,15 @@ impl Egress for Outputs {
                 if cut { frame::write_cut(queue, packet) } else { frame::write(queue, packet) }
             }
             (Media::Packet(queues), _, _) => frame::write(&queues[worker], packet),
-            (Media::Vxlan(endpoints), Some(sender), Some(meta)) => {
+            (Media::Vxlan(endpoints), Some(Sender::Vxlan(sender)), Some(meta)) => {
                 let ledger = Ledger { worker, shared: &self.shared, line, remotes };
                 return sender.send(&endpoints[worker], meta, packet, &ledger);
             }
-            (Media::Vxlan(_), _, _) => Err(PortDrop::NoTunnel),
+            (Media::Gre(endpoints), Some(Sender::Gre(sender)), Some(meta)) => {
+                let ledger = Ledger { worker, shared: &self.shared, line, remotes };
+                return sender.send(&endpoints[worker], meta, packet, &ledger);
+            }
+            (Media::Vxlan(_) | Media::Gre(_), _, _) => Err(PortDrop::NoTunnel),
         };
         match sent {
             Ok(()) => {

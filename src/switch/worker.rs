@@ -16,7 +16,7 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
-use crate::datapath::port::{BUFFER_LEN, Batch, PortDrop, Ready, frame, packet, vxlan};
+use crate::datapath::port::{Arrival, BUFFER_LEN, Batch, PortDrop, Ready, frame, gre, packet, vxlan};
 use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;
 
@@ -305,6 +305,16 @@ impl Loop {
         let dp = line.dp;
         let input = line.input(*index);
         let switch = &shared.switch;
+        let arrived = |event: Arrival<'_, '_>| match event {
+            Ok((meta, packet)) => {
+                if is_unfinished(packet) {
+                    shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
+                }
+                outputs.count_received(dp, Some(meta), packet.len());
+                engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
+            }
+            Err(reason) => outputs.count_refused(dp, reason),
+        };
         match &line.media {
             Media::Tap { .. } => frame::read(input, buffer, |packet| {
                 outputs.count_received(dp, None, packet.len());
@@ -317,16 +327,8 @@ impl Loop {
                 }
                 Err(reason) => outputs.count_refused(dp, reason),
             }),
-            Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, |event| match event {
-                Ok((meta, packet)) => {
-                    if is_unfinished(packet) {
-                        shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
-                    }
-                    outputs.count_received(dp, Some(meta), packet.len());
-                    engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
-                }
-                Err(reason) => outputs.count_refused(dp, reason),
-            }),
+            Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, arrived),
+            Media::Gre(endpoints) => gre::read(&endpoints[*index], batch, arrived),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What became of frames at the ports, counted by the one worker that handled them and read by anyone.
 
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::switch::PortCounters;
@@ -12,8 +13,16 @@ pub enum PortDrop {
     Truncated,
     /// The kernel's or guest's word on checksum and segments contradicts the frame.
     BadOffload,
-    /// A VXLAN datagram without header, I flag or legal VNI.
+    /// A VXLAN datagram without header, I flag or legal VNI, or with reserved bits; a GRE packet whose header is not that
+    /// of an Ethernet frame under RFC 2784 and RFC 2890.
     BadTunnel,
+    /// A tunnelled packet that came in fragments: a tunnel's ends make none (RFC 7348 §4.3), and an MTU on the way is
+    /// smaller than they think.
+    Fragmented,
+    /// A GRE packet whose own checksum is wrong.
+    TunnelChecksum,
+    /// A GRE packet without a key: it belongs to no network.
+    Keyless,
     /// A tunnel's frame whose checksum was only begun, as a kernel vxlan device over a veth leaves it: counted, finished
     /// here, and sent on. One longer than the MTU was to be cut too, where nobody says any more; it is refused later.
     TunnelUnfinished,
@@ -40,10 +49,13 @@ pub enum PortDrop {
 
 impl PortDrop {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Truncated,
         Self::BadOffload,
         Self::BadTunnel,
+        Self::Fragmented,
+        Self::TunnelChecksum,
+        Self::Keyless,
         Self::TunnelUnfinished,
         Self::Uncuttable,
         Self::Full,
@@ -63,6 +75,9 @@ impl PortDrop {
             Self::Truncated => "port-truncated",
             Self::BadOffload => "port-bad-offload",
             Self::BadTunnel => "tunnel-bad-header",
+            Self::Fragmented => "tunnel-fragmented",
+            Self::TunnelChecksum => "tunnel-bad-checksum",
+            Self::Keyless => "tunnel-keyless",
             Self::TunnelUnfinished => "tunnel-unfinished-checksum",
             Self::Uncuttable => "port-uncuttable",
             Self::Full => "port-full",
@@ -90,6 +105,12 @@ impl PortDrop {
             _ => Self::Refused,
         }
     }
+}
+
+/// Where a worker counts what it sends.
+pub trait Tally {
+    /// So many frames of so many octets went to this endpoint, or did not.
+    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
 }
 
 /// Frames lost, by reason. Only one thread adds.

@@ -56,7 +56,7 @@ fn complete_nodes(
 fn complete_networks(checker: &mut Checker, networks: BTreeMap<&str, super::Network>) -> Option<Networks> {
     let mut taken: BTreeSet<Vni> = checker.vnis.keys().copied().collect();
     let mut complete = BTreeMap::new();
-    for (name, super::Network { place, id, vni, mtu, subnets }) in networks {
+    for (name, super::Network { place, id, kind, vni, mtu, subnets }) in networks {
         let owner = format!("network `{name}`");
         let id = match id {
             Some(id) => id,
@@ -64,7 +64,7 @@ fn complete_networks(checker: &mut Checker, networks: BTreeMap<&str, super::Netw
         };
         let vni = checker.exhausted(place, "VNI", vni.or_else(|| allocate::vni(name, &taken)))?;
         taken.insert(vni);
-        complete.insert(name.to_owned(), topology::Network { name: name.to_owned(), id, vni, mtu, subnets });
+        complete.insert(name.to_owned(), topology::Network { name: name.to_owned(), id, kind, vni, mtu, subnets });
     }
     Some(complete)
 }

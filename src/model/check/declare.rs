@@ -14,9 +14,8 @@ use crate::model::document::{Document, Entries, InterfaceDoc, NetworkDoc, NodeDo
 use crate::model::document::{UnderlayDoc, VmDoc};
 use crate::model::problem::Problem;
 use crate::model::topology::Underlay;
-use crate::model::view::SubnetView;
+use crate::model::view::{NetworkKind, SubnetView};
 use crate::types::Mtu;
-use crate::vxlan::overhead_octets;
 
 /// Where nodes get addresses when the document names no prefix.
 const UNDERLAY_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
@@ -73,7 +72,8 @@ fn underlay(checker: &mut Checker, doc: &UnderlayDoc) -> Underlay {
     let UnderlayDoc { cidr, mtu } = doc;
     let default_mtu = Mtu::new(UNDERLAY_MTU).unwrap_or(Mtu::MAX);
     let cidr = cidr.as_ref().and_then(|text| checker.cidr(text)).unwrap_or(UNDERLAY_CIDR);
-    let least = Mtu::MIN.get() + overhead_octets(cidr.addr());
+    let most_overhead = NetworkKind::ALL.map(|kind| kind.overhead_octets(cidr.addr())).into_iter().max().unwrap_or(0);
+    let least = Mtu::MIN.get() + most_overhead;
     let given = mtu.as_ref().and_then(|text| Some((text, checker.number::<Mtu>("an MTU", text, "1500")?)));
     if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
         let problem = Problem::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
@@ -109,9 +109,14 @@ fn node(checker: &mut Checker, name: &Text, doc: &Option<NodeDoc>, underlay: &Un
 fn network(checker: &mut Checker, name: &Text, doc: &NetworkDoc, underlay: &Underlay) -> Network {
     let NetworkDoc { id, kind, vni, mtu, subnets } = doc;
     let owner = format!("network `{}`", name.value);
-    if let Some(kind) = kind.as_ref().filter(|kind| kind.value != "vxlan") {
-        checker.mistake(kind.referenced, Problem::Kind { kind: kind.value.clone() });
-    }
+    let kind = kind.as_ref().map_or(Some(NetworkKind::default()), |text| {
+        let known = NetworkKind::ALL.into_iter().find(|kind| kind.name() == text.value);
+        if known.is_none() {
+            checker.mistake(text.referenced, Problem::Kind { kind: text.value.clone() });
+        }
+        known
+    });
+    let kind = kind.unwrap_or_default();
     let id = id.as_ref().and_then(|text| checker.id(text, &owner, false));
     let vni = vni.as_ref().and_then(|text| {
         let vni = checker.number("a VNI", text, "5001")?;
@@ -123,19 +128,19 @@ fn network(checker: &mut Checker, name: &Text, doc: &NetworkDoc, underlay: &Unde
         Some(vni)
     });
     let subnets = self::subnets(checker, name, subnets);
-    let mtu = network_mtu(checker, name, mtu.as_ref(), underlay, &subnets);
+    let mtu = network_mtu(checker, name, mtu.as_ref(), (kind, underlay), &subnets);
     checker.addresses.insert(name.value.clone(), Borne::default());
-    Network { place: name.referenced, id, vni, mtu, subnets }
+    Network { place: name.referenced, id, kind, vni, mtu, subnets }
 }
 
 fn network_mtu(
     checker: &mut Checker,
     name: &Text,
     text: Option<&Text>,
-    underlay: &Underlay,
+    (kind, underlay): (NetworkKind, &Underlay),
     subnets: &[SubnetView],
 ) -> Mtu {
-    let overhead = overhead_octets(underlay.cidr.addr());
+    let overhead = kind.overhead_octets(underlay.cidr.addr());
     let most = Mtu::new(underlay.mtu.get().saturating_sub(overhead)).unwrap_or(Mtu::MIN);
     let given = text.and_then(|text| checker.number::<Mtu>("an MTU", text, "1450"));
     let mtu = given.unwrap_or(most);

@@ -19,7 +19,7 @@ use super::document::{Document, Text};
 use super::names;
 use super::problem::{Mistakes, Problem};
 use super::topology::{Topology, Underlay};
-use super::view::SubnetView;
+use super::view::{NetworkKind, SubnetView};
 use crate::types::{IfName, Mac, Mtu, Vni};
 
 /// Addresses of one virtual machine at most.
@@ -63,6 +63,7 @@ struct Node {
 struct Network {
     place: Location,
     id: Option<Uuid>,
+    kind: NetworkKind,
     vni: Option<Vni>,
     mtu: Mtu,
     subnets: Vec<SubnetView>,

@@ -1,6 +1,6 @@
 //! From frames to datagrams.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,8 +8,8 @@ use zerocopy::IntoBytes;
 
 use super::Endpoint;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
-use crate::datapath::port::PortDrop;
-use crate::datapath::port::udp_sys::{self, Course};
+use crate::datapath::port::{PortDrop, Tally};
+use crate::datapath::port::send_sys::{self, Course};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
 use crate::wire::vxlan;
@@ -44,12 +44,6 @@ struct Waiting {
     /// Whether a shorter one ended it.
     closed: bool,
     octets: Vec<u8>,
-}
-
-/// Where a worker counts what it sends.
-pub trait Tally {
-    /// So many frames of so many octets went to this endpoint, or did not.
-    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
 }
 
 impl Sender {
@@ -144,7 +138,7 @@ impl Waiting {
             Err(Refusal::Together(_)) => {
                 // One by one, so that those that fit still go.
                 for datagram in self.octets.chunks(self.size) {
-                    let sent = udp_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
+                    let sent = send_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
                     tally.settle(to, sent, 1, datagram.len() - vxlan::HEADER_LEN);
                 }
             }
@@ -178,7 +172,7 @@ fn send_datagrams(
     slices: &[IoSlice<'_>],
 ) -> Result<(), Refusal> {
     let segment = if count > 1 { u16::try_from(size).ok() } else { None };
-    udp_sys::send(socket, course, segment, slices).map_err(|error| match error.raw_os_error() {
+    send_sys::send(socket, course, segment, slices).map_err(|error| match error.raw_os_error() {
         // Segments beyond the MTU are EINVAL before Linux 6.14 and EMSGSIZE since (`udp_send_skb`, `net/ipv4/udp.c`).
         Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP) if segment.is_some() => {
             Refusal::Together(error)
