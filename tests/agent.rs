@@ -67,7 +67,9 @@ impl Memory {
         let dp = DpPort(u32::try_from(self.changes).expect("few ports"));
         let kind = match &port.kind {
             PortKind::Patch { peer } => NewPortKind::Patch { peer: peer.clone() },
-            PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local } => NewPortKind::Vxlan { dp, local: *local, remote: *remote },
+            PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local } => {
+                NewPortKind::Vxlan { dp, local: *local, remote: *remote }
+            }
             PortKind::Tap { .. } | PortKind::Packet { .. } => NewPortKind::Netdev { dp },
         };
         let new = NewPort { name: port.name.clone(), kind, vlan: VlanMode::Trunk, number: None };

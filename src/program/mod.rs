@@ -202,8 +202,7 @@ pub fn tunnel_peers_by(kind: NetworkKind, view: &NodeView) -> BTreeSet<&str> {
     fn remote(network: &NetworkView) -> impl Iterator<Item = &str> {
         network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).map(String::as_str)
     }
-    let named: BTreeSet<&str> =
-        view.networks.iter().filter(|network| network.kind == kind).flat_map(remote).collect();
+    let named: BTreeSet<&str> = view.networks.iter().filter(|network| network.kind == kind).flat_map(remote).collect();
     view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(name)).collect()
 }
 

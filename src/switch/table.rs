@@ -203,10 +203,9 @@ fn new_port(config: &PortConfig, line: Option<&Arc<Line>>, number: Option<u32>) 
             NewPortKind::Vxlan { dp: line.dp, local: *local, remote: *remote }
         }
         (PortKind::Tap { .. } | PortKind::Packet { .. }, Some(line)) => NewPortKind::Netdev { dp: line.dp },
-        (
-            PortKind::Vxlan { .. } | PortKind::Gre { .. } | PortKind::Tap { .. } | PortKind::Packet { .. },
-            None,
-        ) => unreachable!("only a patch has no line"),
+        (PortKind::Vxlan { .. } | PortKind::Gre { .. } | PortKind::Tap { .. } | PortKind::Packet { .. }, None) => {
+            unreachable!("only a patch has no line")
+        }
     };
     NewPort { name: config.name.clone(), kind, vlan: config.vlan.clone(), number }
 }

@@ -111,9 +111,8 @@ mod tests {
 
     #[test]
     fn one_tunnel_an_endpoint_and_none_to_oneself() {
-        let found =
-            tunnels(port_name, ip("10.0.0.1"), ["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip))
-                .expect("joinable");
+        let found = tunnels(port_name, ip("10.0.0.1"), ["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip))
+            .expect("joinable");
         let remotes: Vec<String> = found.iter().map(|tunnel| tunnel.remote.to_string()).collect();
         assert_eq!(remotes, ["10.0.0.2", "10.0.0.3"]);
         assert!(matches!(tunnels(port_name, ip("10.0.0.1"), [ip("::1")]), Err(BadTunnels::Families { .. })));

@@ -52,8 +52,7 @@ pub(crate) fn let_fragment(socket: impl AsFd) {
     let length = libc::socklen_t::try_from(size_of_val(&value)).expect("small");
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open for the call's length, and the option's value is the `int` that is pointed to.
-    let set = unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const value).cast(), length)
-    };
+    let set =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const value).cast(), length) };
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }

@@ -54,9 +54,7 @@ fn open_socket(local: IpAddr, worker: usize, workers: usize) -> Result<OwnedFd, 
     let failed = |what| move |source: io::Error| PortError::Kernel { port: format!("gre at {local}"), what, source };
     let (level, discover, tos, ttl) = match local {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_RECVTOS, libc::IP_RECVTTL),
-        IpAddr::V6(_) => {
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVTCLASS, libc::IPV6_RECVHOPLIMIT)
-        }
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_RECVTCLASS, libc::IPV6_RECVHOPLIMIT),
     };
     let fd = packet_sys::raw_socket(local, libc::IPPROTO_GRE).map_err(failed("open a raw socket"))?;
     let set = |option, value| packet_sys::set_option(fd.as_fd(), level, option, value);

@@ -72,8 +72,8 @@ impl Sender {
             Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
             Ok(None) if octets + gre::HEADER_LEN > OCTET_LIMIT => refused(PortDrop::TooBig),
             Ok(None) => {
-                let full = self.waiting.len() == PACKET_LIMIT
-                    || self.octets.len() + octets + gre::HEADER_LEN > WAITING_LIMIT;
+                let full =
+                    self.waiting.len() == PACKET_LIMIT || self.octets.len() + octets + gre::HEADER_LEN > WAITING_LIMIT;
                 if full {
                     self.flush(endpoint, tally);
                 }

@@ -8,8 +8,8 @@ use zerocopy::IntoBytes;
 
 use super::Endpoint;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
-use crate::datapath::port::{PortDrop, Tally};
 use crate::datapath::port::send_sys::{self, Course};
+use crate::datapath::port::{PortDrop, Tally};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
 use crate::wire::vxlan;
