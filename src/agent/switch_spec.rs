@@ -11,7 +11,6 @@ use crate::netns::PORTS_NETNS;
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow};
 use crate::types::{IfName, Mac, VlanId};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
-use crate::wire;
 
 use super::Attach;
 
@@ -93,7 +92,7 @@ fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnel
         };
         let tunnels = vxlan::tunnels(name, view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
         let port = |TunnelSpec { port, local, remote }| match kind {
-            NetworkKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: wire::vxlan::PORT }),
+            NetworkKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
             NetworkKind::Gre => (port, PortKind::Gre { remote, local }),
         };
         ports.extend(tunnels.into_iter().map(port));

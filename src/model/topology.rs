@@ -33,6 +33,8 @@ pub struct Underlay {
     pub cidr: IpNet,
     /// Its MTU.
     pub mtu: Mtu,
+    /// The UDP port of VXLAN on every node.
+    pub vxlan_port: u16,
 }
 
 /// A network.

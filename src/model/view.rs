@@ -16,12 +16,19 @@ pub struct NodeView {
     pub node: Peer,
     /// The MTU of the underlay.
     pub underlay_mtu: Mtu,
+    /// The UDP port of VXLAN on every node.
+    #[serde(default = "vxlan_port")]
+    pub vxlan_port: u16,
     /// Every other node, by name: their host MACs must be known before any frame of theirs arrives.
     pub peers: Vec<Peer>,
     /// The networks this node has a port on, a router's included, by name.
     pub networks: Vec<NetworkView>,
     /// The routers this node holds, by name.
     pub routers: Vec<RouterView>,
+}
+
+const fn vxlan_port() -> u16 {
+    crate::wire::vxlan::PORT
 }
 
 /// A node as others see it.

@@ -63,6 +63,7 @@ impl<'t> Placement<'t> {
         Some(NodeView {
             node: own.clone(),
             underlay_mtu: topology.underlay().mtu,
+            vxlan_port: topology.underlay().vxlan_port,
             peers,
             networks: networks.collect(),
             routers: routers.collect(),

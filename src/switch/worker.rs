@@ -184,6 +184,7 @@ impl Loop {
                 Err(errno) => unreachable!("an epoll descriptor and its array are always good: {errno}"),
             };
             let now = clock::monotonic();
+            self.outputs.set_now(now);
             let mut told = false;
             for event in &events[..ready] {
                 match u32::try_from(event.data()) {
@@ -192,9 +193,24 @@ impl Loop {
                 }
             }
             self.outputs.flush();
+            self.answer(now);
             if told && !self.obey(now) {
                 return;
             }
+        }
+    }
+
+    /// Says to senders which of their frames were too big for a tunnel, as if the tunnel's other end said so.
+    fn answer(&mut self, now: Timestamp) {
+        let answers = self.outputs.answers();
+        let some = !answers.is_empty();
+        for mut answer in answers {
+            let ingress = Ingress { port: answer.port, tunnel: Some(answer.meta) };
+            self.engine.process(&self.shared.switch, &ingress, &mut answer.packet(), now, &mut self.outputs);
+        }
+        if some {
+            // What comes of an answer is never too big, so it has none.
+            self.outputs.flush();
         }
     }
 

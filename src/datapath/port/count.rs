@@ -33,6 +33,8 @@ pub enum PortDrop {
     /// A frame or segment is larger than its link, or the path to the tunnel's end, takes without fragmenting: an MTU on
     /// the way there is larger than here.
     TooBig,
+    /// As the above, and nobody was told: it is no IP, may not be answered, or too many were.
+    TooBigUntold,
     /// The interface is down.
     Down,
     /// No route to the tunnel's end, or it is forbidden.
@@ -49,7 +51,7 @@ pub enum PortDrop {
 
 impl PortDrop {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Truncated,
         Self::BadOffload,
         Self::BadTunnel,
@@ -60,6 +62,7 @@ impl PortDrop {
         Self::Uncuttable,
         Self::Full,
         Self::TooBig,
+        Self::TooBigUntold,
         Self::Down,
         Self::Unreachable,
         Self::NoTunnel,
@@ -82,6 +85,7 @@ impl PortDrop {
             Self::Uncuttable => "port-uncuttable",
             Self::Full => "port-full",
             Self::TooBig => "port-too-big",
+            Self::TooBigUntold => "port-too-big-untold",
             Self::Down => "port-down",
             Self::Unreachable => "tunnel-unreachable",
             Self::NoTunnel => "tunnel-no-key",
@@ -111,6 +115,10 @@ impl PortDrop {
 pub trait Tally {
     /// So many frames of so many octets went to this endpoint, or did not.
     fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
+
+    /// A frame of this key was too big for the way to this endpoint, and is counted as such: its octets, or its first ones
+    /// with all headers among them.
+    fn too_big(&self, _to: IpAddr, _key: u64, _frame: &[u8]) {}
 }
 
 /// Frames lost, by reason. Only one thread adds.

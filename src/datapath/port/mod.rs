@@ -16,6 +16,8 @@ mod send_sys;
 mod steer_sys;
 pub mod tap;
 mod tap_sys;
+mod tell;
+mod too_big;
 mod vnet;
 pub mod vxlan;
 
@@ -24,6 +26,7 @@ pub use count::{Counters, DropCounters, PortDrop, Tally};
 pub use frame::TAIL_LIMIT;
 pub use joining::Arrival;
 pub use netns::within;
+pub use tell::{Answer, Teller};
 
 use std::io;
 use std::path::PathBuf;

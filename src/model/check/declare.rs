@@ -16,6 +16,7 @@ use crate::model::problem::Problem;
 use crate::model::topology::Underlay;
 use crate::model::view::{NetworkKind, SubnetView};
 use crate::types::Mtu;
+use crate::wire;
 
 /// Where nodes get addresses when the document names no prefix.
 const UNDERLAY_CIDR: IpNet = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
@@ -69,18 +70,27 @@ fn names<T>(checker: &mut Checker, what: &str, entries: &Entries<T>) {
 }
 
 fn underlay(checker: &mut Checker, doc: &UnderlayDoc) -> Underlay {
-    let UnderlayDoc { cidr, mtu } = doc;
+    let UnderlayDoc { cidr, mtu, vxlan_port } = doc;
     let default_mtu = Mtu::new(UNDERLAY_MTU).unwrap_or(Mtu::MAX);
     let cidr = cidr.as_ref().and_then(|text| checker.cidr(text)).unwrap_or(UNDERLAY_CIDR);
+    let vxlan_port = vxlan_port.as_ref().and_then(|text| udp_port(checker, text)).unwrap_or(wire::vxlan::PORT);
     let most_overhead = NetworkKind::ALL.map(|kind| kind.overhead_octets(cidr.addr())).into_iter().max().unwrap_or(0);
     let least = Mtu::MIN.get() + most_overhead;
     let given = mtu.as_ref().and_then(|text| Some((text, checker.number::<Mtu>("an MTU", text, "1500")?)));
     if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
         let problem = Problem::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() };
         checker.mistake(text.referenced, problem);
-        return Underlay { cidr, mtu: default_mtu };
+        return Underlay { cidr, mtu: default_mtu, vxlan_port };
     }
-    Underlay { cidr, mtu: given.map_or(default_mtu, |(_, mtu)| mtu) }
+    Underlay { cidr, mtu: given.map_or(default_mtu, |(_, mtu)| mtu), vxlan_port }
+}
+
+fn udp_port(checker: &mut Checker, text: &Text) -> Option<u16> {
+    let port = text.value.parse().ok().filter(|port| *port != 0);
+    if port.is_none() {
+        checker.not_of("a UDP port", text, "it is not a whole number from 1 to 65535", "4789");
+    }
+    port
 }
 
 fn node(checker: &mut Checker, name: &Text, doc: &Option<NodeDoc>, underlay: &Underlay) -> Node {

@@ -12,7 +12,7 @@ use crate::datapath::offload::{HEADER_LIMIT, Segments, complete};
 use crate::datapath::port::send_sys::{self, Course, PACKET_LIMIT};
 use crate::datapath::port::{PortDrop, Tally};
 use crate::datapath::{Packet, TunnelMeta};
-use crate::wire::gre;
+use crate::wire::{gre, prefix};
 
 /// Octets of one packet: a 16-bit IP length less the headers of IPv4 or IPv6.
 const OCTET_LIMIT: usize = 65_535 - 40;
@@ -67,6 +67,9 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.flush(endpoint, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
+                if sent == Err(PortDrop::TooBig) {
+                    tally.too_big(meta.dst, meta.id, packet.head());
+                }
                 tally.settle(meta.dst, sent, 1, octets);
             }
             Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
@@ -104,7 +107,12 @@ impl Sender {
         let waiting = &self.waiting;
         send_sys::send_many(endpoint.socket.as_fd(), &packets[..waiting.len()], |index, sent| {
             let Waiting { course, octets } = &waiting[index];
-            tally.settle(course.to.ip(), sent.map_err(|error| reason(&error)), 1, octets.len() - gre::HEADER_LEN);
+            let (to, packet) = (course.to.ip(), &self.octets[octets.clone()]);
+            let sent = sent.map_err(|error| reason(&error));
+            if let (Err(PortDrop::TooBig), Ok((header, frame))) = (sent, prefix::<gre::Keyed>(packet)) {
+                tally.too_big(to, u64::from(header.key.get()), frame);
+            }
+            tally.settle(to, sent, 1, packet.len() - gre::HEADER_LEN);
         });
         self.waiting.clear();
         self.octets.clear();

@@ -1,6 +1,6 @@
 //! From frames to datagrams.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -12,7 +12,7 @@ use crate::datapath::port::send_sys::{self, Course};
 use crate::datapath::port::{PortDrop, Tally};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
-use crate::wire::vxlan;
+use crate::wire::{prefix, vxlan};
 
 /// Datagrams in one send: `UDP_MAX_SEGMENTS` before Linux 6.9.
 const DATAGRAM_LIMIT: usize = 64;
@@ -75,6 +75,9 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.waiting[index].flush(socket, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
+                if sent == Err(PortDrop::TooBig) {
+                    tally.too_big(meta.dst, meta.id, packet.head());
+                }
                 tally.settle(meta.dst, sent, 1, octets);
             }
             Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
@@ -139,15 +142,30 @@ impl Waiting {
                 // One by one, so that those that fit still go.
                 for datagram in self.octets.chunks(self.size) {
                     let sent = send_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
+                    if sent == Err(PortDrop::TooBig) {
+                        tell(tally, to, datagram);
+                    }
                     tally.settle(to, sent, 1, datagram.len() - vxlan::HEADER_LEN);
                 }
             }
-            Err(Refusal::Plain(reason)) => tally.settle(to, Err(reason), frames, carried),
+            Err(Refusal::Plain(reason)) => {
+                if reason == PortDrop::TooBig {
+                    self.octets.chunks(self.size).for_each(|datagram| tell(tally, to, datagram));
+                }
+                tally.settle(to, Err(reason), frames, carried);
+            }
             Ok(()) => tally.settle(to, Ok(()), frames, carried),
         }
         self.octets.clear();
         self.count = 0;
         self.closed = false;
+    }
+}
+
+/// Tells of a datagram that was too big.
+fn tell(tally: &impl Tally, to: IpAddr, datagram: &[u8]) {
+    if let Ok((header, frame)) = prefix::<vxlan::Header>(datagram) {
+        tally.too_big(to, u64::from(header.vni_bits()), frame);
     }
 }
 
