@@ -7,6 +7,7 @@
 #[path = "support/transfer.rs"]
 mod transfer;
 #[path = "support/user.rs"]
+#[expect(dead_code, reason = "this test needs part of it")]
 mod user;
 
 use std::io::{BufRead, BufReader};

@@ -1,7 +1,6 @@
 //! A user of labs: runs the program under test on one lab, and takes it down when the test is over.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
-#![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
