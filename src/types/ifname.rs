@@ -57,7 +57,7 @@ impl IfName {
     /// Neutron has it; for IPv6, which does not fit, the first digits of a hash, as many as there is room for. Two IPv6
     /// endpoints may thus share a name: once in 2³⁶ pairs after a prefix of six letters.
     #[must_use]
-    pub(crate) fn of_endpoint(prefix: &'static str, endpoint: IpAddr) -> Self {
+    pub fn of_endpoint(prefix: &'static str, endpoint: IpAddr) -> Self {
         let text = match endpoint {
             IpAddr::V4(ip) => format!("{prefix}{:08x}", ip.to_bits()),
             IpAddr::V6(ip) => {
