@@ -13,7 +13,7 @@
 //! | [`capture`] | frames as lines of text or as pcapng; its sockets are shell |
 //! | [`model`], [`placement`] | a document to a checked topology; what each node must hold |
 //! | [`datapath`] | the switch as a pure machine: keys, tables, cache; its ports are shell |
-//! | [`netns`], [`link`], [`bridge`], [`neigh`], [`route`], [`vxlan`] | one kernel object each: desired, observed, difference, and a shell half |
+//! | [`netns`], [`link`], [`bridge`], [`neigh`], [`route`], [`vxlan`], [`gre`] | one kernel object each: desired, observed, difference, and a shell half |
 //! | [`plan`], [`program`] | a node's desired kernel state to ordered operations; a node's view to flows |
 //! | `store` | shell: keys and octets at rest, with revisions, watches and leases; a file, or etcd |
 //! | `netlink`, `control`, `switch`, `agent` | shell: sockets, and the two daemons of a node |
@@ -49,6 +49,7 @@ pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
 pub mod datapath;
+pub mod gre;
 #[cfg(feature = "kernel")]
 pub mod lab;
 pub mod link;

@@ -67,7 +67,9 @@ impl Memory {
         let dp = DpPort(u32::try_from(self.changes).expect("few ports"));
         let kind = match &port.kind {
             PortKind::Patch { peer } => NewPortKind::Patch { peer: peer.clone() },
-            PortKind::Vxlan { remote, local, .. } => NewPortKind::Vxlan { dp, local: *local, remote: *remote },
+            PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local } => {
+                NewPortKind::Vxlan { dp, local: *local, remote: *remote }
+            }
             PortKind::Tap { .. } | PortKind::Packet { .. } => NewPortKind::Netdev { dp },
         };
         let new = NewPort { name: port.name.clone(), kind, vlan: VlanMode::Trunk, number: None };
@@ -439,7 +441,7 @@ fn readers_see_live_data() {
         assert_eq!(responders.len(), 6, "two networks of two machines and a router: {responders:?}");
         assert!(responders.iter().all(|row| row.answers == 0), "{responders:?}");
         let (_, show) = bench.router();
-        let peer = show.peers[0].port.clone().expect("networks are shared");
+        let peer = show.peers[0].ports.first().cloned().expect("networks are shared");
         let learned = format!(
             "cookie={LEARNED_COOKIE:#x},table=20,priority=1,vlan_tci=0x0001/0x0fff,dl_dst=02:00:00:00:00:09 \
              actions=load:0->NXM_OF_VLAN_TCI[],load:0x1->NXM_NX_TUN_ID[],output:{peer}"

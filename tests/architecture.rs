@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types"],
     &["wire", "clock"],
-    &["api", "netns", "capture", "vxlan"],
+    &["api", "netns", "capture", "vxlan", "gre"],
     &["model", "datapath", "neigh", "route"],
     &["link"],
     &["bridge"],

@@ -16,9 +16,9 @@ use dvr::datapath::{
     DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
 };
 use dvr::model::Topology;
-use dvr::model::view::{NodeView, PortView, RouterPort};
+use dvr::model::view::{NetworkKind, NodeView, PortView, RouterPort};
 use dvr::placement;
-use dvr::program::{LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers, vxlan_port};
+use dvr::program::{LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers_by, tunnel_port};
 use dvr::types::{IfName, Mac, Timestamp, VlanId};
 use dvr::wire::{arp, checksum};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ nodes: {node1: {}, node2: {}, node3: {}}
 networks:
   blue: {type: vxlan, subnets: [{cidr: 10.1.0.0/24}, {cidr: 'fd00:1::/64'}]}
   orange: {type: vxlan, subnets: [{cidr: 10.2.0.0/24}]}
-  teal: {type: vxlan, subnets: [{cidr: 10.3.0.0/24}]}
+  teal: {type: gre, subnets: [{cidr: 10.3.0.0/24}]}
 routers: {r1: {distributed: true, interfaces: [blue, orange]}}
 vms:
   blue1: {node: node1, network: blue}
@@ -43,6 +43,14 @@ vms:
 
 /// The datapath port all tunnels of a node share.
 const TUNNELS: DpPort = DpPort(1000);
+
+/// The datapath port of a kind's tunnels.
+const fn tunnels(kind: NetworkKind) -> DpPort {
+    match kind {
+        NetworkKind::Vxlan => TUNNELS,
+        NetworkKind::Gre => DpPort(TUNNELS.0 + 1),
+    }
+}
 /// Frames one frame may become before it counts as a loop.
 const FRAMES_MAX: usize = 100;
 
@@ -116,10 +124,13 @@ impl SimNode {
             add(&br_int, port, NewPortKind::Netdev { dp });
             ports.insert(dp, port.to_string());
         }
-        let needed = tunnel_peers(&view);
-        for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
-            let kind = NewPortKind::Vxlan { dp: TUNNELS, local: view.node.tunnel_ip, remote: peer.tunnel_ip };
-            add(&br_tun, &vxlan_port(peer.tunnel_ip), kind);
+        for kind in NetworkKind::ALL {
+            let needed = tunnel_peers_by(kind, &view);
+            for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
+                let pair = (view.node.tunnel_ip, peer.tunnel_ip);
+                let tunnel = NewPortKind::Vxlan { dp: tunnels(kind), local: pair.0, remote: pair.1 };
+                add(&br_tun, &tunnel_port(kind, peer.tunnel_ip), tunnel);
+            }
         }
         for (bridge, flows) in [(&br_int, &program.br_int), (&br_tun, &program.br_tun)] {
             let changes: Vec<FlowChange> = flows.iter().map(|flow| FlowChange::Add(flow.to_string())).collect();
@@ -236,7 +247,7 @@ impl Sim {
                 let to = self.nodes.iter().find(is_it).expect("tunnels lead to nodes").view.node.name.clone();
                 outcome.wired.push(Wired { to: to.clone(), vni: tunnel.id, frame: frame.clone() });
                 let arrived = TunnelMeta { src: self.nodes[index].view.node.tunnel_ip, ..tunnel };
-                queue.push_back((to, Ingress { port: TUNNELS, tunnel: Some(arrived) }, frame));
+                queue.push_back((to, Ingress { port, tunnel: Some(arrived) }, frame));
             }
         }
         outcome

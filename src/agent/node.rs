@@ -1,5 +1,6 @@
 //! One node made to match: observe, plan, apply, verify.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::switch::{Request, Show};
@@ -10,7 +11,7 @@ use crate::netns::{NetnsName, Ownership, PORTS_NETNS};
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::Monitor;
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op};
-use crate::program::local_vlans;
+use crate::program::{self, local_vlans};
 use crate::types::IfName;
 
 use super::desired::Desired;
@@ -322,16 +323,15 @@ fn faults(spec: &[BridgeSpec], show: &Show) -> BTreeMap<IfName, String> {
 /// The view without what is behind these ports.
 fn without(view: &NodeView, ports: &BTreeSet<IfName>) -> NodeView {
     let mut view = view.clone();
-    let cut: BTreeSet<String> = view
-        .peers
-        .iter()
-        .filter(|peer| ports.contains(&crate::program::vxlan_port(peer.tunnel_ip)))
-        .map(|peer| peer.name.clone())
-        .collect();
+    let endpoints: BTreeMap<String, IpAddr> =
+        view.peers.iter().map(|peer| (peer.name.clone(), peer.tunnel_ip)).collect();
     for network in &mut view.networks {
+        let kind = network.kind;
+        let cut =
+            |node: &String| endpoints.get(node).is_some_and(|ip| ports.contains(&program::tunnel_port(kind, *ip)));
         network.local_ports.retain(|vm| !ports.contains(&vm.port));
-        network.remote_ports.retain(|port| !cut.contains(&port.node));
-        network.flood.retain(|node| !cut.contains(node));
+        network.remote_ports.retain(|port| !cut(&port.node));
+        network.flood.retain(|node| !cut(node));
     }
     for router in &mut view.routers {
         router.interfaces.retain(|port| !ports.contains(&port.ifname));

@@ -6,12 +6,11 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, Show, VlanMode};
-use crate::model::view::{Attachment, NodeView};
+use crate::model::view::{Attachment, NetworkKind, NodeView};
 use crate::netns::PORTS_NETNS;
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow};
 use crate::types::{IfName, Mac, VlanId};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
-use crate::wire;
 
 use super::Attach;
 
@@ -83,13 +82,22 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
 }
 
 fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnels> {
-    let needed = program::tunnel_peers(view);
-    let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
-    let tunnels = vxlan::tunnels(view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
-    let tunnel =
-        |TunnelSpec { port, local, remote }| (port, PortKind::Vxlan { remote, local, udp_port: wire::vxlan::PORT });
-    let patch = (fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) });
-    Ok(tunnels.into_iter().map(tunnel).chain([patch]).collect())
+    let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
+    for kind in NetworkKind::ALL {
+        let needed = program::tunnel_peers_by(kind, view);
+        let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
+        let name = match kind {
+            NetworkKind::Vxlan => program::vxlan_port,
+            NetworkKind::Gre => program::gre_port,
+        };
+        let tunnels = vxlan::tunnels(name, view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
+        let port = |TunnelSpec { port, local, remote }| match kind {
+            NetworkKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
+            NetworkKind::Gre => (port, PortKind::Gre { remote, local }),
+        };
+        ports.extend(tunnels.into_iter().map(port));
+    }
+    Ok(ports)
 }
 
 /// What must be asked before the flows: bridges and ports that are missing, and ports that are not as wanted, do not

@@ -6,10 +6,11 @@ use crate::api::agent::{
     Converged, Forwarding, Neighbour, Network, Peer, Responder, Router, RouterInterface, Show, Vm,
 };
 use crate::api::switch::{Flow, Port};
+use crate::model::view::{NetworkKind, NodeView};
 use crate::netns::NetnsName;
 use crate::plan::{Checked, KernelState};
 use crate::program::{self, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
-use crate::types::{Mac, VlanId};
+use crate::types::{IfName, Mac, VlanId};
 
 use super::canonical::BadFlow;
 use super::node::Held;
@@ -33,7 +34,7 @@ pub(super) enum TableError {
 /// The node, as `show` prints it.
 pub(super) fn show(held: &Held, state: Converged) -> Show {
     let Held { view, vlans, attach } = held;
-    let needed = program::tunnel_peers(view);
+    let tunnels = tunnels(view);
     Show {
         node: view.node.name.clone(),
         host_mac: view.node.host_mac,
@@ -50,6 +51,7 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 Some(Network {
                     name: network.name.clone(),
                     id: network.id.to_string(),
+                    kind: network.kind.name().to_owned(),
                     vni: network.vni,
                     local_vlan: *vlans.get(&network.id)?,
                     mtu: network.mtu,
@@ -83,11 +85,25 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 node: peer.name.clone(),
                 host_mac: peer.host_mac,
                 tunnel_ip: peer.tunnel_ip,
-                port: needed.contains(peer.name.as_str()).then(|| program::vxlan_port(peer.tunnel_ip)),
+                ports: ports_to(&tunnels, &peer.name),
             })
             .collect(),
         state,
     }
+}
+
+/// The tunnel ports a view asks for, each with the node behind it.
+pub(super) fn tunnels(view: &NodeView) -> BTreeMap<IfName, &str> {
+    let of_kind = |kind| {
+        let needed = program::tunnel_peers_by(kind, view);
+        let peers = view.peers.iter().filter(move |peer| needed.contains(peer.name.as_str()));
+        peers.map(move |peer| (program::tunnel_port(kind, peer.tunnel_ip), peer.name.as_str()))
+    };
+    NetworkKind::ALL.into_iter().flat_map(of_kind).collect()
+}
+
+fn ports_to(tunnels: &BTreeMap<IfName, &str>, node: &str) -> Vec<IfName> {
+    tunnels.iter().filter(|(_, behind)| **behind == node).map(|(port, _)| port.clone()).collect()
 }
 
 fn vms(held: &Held) -> Vec<Vm> {
@@ -165,12 +181,8 @@ pub(super) fn forwardings(held: &Held, br_int: &Observed, br_tun: &Observed) -> 
         .iter()
         .filter_map(|network| Some((*held.vlans.get(&network.id)?, network.name.as_str())))
         .collect();
-    let nodes: BTreeMap<String, &str> = held
-        .view
-        .peers
-        .iter()
-        .map(|peer| (program::vxlan_port(peer.tunnel_ip).to_string(), peer.name.as_str()))
-        .collect();
+    let nodes: BTreeMap<String, &str> =
+        tunnels(&held.view).into_iter().map(|(port, node)| (port.to_string(), node)).collect();
     for (bridge, table) in [(br_int, LEARNED_LOCAL_TABLE), (br_tun, UNICAST_TABLE)] {
         for flow in bridge.flows.iter().filter(|flow| flow.table == table && flow.cookie == LEARNED_COOKIE) {
             let Some((vlan, mac, port)) = learned(flow) else { continue };

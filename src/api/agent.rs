@@ -106,6 +106,9 @@ pub struct Network {
     pub name: String,
     /// Its id.
     pub id: String,
+    /// What carries it between nodes: `vxlan` or `gre`.
+    #[serde(default)]
+    pub kind: String,
     /// Its tunnel key.
     pub vni: Vni,
     /// Its VLAN on this node's br-int.
@@ -164,8 +167,9 @@ pub struct Peer {
     pub host_mac: Mac,
     /// Its tunnel endpoint.
     pub tunnel_ip: IpAddr,
-    /// The tunnel port on br-tun; `None` if no network is shared.
-    pub port: Option<IfName>,
+    /// The tunnel ports on br-tun, one for each kind of network shared; none if no network is.
+    #[serde(default)]
+    pub ports: Vec<IfName>,
 }
 
 /// A permanent neighbour.

@@ -238,6 +238,13 @@ pub enum PortKind {
         #[serde(default = "vxlan_port")]
         udp_port: u16,
     },
+    /// A GRE tunnel to one endpoint, for Ethernet frames. The key of each frame is set and seen by flows as `tun_id`.
+    Gre {
+        /// The other endpoint.
+        remote: IpAddr,
+        /// This endpoint.
+        local: IpAddr,
+    },
     /// One end of a patch between two bridges.
     Patch {
         /// The other end's port name.

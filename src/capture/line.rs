@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::io::{self, Write};
 
 use super::{Direction, Sink};
-use crate::wire::{arp, ethernet, icmp, ipv4, ipv6, nd, prefix, tcp, udp, vxlan};
+use crate::wire::{arp, ethernet, gre, icmp, ipv4, ipv6, nd, prefix, tcp, udp, vxlan};
 
 /// Writes a line a frame.
 #[derive(Debug)]
@@ -129,6 +129,19 @@ fn transport(text: &mut String, protocol: u8, rest: &[u8], tunnels: u8) {
             Err(_) => text.push_str("TCP, cut off"),
         },
         ipv4::PROTOCOL_UDP => datagram(text, rest, tunnels),
+        ipv4::PROTOCOL_GRE => match gre::open(rest) {
+            Ok((key, header)) if tunnels > 0 => {
+                let _ = write!(text, "GRE {key} [");
+                ethernet(text, rest.get(header..).unwrap_or_default(), tunnels - 1);
+                text.push(']');
+            }
+            Ok((key, _)) => {
+                let _ = write!(text, "GRE {key}");
+            }
+            Err(bad) => {
+                let _ = write!(text, "GRE, {bad}");
+            }
+        },
         ipv4::PROTOCOL_ICMP | ipv4::PROTOCOL_ICMPV6 => control(text, protocol == ipv4::PROTOCOL_ICMPV6, rest),
         other => {
             let _ = write!(text, "protocol {other}");
@@ -208,6 +221,18 @@ mod tests {
              [fa:16:3e:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who has 10.1.0.9? tell 10.1.0.2 at fa:16:3e:00:00:01, \
              42 octets], 92 octets"
         );
+    }
+
+    #[test]
+    fn a_question_in_a_tunnel_without_ports() {
+        let mut frame =
+            ethernet::Header::new(Mac::new([2; 6]), Mac::new([4; 6]), ethernet::TYPE_IPV4).as_bytes().to_vec();
+        frame.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 47, 0, 0, 172, 31, 0, 1, 172, 31, 0, 2]);
+        let keyless = [&frame[..], &[0, 0, 0x65, 0x58]].concat();
+        assert!(summary(&keyless).contains("GRE, there is no key"), "{}", summary(&keyless));
+        frame.extend(gre::Keyed::new(5001).as_bytes());
+        frame.extend(question());
+        assert!(summary(&frame).contains("ttl 64, GRE 5001 [fa:16:3e:00:00:01 > "), "{}", summary(&frame));
     }
 
     #[test]

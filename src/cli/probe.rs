@@ -35,6 +35,7 @@ pub(super) fn main() -> Result<u8, CliError> {
     crate::lab::enter_trial_namespaces()?;
     let mut connection = Connection::open().map_err(|error| CliError::Ended(error.to_string()))?;
     let mut found: Vec<Finding> = DEVICES.iter().map(|device| try_device(&mut connection, device)).collect();
+    found.push(try_raw_sockets());
     found.push(try_nftables());
     let text =
         serde_json::to_string(&found).map_err(|error| CliError::Encode { form: "JSON", why: error.to_string() })?;
@@ -57,7 +58,11 @@ const DEVICES: [Device; 4] = [
         word: "vxlan",
         without: Ok("the switch speaks VXLAN itself; kernel tunnels need CONFIG_VXLAN"),
     },
-    Device { kind: InfoKind::GreTap, word: "gretap", without: Ok("GRE by the kernel needs CONFIG_NET_IPGRE") },
+    Device {
+        kind: InfoKind::GreTap,
+        word: "gretap",
+        without: Ok("the switch speaks GRE itself; kernel tunnels need CONFIG_NET_IPGRE"),
+    },
 ];
 
 fn try_device(connection: &mut Connection, device: &Device) -> Finding {
@@ -77,6 +82,15 @@ fn try_device(connection: &mut Connection, device: &Device) -> Finding {
             };
             Finding::bad(&what, verdict, error.to_string(), remedy)
         }
+    }
+}
+
+/// Opens what the switch sends and receives GRE by.
+fn try_raw_sockets() -> Finding {
+    const WHAT: &str = "raw sockets";
+    match crate::datapath::port::gre::open(None, core::net::Ipv4Addr::UNSPECIFIED.into(), 1) {
+        Ok(_) => Finding::ok(WHAT, "can be opened: the switch carries GRE by them"),
+        Err(error) => Finding::bad(WHAT, Verdict::Limited, error.to_string(), "networks of type vxlan do without"),
     }
 }
 

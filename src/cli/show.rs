@@ -86,8 +86,8 @@ fn agent_text(show: &AgentShow) -> String {
     for network in &show.networks {
         let flood = if network.flood.is_empty() { "nowhere".to_owned() } else { network.flood.join(", ") };
         out.push_str(&format!(
-            "    Network {}\n        VNI {}, VLAN {} here, MTU {}, floods to {flood}\n",
-            network.name, network.vni, network.local_vlan, network.mtu
+            "    Network {}\n        {} key {}, VLAN {} here, MTU {}, floods to {flood}\n",
+            network.name, network.kind, network.vni, network.local_vlan, network.mtu
         ));
     }
     for router in &show.routers {
@@ -115,10 +115,12 @@ fn agent_text(show: &AgentShow) -> String {
         ));
     }
     for peer in &show.peers {
-        let port = peer
-            .port
-            .as_ref()
-            .map_or_else(|| "no tunnel: no network in common".to_owned(), |port| format!("port {port}"));
+        let port = if peer.ports.is_empty() {
+            "no tunnel: no network in common".to_owned()
+        } else {
+            let ports: Vec<String> = peer.ports.iter().map(|port| format!("port {port}")).collect();
+            ports.join(", ")
+        };
         out.push_str(&format!(
             "    Peer {}\n        {}  host MAC {}  {port}\n",
             peer.node, peer.tunnel_ip, peer.host_mac
@@ -189,6 +191,12 @@ fn kind_text(kind: &PortKind) -> (&'static str, String) {
             option("udp_port", Some(udp_port.to_string()));
             option("key", Some("flow".to_owned()));
             "vxlan"
+        }
+        PortKind::Gre { remote, local } => {
+            option("local_ip", Some(local.to_string()));
+            option("remote_ip", Some(remote.to_string()));
+            option("key", Some("flow".to_owned()));
+            "gre"
         }
         PortKind::Patch { peer } => {
             option("peer", Some(peer.to_string()));

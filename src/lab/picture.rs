@@ -31,11 +31,11 @@ pub fn draw(outline: &Outline) -> String {
     let mut networks: BTreeMap<&str, String> = BTreeMap::new();
     for network in outline.views.values().flat_map(|view| &view.networks) {
         let cidrs: Vec<String> = network.subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
-        networks
-            .entry(&network.name)
-            .or_insert_with(|| format!("  {:<12} VNI {:<8} {}", network.name, network.vni, cidrs.join(", ")));
+        networks.entry(&network.name).or_insert_with(|| {
+            format!("  {:<12} {:<5} {:<8} {}", network.name, network.kind.name(), network.vni, cidrs.join(", "))
+        });
     }
-    out.push_str("networks, joined by VXLAN over the underlay:\n");
+    out.push_str("networks, joined by tunnels over the underlay, with their keys:\n");
     for line in networks.values() {
         out.push_str(line);
         out.push('\n');

@@ -78,6 +78,7 @@ pub(super) struct Document {
 pub(super) struct UnderlayDoc {
     pub(super) cidr: Option<Text>,
     pub(super) mtu: Option<Text>,
+    pub(super) vxlan_port: Option<Text>,
 }
 
 /// A node.

@@ -257,7 +257,7 @@ problems! {
     IdTwice { id, owner } => "id `{id}` is already the id of {owner}", "give each object an id of its own or leave it out";
     IdShort { short, owner } => "the id begins with `{short}` as that of {owner} does, and interface names bear no more",
         "choose an id whose first 11 characters differ or leave it out";
-    Kind { kind } => "network type `{kind}` is not built: only vxlan is", "write `type: vxlan` or leave it out";
+    Kind { kind } => "network type `{kind}` is not built: vxlan and gre are", "write `type: vxlan` or `type: gre`, or leave it out";
     Centralised { router, value } => "router `{router}` has `distributed: {value}`: only distributed routers are built",
         "write `distributed: true` or leave it out";
     VniTwice { vni, network } => "VNI {vni} is already that of network `{network}`", "give another from 1 to 16777215 or leave it out";

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::view::SubnetView;
+use super::view::{NetworkKind, SubnetView};
 use crate::types::{IfName, Mac, Mtu, Vni};
 
 /// The kinds of objects, in the order in which they depend on each other: of what is new the nodes come first, of what
@@ -159,15 +159,6 @@ pub struct NodeSpec {
     pub host_mac: Option<Mac>,
 }
 
-/// How a network's frames cross the underlay.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkType {
-    /// In VXLAN (RFC 7348).
-    #[default]
-    Vxlan,
-}
-
 /// A network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,7 +170,7 @@ pub struct NetworkSpec {
     pub id: Option<Uuid>,
     /// How its frames cross the underlay.
     #[serde(default, rename = "type")]
-    pub network_type: NetworkType,
+    pub kind: NetworkKind,
     /// Its tunnel key; allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::problem::DocumentError;
-use super::resource::{AddressPair, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, PortSpec, Resource, RouterSpec};
+use super::resource::{AddressPair, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, Resource, RouterSpec};
 use super::view::{Attachment, Network, Peer, PortView, RouterPort, RouterView};
 use crate::types::Mtu;
 
@@ -34,13 +34,15 @@ pub struct Underlay {
     pub cidr: IpNet,
     /// Its MTU.
     pub mtu: Mtu,
+    /// The UDP port of VXLAN on every node.
+    pub vxlan_port: u16,
 }
 
 impl Default for Underlay {
     /// 172.31.0.0/24, with Ethernet's usual payload (IEEE 802.3 §3.2.7).
     fn default() -> Self {
         let cidr = IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::new(172, 31, 0, 0), 24));
-        Self { cidr, mtu: Mtu::ETHERNET }
+        Self { cidr, mtu: Mtu::ETHERNET, vxlan_port: crate::wire::vxlan::PORT }
     }
 }
 
@@ -117,11 +119,11 @@ impl Topology {
         let nodes = self.nodes.values().map(|Peer { name, tunnel_ip, host_mac }| {
             Resource::Node(NodeSpec { name: name.clone(), address: Some(*tunnel_ip), host_mac: Some(*host_mac) })
         });
-        let networks = self.networks.values().map(|Network { name, id, vni, mtu, subnets }| {
+        let networks = self.networks.values().map(|Network { name, id, kind, vni, mtu, subnets }| {
             Resource::Network(NetworkSpec {
                 name: name.clone(),
                 id: Some(*id),
-                network_type: NetworkType::Vxlan,
+                kind: *kind,
                 vni: Some(*vni),
                 mtu: Some(*mtu),
                 subnets: subnets.clone(),

@@ -17,13 +17,11 @@ use super::document::{
 };
 use super::fabric::Fabric;
 use super::problem::{Fault, Mistakes};
-use super::resource::{
-    AddressPair, Edit, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, PortSpec, Resource, RouterSpec,
-};
+use super::resource::{AddressPair, Edit, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, Resource, RouterSpec};
 use super::topology::Underlay;
 use super::view::SubnetView;
+use crate::model::view::NetworkKind;
 use crate::types::{Mac, Mtu, Vni};
-use crate::vxlan::overhead_octets;
 
 /// The fabric of a document, or everything wrong with its meaning.
 pub(super) fn check(document: &Document) -> Result<Fabric, Mistakes> {
@@ -213,7 +211,7 @@ impl Reader {
     }
 
     fn underlay(&mut self, doc: &UnderlayDoc) -> Underlay {
-        let UnderlayDoc { cidr, mtu } = doc;
+        let UnderlayDoc { cidr, mtu, vxlan_port } = doc;
         let default = Underlay::default();
         let cidr = cidr.as_ref().and_then(|text| {
             let cidr = self.cidr(text)?;
@@ -223,13 +221,23 @@ impl Reader {
             right.then_some(cidr)
         });
         let cidr = cidr.unwrap_or(default.cidr);
-        let least = Mtu::MIN.get() + overhead_octets(cidr.addr());
+        let vxlan_port = vxlan_port.as_ref().and_then(|text| self.udp_port(text)).unwrap_or(default.vxlan_port);
+        let overhead = NetworkKind::ALL.map(|kind| kind.overhead_octets(cidr.addr())).into_iter().max();
+        let least = Mtu::MIN.get() + overhead.unwrap_or(0);
         let given = mtu.as_ref().and_then(|text| Some((text, self.number::<Mtu>("an MTU", text, "1500")?)));
         if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
             self.mistake(text, Fault::UnderlayMtu { mtu: mtu.to_string(), least: least.to_string() });
-            return Underlay { cidr, mtu: default.mtu };
+            return Underlay { cidr, mtu: default.mtu, vxlan_port };
         }
-        Underlay { cidr, mtu: given.map_or(default.mtu, |(_, mtu)| mtu) }
+        Underlay { cidr, mtu: given.map_or(default.mtu, |(_, mtu)| mtu), vxlan_port }
+    }
+
+    fn udp_port(&mut self, text: &Text) -> Option<u16> {
+        let port = text.value.parse().ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.not_of("a UDP port", text, "it is not a whole number from 1 to 65535", "4789");
+        }
+        port
     }
 
     fn node(&mut self, name: &Text, doc: Option<&NodeDoc>) -> NodeSpec {
@@ -242,9 +250,14 @@ impl Reader {
 
     fn network(&mut self, name: &Text, doc: &NetworkDoc) -> NetworkSpec {
         let NetworkDoc { id, kind, vni, mtu, subnets } = doc;
-        if let Some(kind) = kind.as_ref().filter(|kind| kind.value != "vxlan") {
-            self.mistake(kind, Fault::Kind { kind: kind.value.clone() });
-        }
+        let kind = kind.as_ref().and_then(|text| {
+            let known = NetworkKind::ALL.into_iter().find(|kind| kind.name() == text.value);
+            if known.is_none() {
+                self.mistake(text, Fault::Kind { kind: text.value.clone() });
+            }
+            known
+        });
+        let kind = kind.unwrap_or_default();
         let id = self.part(Field::Id, id.as_ref(), Self::id);
         let vni = self.part(Field::Vni, vni.as_ref(), |reader, text| reader.number::<Vni>("a VNI", text, "5001"));
         let mtu = self.part(Field::Mtu, mtu.as_ref(), |reader, text| reader.number::<Mtu>("an MTU", text, "1450"));
@@ -256,7 +269,7 @@ impl Reader {
                 read.push(SubnetView { cidr, gateway });
             }
         }
-        NetworkSpec { name: name.value.clone(), id, network_type: NetworkType::Vxlan, vni, mtu, subnets: read }
+        NetworkSpec { name: name.value.clone(), id, kind, vni, mtu, subnets: read }
     }
 
     fn router(&mut self, name: &Text, doc: &RouterDoc) -> RouterSpec {

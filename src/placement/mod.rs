@@ -66,6 +66,7 @@ impl<'t> Placement<'t> {
         Some(NodeView {
             node: own.clone(),
             underlay_mtu: topology.underlay().mtu,
+            vxlan_port: topology.underlay().vxlan_port,
             peers,
             networks: networks.collect(),
             routers: routers.collect(),
@@ -84,7 +85,7 @@ impl<'t> Placement<'t> {
     }
 
     fn network(&self, node: &str, network: &Network) -> NetworkView {
-        let Network { name, id, vni, mtu, subnets } = network;
+        let Network { name, id, kind, vni, mtu, subnets } = network;
         let machines = self.machines.get(name.as_str()).map_or(&[][..], Vec::as_slice);
         let here = machines.iter().filter_map(|vm| {
             let standby = vm.migrating_to.as_deref() == Some(node);
@@ -100,6 +101,7 @@ impl<'t> Placement<'t> {
         NetworkView {
             name: name.clone(),
             id: *id,
+            kind: *kind,
             vni: *vni,
             mtu: *mtu,
             subnets: subnets.clone(),

@@ -11,7 +11,8 @@
 //!
 //!  patch-int ─▶ br-tun 0 ─▶ 1 router's MAC becomes the host's ─▶ 2 ─▶ 20 unicast ─▶ tunnel
 //!                                                                 └▶ 22 flood ─▶ every tunnel of the network
-//!  vxlan-… ──▶ 0 ─▶ 4 key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
+//!  vxlan-… ──▶ 0 ─▶ 4 ┐
+//!  gre-… ────▶ 0 ─▶ 3 ┴ key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
 //! ```
 //!
 //! Where it differs from Neutron, and why:
@@ -38,9 +39,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::NodeView;
+use crate::model::view::{NetworkKind, NetworkView, NodeView};
 use crate::types::{IfName, Mac, VlanId};
 
+pub use crate::gre::port_name as gre_port;
 pub use crate::vxlan::port_name as vxlan_port;
 pub use flow::ProgramFlow;
 pub use vlan::{OutOfVlans, local_vlans};
@@ -193,9 +195,24 @@ pub fn populated(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<
 /// The peers that share a network with this node, by name: those it needs a tunnel to.
 #[must_use]
 pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
-    let remote = |network: &'_ crate::model::view::NetworkView| -> Vec<String> {
-        network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).cloned().collect()
-    };
-    let named: BTreeSet<String> = view.networks.iter().flat_map(remote).collect();
-    view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(*name)).collect()
+    NetworkKind::ALL.into_iter().flat_map(|kind| tunnel_peers_by(kind, view)).collect()
+}
+
+/// The peers that share a network of this kind with this node, by name.
+#[must_use]
+pub fn tunnel_peers_by(kind: NetworkKind, view: &NodeView) -> BTreeSet<&str> {
+    fn remote(network: &NetworkView) -> impl Iterator<Item = &str> {
+        network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).map(String::as_str)
+    }
+    let named: BTreeSet<&str> = view.networks.iter().filter(|network| network.kind == kind).flat_map(remote).collect();
+    view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(name)).collect()
+}
+
+/// The name of the port that carries networks of this kind to a remote endpoint.
+#[must_use]
+pub fn tunnel_port(kind: NetworkKind, remote: IpAddr) -> IfName {
+    match kind {
+        NetworkKind::Vxlan => vxlan_port(remote),
+        NetworkKind::Gre => gre_port(remote),
+    }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::model::view::{NetworkView, NodeView, Peer, PortView, RouterPort};
 use crate::types::{IfName, Mac, VlanId};
 
-use super::{ProgramError, vxlan_port};
+use super::{ProgramError, tunnel_port};
 
 /// A node's view with its references followed.
 pub(super) struct Site<'a> {
@@ -44,15 +44,14 @@ impl<'a> Site<'a> {
     /// # Errors
     /// Names the reference that leads nowhere.
     pub(super) fn new(view: &'a NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
-        let tunnels: BTreeMap<&str, IfName> =
-            view.peers.iter().map(|peer| (peer.name.as_str(), vxlan_port(peer.tunnel_ip))).collect();
+        let peers: BTreeMap<&str, &Peer> = view.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
         let mut networks = Vec::with_capacity(view.networks.len());
         for network in &view.networks {
             let vlan = *vlans.get(&network.id).ok_or_else(|| ProgramError::NoVlan { network: network.name.clone() })?;
             let tunnel = |node: &String| {
-                tunnels
+                peers
                     .get(node.as_str())
-                    .cloned()
+                    .map(|peer| tunnel_port(network.kind, peer.tunnel_ip))
                     .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
             };
             let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;

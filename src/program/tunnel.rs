@@ -1,5 +1,8 @@
 //! br-tun: tunnels to other nodes.
 
+use std::collections::BTreeMap;
+
+use crate::model::view::NetworkKind;
 use crate::types::{IfName, Mac};
 
 use super::flow::{
@@ -11,6 +14,7 @@ use super::{LEARNED_COOKIE, LEARNED_SECS, PATCH_INT, UNICAST_TABLE};
 const CLASSIFY: u8 = 0;
 const FROM_ROUTER: u8 = 1;
 const GROUP_OR_NOT: u8 = 2;
+const FROM_GRE: u8 = 3;
 const FROM_VXLAN: u8 = 4;
 const FROM_HOST: u8 = 9;
 const LEARN: u8 = 10;
@@ -18,10 +22,13 @@ const FLOOD: u8 = 22;
 
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
-    let tunnels: std::collections::BTreeSet<&IfName> =
-        site.networks.iter().flat_map(|net| net.flood.iter().chain(net.remote.iter().map(|(_, port)| port))).collect();
-    flows.extend(tunnels.into_iter().map(|name| {
-        ProgramFlow::new(CLASSIFY, 1, format!("in_port={}", port(name)), format!("resubmit(,{FROM_VXLAN})"))
+    let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, u8)> {
+        let names = net.flood.iter().chain(net.remote.iter().map(|(_, port)| port));
+        names.map(|name| (name.clone(), by_key(net.view.kind))).collect()
+    };
+    let tunnels: BTreeMap<IfName, u8> = site.networks.iter().flat_map(tunnels).collect();
+    flows.extend(tunnels.into_iter().map(|(name, table)| {
+        ProgramFlow::new(CLASSIFY, 1, format!("in_port={}", port(&name)), format!("resubmit(,{table})"))
     }));
     // Looped back by somebody: a host MAC never enters a learning table, this node's own included.
     flows.push(ProgramFlow::new(FROM_HOST, 2, format!("dl_src={}", site.node.host_mac), "drop"));
@@ -33,6 +40,14 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
         flows.extend(network(net));
     }
     flows
+}
+
+/// The table where a network's kind has its keys: one number may be the VNI of one network and the GRE key of another.
+const fn by_key(kind: NetworkKind) -> u8 {
+    match kind {
+        NetworkKind::Vxlan => FROM_VXLAN,
+        NetworkKind::Gre => FROM_GRE,
+    }
 }
 
 /// What each table does with the rest.
@@ -50,6 +65,8 @@ fn defaults() -> Vec<ProgramFlow> {
         ProgramFlow::new(GROUP_OR_NOT, 0, UNICAST, to(UNICAST_TABLE)),
         ProgramFlow::new(GROUP_OR_NOT, 0, GROUP, to(FLOOD)),
         // An inner tag is to be discarded with its frame (RFC 7348 §6.1); it would be taken for a local VLAN here.
+        ProgramFlow::new(FROM_GRE, 2, "vlan_tci=0x1000/0x1000", "drop"),
+        ProgramFlow::new(FROM_GRE, 0, "", "drop"),
         ProgramFlow::new(FROM_VXLAN, 2, "vlan_tci=0x1000/0x1000", "drop"),
         ProgramFlow::new(FROM_VXLAN, 0, "", "drop"),
         ProgramFlow::new(FROM_HOST, 0, "", to(LEARN)),
@@ -93,10 +110,10 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     flows
 }
 
-/// Tables 4, 20 and 22 for a network: its key, its remote addresses, its flood list.
+/// Tables 3 or 4, 20 and 22 for a network: its key, its remote addresses, its flood list.
 fn network(net: &Net<'_>) -> Vec<ProgramFlow> {
     let mut flows = vec![ProgramFlow::new(
-        FROM_VXLAN,
+        by_key(net.view.kind),
         1,
         format!("tun_id={:#x}", net.view.vni.get()),
         format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),

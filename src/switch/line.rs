@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use crate::api::switch::PortCounters;
 use crate::datapath::DpPort;
-use crate::datapath::port::vxlan::Endpoint;
-use crate::datapath::port::{Counters, packet};
+use crate::datapath::port::{Counters, gre, packet, vxlan};
 
 /// What is behind a datapath port. All of the switch's packet descriptors are in these, so that they can be handed on.
 #[derive(Debug)]
@@ -22,8 +21,10 @@ pub(super) enum Media {
     },
     /// Packet sockets on an interface, one a worker.
     Packet(Vec<OwnedFd>),
-    /// The sockets of a local tunnel endpoint, one set a worker.
-    Vxlan(Vec<Endpoint>),
+    /// The sockets of a local VXLAN endpoint, one set a worker.
+    Vxlan(Vec<vxlan::Endpoint>),
+    /// The sockets of a local GRE endpoint, one a worker.
+    Gre(Vec<gre::Endpoint>),
 }
 
 /// A datapath port.
@@ -82,6 +83,7 @@ impl Line {
         match &self.media {
             Media::Tap { queues, .. } | Media::Packet(queues) => queues[worker].as_fd(),
             Media::Vxlan(endpoints) => endpoints[worker].receive.as_fd(),
+            Media::Gre(endpoints) => endpoints[worker].socket.as_fd(),
         }
     }
 

@@ -1,12 +1,14 @@
 //! Where a worker sends frames: the engine's [`Egress`].
 
+use core::cell::RefCell;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::Shared;
 use super::line::{Line, Media, Remotes};
-use crate::datapath::port::vxlan::{Sender, Tally};
-use crate::datapath::port::{PortDrop, frame};
+use crate::datapath::port::{Answer, PortDrop, Tally, Teller, frame, gre, vxlan};
 use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
+use crate::types::Timestamp;
 
 /// Datapath ports at most.
 pub(super) const LINE_LIMIT: u32 = 4096;
@@ -22,6 +24,13 @@ pub(super) struct Output {
     pub(super) strikes: u32,
 }
 
+/// A tunnel's sending side at one worker.
+#[derive(Debug)]
+enum Sender {
+    Vxlan(vxlan::Sender),
+    Gre(gre::Sender),
+}
+
 /// All lines of one worker.
 #[derive(Debug)]
 pub(super) struct Outputs {
@@ -31,11 +40,23 @@ pub(super) struct Outputs {
     table: Vec<Option<Output>>,
     /// Numbers of the tunnels among them.
     tunnels: Vec<usize>,
+    /// What is to be said of frames that were too big for a tunnel.
+    teller: RefCell<Teller>,
 }
 
 impl Outputs {
-    pub(super) const fn new(worker: usize, shared: Arc<Shared>) -> Self {
-        Self { worker, shared, table: Vec::new(), tunnels: Vec::new() }
+    pub(super) fn new(worker: usize, shared: Arc<Shared>) -> Self {
+        Self { worker, shared, table: Vec::new(), tunnels: Vec::new(), teller: RefCell::default() }
+    }
+
+    /// The time from now on.
+    pub(super) fn set_now(&mut self, now: Timestamp) {
+        self.teller.get_mut().set_now(now);
+    }
+
+    /// What is to be said to senders whose frames were too big, as if their tunnels had brought it.
+    pub(super) fn answers(&mut self) -> Vec<Answer> {
+        self.teller.get_mut().take()
     }
 
     pub(super) fn attach(&mut self, line: Arc<Line>) {
@@ -44,7 +65,8 @@ impl Outputs {
             self.table.resize_with(index + 1, || None);
         }
         let sender = match &line.media {
-            Media::Vxlan(endpoints) => Some(Sender::new(&endpoints[self.worker])),
+            Media::Vxlan(endpoints) => Some(Sender::Vxlan(vxlan::Sender::new(&endpoints[self.worker]))),
+            Media::Gre(_) => Some(Sender::Gre(gre::Sender::new())),
             Media::Tap { .. } | Media::Packet(_) => None,
         };
         if sender.is_some() {
@@ -76,8 +98,13 @@ impl Outputs {
         let Some(Some(Output { line, sender: Some(sender), remotes, .. })) = self.table.get_mut(index) else {
             return;
         };
-        if let Media::Vxlan(endpoints) = &line.media {
-            sender.flush(&endpoints[self.worker], &Ledger { worker: self.worker, shared: &self.shared, line, remotes });
+        let ledger = Ledger { worker: self.worker, shared: &self.shared, line, remotes, teller: &self.teller };
+        match (&line.media, sender) {
+            (Media::Vxlan(endpoints), Sender::Vxlan(sender)) => sender.flush(&endpoints[self.worker], &ledger),
+            (Media::Gre(endpoints), Sender::Gre(sender)) => sender.flush(&endpoints[self.worker], &ledger),
+            (Media::Vxlan(_) | Media::Gre(_) | Media::Tap { .. } | Media::Packet(_), _) => {
+                unreachable!("a line's sender is made for its media")
+            }
         }
     }
 
@@ -108,10 +135,11 @@ struct Ledger<'a> {
     shared: &'a Shared,
     line: &'a Line,
     remotes: &'a Remotes,
+    teller: &'a RefCell<Teller>,
 }
 
 impl Tally for Ledger<'_> {
-    fn settle(&self, to: core::net::IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
+    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
         let both = [Some(&self.line.counters), self.remotes.get(&to)];
         for counters in both.into_iter().flatten().map(|tallies| tallies.at(self.worker)) {
             match result {
@@ -121,6 +149,31 @@ impl Tally for Ledger<'_> {
         }
         if let Err(reason) = result {
             self.shared.drops[self.worker].add(reason, frames);
+        }
+    }
+
+    fn too_big(&self, to: IpAddr, key: u64, frame: &[u8]) {
+        let Some((overhead, local)) = self.tunnel() else {
+            return;
+        };
+        let meta = TunnelMeta { id: key, src: to, dst: local, tos: 0, ttl: 0 };
+        if let Err(reason) = self.teller.borrow_mut().tell(self.line.dp, meta, overhead, frame) {
+            self.shared.drops[self.worker].add(reason, 1);
+        }
+    }
+}
+
+impl Ledger<'_> {
+    /// What a tunnel of this line takes of the MTU, and its endpoint here.
+    fn tunnel(&self) -> Option<(u32, IpAddr)> {
+        match &self.line.media {
+            Media::Vxlan(endpoints) => {
+                endpoints.first().map(|endpoint| (crate::vxlan::overhead_octets(endpoint.local), endpoint.local))
+            }
+            Media::Gre(endpoints) => {
+                endpoints.first().map(|endpoint| (crate::gre::overhead_octets(endpoint.local), endpoint.local))
+            }
+            Media::Tap { .. } | Media::Packet(_) => None,
         }
     }
 }
@@ -141,11 +194,15 @@ impl Egress for Outputs {
                 if cut { frame::write_cut(queue, packet) } else { frame::write(queue, packet) }
             }
             (Media::Packet(queues), _, _) => frame::write(&queues[worker], packet),
-            (Media::Vxlan(endpoints), Some(sender), Some(meta)) => {
-                let ledger = Ledger { worker, shared: &self.shared, line, remotes };
+            (Media::Vxlan(endpoints), Some(Sender::Vxlan(sender)), Some(meta)) => {
+                let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
                 return sender.send(&endpoints[worker], meta, packet, &ledger);
             }
-            (Media::Vxlan(_), _, _) => Err(PortDrop::NoTunnel),
+            (Media::Gre(endpoints), Some(Sender::Gre(sender)), Some(meta)) => {
+                let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
+                return sender.send(&endpoints[worker], meta, packet, &ledger);
+            }
+            (Media::Vxlan(_) | Media::Gre(_), _, _) => Err(PortDrop::NoTunnel),
         };
         match sent {
             Ok(()) => {

@@ -10,7 +10,7 @@ use super::service::{SwitchRefusal, refused};
 use super::worker::{self, WorkerLink};
 use super::{Shared, lock};
 use crate::api::switch::{PortConfig, PortCounters, PortKind, VlanMode};
-use crate::datapath::port::{packet, tap, vxlan};
+use crate::datapath::port::{gre, packet, tap, vxlan};
 use crate::datapath::{DpPort, NewPort, NewPortKind};
 use crate::types::IfName;
 
@@ -46,8 +46,17 @@ pub(super) struct Table {
     pub(super) bridges: BTreeMap<IfName, BTreeMap<IfName, Port>>,
     /// Lines by number: the one place that owns the descriptors.
     lines: BTreeMap<DpPort, Arc<Line>>,
-    /// Tunnel endpoints' lines.
-    endpoints: BTreeMap<(IpAddr, u16), DpPort>,
+    /// Tunnel endpoints' lines: VXLAN's with their UDP port, GRE's without.
+    endpoints: BTreeMap<(IpAddr, Option<u16>), DpPort>,
+}
+
+/// The endpoints a tunnel joins, here and there, and the UDP port if it has one.
+fn tunnel(kind: &PortKind) -> Option<(IpAddr, IpAddr, Option<u16>)> {
+    match kind {
+        PortKind::Vxlan { remote, local, udp_port } => Some((*local, *remote, Some(*udp_port))),
+        PortKind::Gre { remote, local } => Some((*local, *remote, None)),
+        PortKind::Tap { .. } | PortKind::Packet { .. } | PortKind::Patch { .. } => None,
+    }
 }
 
 impl Table {
@@ -88,9 +97,9 @@ impl Table {
             if is_new {
                 worker::attach(links, line);
             }
-            if let PortKind::Vxlan { remote: ip, .. } = &config.kind {
+            if let Some((_, ip, _)) = tunnel(&config.kind) {
                 let tallies = Tallies::new(links.len());
-                worker::count_remote(links, line.dp, *ip, Some(&tallies));
+                worker::count_remote(links, line.dp, ip, Some(&tallies));
                 remote = Some(tallies);
             }
         }
@@ -141,8 +150,8 @@ impl Table {
     }
 
     fn disconnect(&mut self, port: Port, links: &[WorkerLink]) {
-        if let (PortKind::Vxlan { remote, .. }, Some(line)) = (&port.config.kind, &port.line) {
-            worker::count_remote(links, line.dp, *remote, None);
+        if let (Some((_, remote, _)), Some(line)) = (tunnel(&port.config.kind), &port.line) {
+            worker::count_remote(links, line.dp, remote, None);
         }
         self.close_unused(port.line, links);
     }
@@ -164,6 +173,16 @@ impl Table {
 
     /// The line for a port, opened if there is none to share; and whether it was. A patch has none.
     fn open(&mut self, config: &PortConfig, workers: usize) -> Result<(Option<Arc<Line>>, bool), SwitchRefusal> {
+        let tunnel = tunnel(&config.kind);
+        if let Some((local, remote, udp_port)) = tunnel {
+            if remote.is_ipv4() != local.is_ipv4() {
+                let message = format!("tunnel {}: {local} and {remote} are of different families", config.name);
+                return Err(refused("bad-tunnel", message));
+            }
+            if let Some(line) = self.endpoints.get(&(local, udp_port)).and_then(|dp| self.lines.get(dp)) {
+                return Ok((Some(Arc::clone(line)), false));
+            }
+        }
         let media = match &config.kind {
             PortKind::Patch { .. } => return Ok((None, false)),
             PortKind::Tap { netns, device, mac } => {
@@ -174,16 +193,8 @@ impl Table {
             PortKind::Packet { netns, device } => {
                 Media::Packet(packet::open(netns.as_deref(), device.as_ref().unwrap_or(&config.name), workers)?)
             }
-            PortKind::Vxlan { remote, local, udp_port } => {
-                if remote.is_ipv4() != local.is_ipv4() {
-                    let message = format!("tunnel {}: {local} and {remote} are of different families", config.name);
-                    return Err(refused("bad-tunnel", message));
-                }
-                if let Some(line) = self.endpoints.get(&(*local, *udp_port)).and_then(|dp| self.lines.get(dp)) {
-                    return Ok((Some(Arc::clone(line)), false));
-                }
-                Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?)
-            }
+            PortKind::Vxlan { local, udp_port, .. } => Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?),
+            PortKind::Gre { local, .. } => Media::Gre(gre::open(None, *local, workers)?),
         };
         let free = (0..LINE_LIMIT).map(DpPort).find(|dp| !self.lines.contains_key(dp));
         let Some(dp) = free else {
@@ -192,8 +203,8 @@ impl Table {
         };
         let line = Arc::new(Line::new(dp, media, workers));
         self.lines.insert(dp, Arc::clone(&line));
-        if let PortKind::Vxlan { local, udp_port, .. } = &config.kind {
-            self.endpoints.insert((*local, *udp_port), dp);
+        if let Some((local, _, udp_port)) = tunnel {
+            self.endpoints.insert((local, udp_port), dp);
         }
         Ok((Some(line), true))
     }
@@ -202,11 +213,12 @@ impl Table {
 fn new_port(config: &PortConfig, line: Option<&Arc<Line>>, number: Option<u32>) -> NewPort {
     let kind = match (&config.kind, line) {
         (PortKind::Patch { peer }, _) => NewPortKind::Patch { peer: peer.clone() },
-        (PortKind::Vxlan { remote, local, .. }, Some(line)) => {
+        // To the engine a tunnel is a pair of endpoints behind a datapath port, whatever its packets look like.
+        (PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local }, Some(line)) => {
             NewPortKind::Vxlan { dp: line.dp, local: *local, remote: *remote }
         }
         (PortKind::Tap { .. } | PortKind::Packet { .. }, Some(line)) => NewPortKind::Netdev { dp: line.dp },
-        (PortKind::Vxlan { .. } | PortKind::Tap { .. } | PortKind::Packet { .. }, None) => {
+        (PortKind::Vxlan { .. } | PortKind::Gre { .. } | PortKind::Tap { .. } | PortKind::Packet { .. }, None) => {
             unreachable!("only a patch has no line")
         }
     };

@@ -11,8 +11,8 @@ use super::*;
 use crate::api::VERSION;
 use crate::api::switch::{BridgeMode, FlowChange, Hello, PortConfig, PortKind, Request, Show, VlanMode};
 use crate::control::{Client, ControlError};
-use crate::datapath::port::vxlan::{self, Endpoint, Sender, Tally};
-use crate::datapath::port::{Batch, PortDrop};
+use crate::datapath::port::vxlan::{self, Endpoint, Sender};
+use crate::datapath::port::{Batch, PortDrop, Tally};
 use crate::datapath::{HEADROOM, Offload, Packet, TunnelMeta};
 use crate::types::IfName;
 

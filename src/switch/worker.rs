@@ -16,7 +16,7 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
-use crate::datapath::port::{BUFFER_LEN, Batch, PortDrop, Ready, frame, packet, vxlan};
+use crate::datapath::port::{Arrival, BUFFER_LEN, Batch, PortDrop, Ready, frame, gre, packet, vxlan};
 use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;
 
@@ -193,6 +193,7 @@ impl Loop {
                 Err(errno) => unreachable!("an epoll descriptor and its array are always good: {errno}"),
             };
             let now = clock::monotonic();
+            self.outputs.set_now(now);
             let mut told = false;
             for event in &events[..ready] {
                 match u32::try_from(event.data()) {
@@ -201,10 +202,25 @@ impl Loop {
                 }
             }
             self.outputs.flush();
+            self.answer(now);
             if told && !self.obey() {
                 return;
             }
             self.settle(now);
+        }
+    }
+
+    /// Says to senders which of their frames were too big for a tunnel, as if the tunnel's other end said so.
+    fn answer(&mut self, now: Timestamp) {
+        let answers = self.outputs.answers();
+        let some = !answers.is_empty();
+        for mut answer in answers {
+            let ingress = Ingress { port: answer.port, tunnel: Some(answer.meta) };
+            self.engine.process(&self.shared.switch, &ingress, &mut answer.packet(), now, &mut self.outputs);
+        }
+        if some {
+            // What comes of an answer is never too big, so it has none.
+            self.outputs.flush();
         }
     }
 
@@ -325,6 +341,16 @@ impl Loop {
         let dp = line.dp;
         let input = line.input(*index);
         let switch = &shared.switch;
+        let arrived = |event: Arrival<'_, '_>| match event {
+            Ok((meta, packet)) => {
+                if is_unfinished(packet) {
+                    shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
+                }
+                outputs.count_received(dp, Some(meta), packet.len());
+                engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
+            }
+            Err(reason) => outputs.count_refused(dp, reason),
+        };
         match &line.media {
             Media::Tap { .. } => frame::read(input, buffer, |packet| {
                 outputs.count_received(dp, None, packet.len());
@@ -337,16 +363,8 @@ impl Loop {
                 }
                 Err(reason) => outputs.count_refused(dp, reason),
             }),
-            Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, |event| match event {
-                Ok((meta, packet)) => {
-                    if is_unfinished(packet) {
-                        shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
-                    }
-                    outputs.count_received(dp, Some(meta), packet.len());
-                    engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);
-                }
-                Err(reason) => outputs.count_refused(dp, reason),
-            }),
+            Media::Vxlan(endpoints) => vxlan::read(&endpoints[*index], batch, arrived),
+            Media::Gre(endpoints) => gre::read(&endpoints[*index], batch, arrived),
         }
     }
 }

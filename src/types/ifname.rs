@@ -1,9 +1,14 @@
 //! Interface names as Linux takes them.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Names for tunnels to IPv6 endpoints are drawn from this space (RFC 9562 §5.5): any constant would do.
+const ENDPOINTS: Uuid = Uuid::from_u128(0x0d7c_1a52_6f0e_4b3a_9c1d_7678_6c61_6e2d);
 
 /// A network interface's name: 1 to 15 octets (`IFNAMSIZ` is 16 with its terminator, `linux/if.h`), as
 /// `dev_valid_name()` in `net/core/dev.c` accepts it; and printable ASCII, so that it can be shown.
@@ -46,6 +51,24 @@ impl IfName {
             return Err(BadIfName::Illegal(text));
         }
         Ok(Self(text))
+    }
+
+    /// A name that says a tunnel's remote endpoint: the prefix and, for IPv4, the address in eight hexadecimal digits, as
+    /// Neutron has it; for IPv6, which does not fit, the first digits of a hash, as many as there is room for. Two IPv6
+    /// endpoints may thus share a name: once in 2³⁶ pairs after a prefix of six letters.
+    #[must_use]
+    pub fn of_endpoint(prefix: &'static str, endpoint: IpAddr) -> Self {
+        let text = match endpoint {
+            IpAddr::V4(ip) => format!("{prefix}{:08x}", ip.to_bits()),
+            IpAddr::V6(ip) => {
+                let hash = Uuid::new_v5(&ENDPOINTS, &ip.octets()).simple().to_string();
+                format!("{prefix}{hash:.*}", Self::MAX_LEN - prefix.len())
+            }
+        };
+        match Self::new(text) {
+            Ok(name) => name,
+            Err(bad) => unreachable!("prefixes are words of at most seven letters: {bad}"),
+        }
     }
 
     /// The name's text.

@@ -43,14 +43,14 @@ pub fn diff(desired: &[TunnelSpec], observed: &[TunnelState]) -> Vec<TunnelOp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vxlan::tunnels;
+    use crate::vxlan::{port_name, tunnels};
 
     #[test]
     fn remakes_what_changed() {
         let ip = |last: u8| core::net::IpAddr::from([10, 0, 0, last]);
-        let wanted = tunnels(ip(1), [ip(2), ip(3)]).expect("joinable");
+        let wanted = tunnels(port_name, ip(1), [ip(2), ip(3)]).expect("joinable");
         let state = |spec: &TunnelSpec, local| TunnelState { port: spec.port.clone(), local, remote: spec.remote };
-        let gone = tunnels(ip(1), [ip(4)]).expect("joinable");
+        let gone = tunnels(port_name, ip(1), [ip(4)]).expect("joinable");
         let observed = [state(&wanted[0], ip(1)), state(&wanted[1], ip(9)), state(&gone[0], ip(1))];
         let printed: Vec<String> = diff(&wanted, &observed).iter().map(ToString::to_string).collect();
         assert_eq!(

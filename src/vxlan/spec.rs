@@ -3,8 +3,6 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
-
 use crate::types::IfName;
 
 /// What a tunnelled frame needs between the underlay's MTU and its own: the inner Ethernet header (14), VXLAN's (8,
@@ -24,25 +22,10 @@ pub const fn overhead_octets(endpoint: IpAddr) -> u32 {
         }
 }
 
-/// Names for tunnels to IPv6 endpoints are drawn from this space (RFC 9562 §5.5): any constant would do.
-const NAMES: Uuid = Uuid::from_u128(0x0d7c_1a52_6f0e_4b3a_9c1d_7678_6c61_6e2d);
-
-/// The name of the port to a remote endpoint: `vxlan-` and, for IPv4, the address in eight hexadecimal digits, as Neutron
-/// has it; for IPv6, which does not fit, the first nine digits of a hash. Two IPv6 endpoints may thus share a name, once in
-/// 2³⁶ pairs: [`tunnels`] refuses them.
+/// The name of the port to a remote endpoint: `vxlan-` and what [`IfName::of_endpoint`] makes of the address.
 #[must_use]
 pub fn port_name(remote: IpAddr) -> IfName {
-    let text = match remote {
-        IpAddr::V4(ip) => format!("vxlan-{:08x}", ip.to_bits()),
-        IpAddr::V6(ip) => {
-            let hash = Uuid::new_v5(&NAMES, &ip.octets()).simple().to_string();
-            format!("vxlan-{hash:.9}")
-        }
-    };
-    match IfName::new(text) {
-        Ok(name) => name,
-        Err(_) => unreachable!("six letters and at most nine hexadecimal digits fit"),
-    }
+    IfName::of_endpoint("vxlan-", remote)
 }
 
 /// A tunnel as wanted.
@@ -79,17 +62,22 @@ pub enum BadTunnels {
     },
 }
 
-/// The tunnels from `local` to each of `remotes`, by port name: repeated endpoints once, and none to `local` itself.
+/// The tunnels from `local` to each of `remotes`, by port name, which `name` gives: repeated endpoints once, and none to
+/// `local` itself.
 ///
 /// # Errors
 /// Names the endpoints that cannot be joined or told apart.
-pub fn tunnels(local: IpAddr, remotes: impl IntoIterator<Item = IpAddr>) -> Result<Vec<TunnelSpec>, BadTunnels> {
+pub fn tunnels(
+    name: fn(IpAddr) -> IfName,
+    local: IpAddr,
+    remotes: impl IntoIterator<Item = IpAddr>,
+) -> Result<Vec<TunnelSpec>, BadTunnels> {
     let mut by_name: BTreeMap<IfName, IpAddr> = BTreeMap::new();
     for remote in remotes.into_iter().filter(|remote| *remote != local) {
         if remote.is_ipv4() != local.is_ipv4() {
             return Err(BadTunnels::Families { local, remote });
         }
-        let port = port_name(remote);
+        let port = name(remote);
         match by_name.insert(port.clone(), remote) {
             Some(other) if other != remote => return Err(BadTunnels::SameName { port, one: other, other: remote }),
             Some(_) | None => {}
@@ -123,10 +111,10 @@ mod tests {
 
     #[test]
     fn one_tunnel_an_endpoint_and_none_to_oneself() {
-        let found =
-            tunnels(ip("10.0.0.1"), ["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip)).expect("joinable");
+        let found = tunnels(port_name, ip("10.0.0.1"), ["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip))
+            .expect("joinable");
         let remotes: Vec<String> = found.iter().map(|tunnel| tunnel.remote.to_string()).collect();
         assert_eq!(remotes, ["10.0.0.2", "10.0.0.3"]);
-        assert!(matches!(tunnels(ip("10.0.0.1"), [ip("::1")]), Err(BadTunnels::Families { .. })));
+        assert!(matches!(tunnels(port_name, ip("10.0.0.1"), [ip("::1")]), Err(BadTunnels::Families { .. })));
     }
 }

@@ -5,6 +5,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// ICMP type of an echo reply.
 pub const V4_ECHO_REPLY: u8 = 0;
+/// ICMP type of "destination unreachable".
+pub const V4_UNREACHABLE: u8 = 3;
+/// Its code for a packet that must not be fragmented and would have to be (RFC 1191 §4).
+pub const V4_FRAGMENTATION_NEEDED: u8 = 4;
+/// ICMPv6 type of "packet too big".
+pub const V6_PACKET_TOO_BIG: u8 = 2;
 /// ICMP type of an echo request.
 pub const V4_ECHO_REQUEST: u8 = 8;
 /// ICMPv6 type of an echo request.

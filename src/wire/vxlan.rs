@@ -50,6 +50,12 @@ impl Header {
         u32::from_be_bytes([0, a, b, c])
     }
 
+    /// Whether anything is set that must be zero when sent.
+    #[must_use]
+    pub const fn has_reserved(&self) -> bool {
+        self.flags & !FLAG_VNI != 0 || !matches!(self.reserved, [0, 0, 0]) || self.reserved_tail != 0
+    }
+
     /// Whether the I flag is set.
     #[must_use]
     pub const fn has_vni(&self) -> bool {

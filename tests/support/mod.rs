@@ -16,7 +16,7 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
-mod sys;
+pub(crate) mod sys;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -43,4 +44,15 @@ fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     write(&file, text)?;
     Ok(())
+}
+
+/// Lets the kernel fragment what an IPv4 socket sends.
+pub(crate) fn let_fragment(socket: impl AsFd) {
+    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+    let length = libc::socklen_t::try_from(size_of_val(&value)).expect("small");
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the call's length, and the option's value is the `int` that is pointed to.
+    let set =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const value).cast(), length) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }

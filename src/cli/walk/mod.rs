@@ -362,7 +362,10 @@ impl Walk<'_> {
             return;
         };
         let back = self.nodes[there].show.peers.iter().find(|peer| peer.tunnel_ip == source);
-        let Some(port) = back.and_then(|peer| peer.port.clone()) else {
+        // A tunnel port's name begins with its kind, and both ends are of one kind.
+        let kind = |port: &str| port.split('-').next().unwrap_or_default().to_owned();
+        let same = |port: &&IfName| kind(port.as_str()) == kind(sent.port.as_str());
+        let Some(port) = back.and_then(|peer| peer.ports.iter().find(same).cloned()) else {
             self.end(false, format!("Dropped at {other}: it has no tunnel from {name}"));
             return;
         };

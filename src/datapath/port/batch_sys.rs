@@ -1,18 +1,18 @@
 //! Reading many datagrams or frames at once, with what the kernel says beside each: `recvmmsg(2)`, `cmsg(3)`.
 
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::BUFFER_LEN;
+use super::{BUFFER_LEN, PortDrop, packet_sys};
 use crate::datapath::HEADROOM;
 
 /// Messages read at once.
 const SLOTS: usize = 32;
 
-/// Room for the ancillary data of one message: four small items, aligned as `struct cmsghdr` is.
-const CONTROL_WORDS: usize = 20;
+/// Room for the ancillary data of one message: five small items, aligned as `struct cmsghdr` is.
+const CONTROL_WORDS: usize = 24;
 
 /// One message that was read.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +27,41 @@ pub struct Received {
     pub source: Option<SocketAddr>,
     /// Octets of each datagram but the last, if several were joined (`UDP_GRO`); 0 if not.
     pub segment: usize,
+    /// Whether it came in fragments, which the kernel put together.
+    pub fragmented: bool,
     /// The IP type of service or traffic class.
     pub tos: u8,
     /// The IP time to live or hop limit; 0 if not told.
     pub ttl: u8,
     /// The VLAN tag that the kernel took out of the frame: type and control.
     pub tag: Option<(u16, u16)>,
+}
+
+impl Received {
+    /// Whether what was sent is here as it was sent.
+    pub(super) const fn is_whole(&self) -> Result<(), PortDrop> {
+        if self.truncated {
+            Err(PortDrop::Truncated)
+        } else if self.fragmented {
+            Err(PortDrop::Fragmented)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Asks to be told the size of a packet's largest fragment, told of no others (`linux/in.h`; the `libc` crate lacks it).
+const IP_RECVFRAGSIZE: libc::c_int = 25;
+/// The same for IPv6 (`linux/in6.h`).
+const IPV6_RECVFRAGSIZE: libc::c_int = 77;
+
+/// Asks the kernel to say of each packet whether it came in fragments.
+pub(super) fn tell_fragments(socket: BorrowedFd<'_>, local: IpAddr) -> io::Result<()> {
+    let (level, option) = match local {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, IP_RECVFRAGSIZE),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_RECVFRAGSIZE),
+    };
+    packet_sys::set_option(socket, level, option, 1)
 }
 
 /// Octets a batch should not go beyond: they are read twice more, by then from a cache of a core's own.
@@ -101,6 +130,7 @@ impl Batch {
                 truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 source: address(name, header.msg_hdr.msg_namelen),
                 segment: 0,
+                fragmented: false,
                 tos: 0,
                 ttl: 0,
                 tag: None,
@@ -168,6 +198,7 @@ unsafe fn ancillary(header: &libc::msghdr, received: &mut Received) {
             (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
                 received.ttl = int().map_or(0, low);
             }
+            (libc::IPPROTO_IP, IP_RECVFRAGSIZE) | (libc::IPPROTO_IPV6, IPV6_RECVFRAGSIZE) => received.fragmented = true,
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => received.tos = int().map_or(0, low),
             (libc::SOL_PACKET, libc::PACKET_AUXDATA) if length >= size_of::<libc::tpacket_auxdata>() => {
                 // SAFETY: as above, of one `tpacket_auxdata`, which is all integers.

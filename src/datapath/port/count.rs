@@ -1,5 +1,6 @@
 //! What became of frames at the ports, counted by the one worker that handled them and read by anyone.
 
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::switch::PortCounters;
@@ -12,8 +13,16 @@ pub enum PortDrop {
     Truncated,
     /// The kernel's or guest's word on checksum and segments contradicts the frame.
     BadOffload,
-    /// A VXLAN datagram without header, I flag or legal VNI.
+    /// A VXLAN datagram without header, I flag or legal VNI, or with reserved bits; a GRE packet whose header is not that
+    /// of an Ethernet frame under RFC 2784 and RFC 2890.
     BadTunnel,
+    /// A tunnelled packet that came in fragments: a tunnel's ends make none (RFC 7348 §4.3), and an MTU on the way is
+    /// smaller than they think.
+    Fragmented,
+    /// A GRE packet whose own checksum is wrong.
+    TunnelChecksum,
+    /// A GRE packet without a key: it belongs to no network.
+    Keyless,
     /// A tunnel's frame whose checksum was only begun, as a kernel vxlan device over a veth leaves it: counted, finished
     /// here, and sent on. One longer than the MTU was to be cut too, where nobody says any more; it is refused later.
     TunnelUnfinished,
@@ -24,6 +33,8 @@ pub enum PortDrop {
     /// A frame or segment is larger than its link, or the path to the tunnel's end, takes without fragmenting: an MTU on
     /// the way there is larger than here.
     TooBig,
+    /// As the above, and nobody was told: it is no IP, may not be answered, or too many were.
+    TooBigUntold,
     /// The interface is down.
     Down,
     /// No route to the tunnel's end, or it is forbidden.
@@ -40,14 +51,18 @@ pub enum PortDrop {
 
 impl PortDrop {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Truncated,
         Self::BadOffload,
         Self::BadTunnel,
+        Self::Fragmented,
+        Self::TunnelChecksum,
+        Self::Keyless,
         Self::TunnelUnfinished,
         Self::Uncuttable,
         Self::Full,
         Self::TooBig,
+        Self::TooBigUntold,
         Self::Down,
         Self::Unreachable,
         Self::NoTunnel,
@@ -63,10 +78,14 @@ impl PortDrop {
             Self::Truncated => "port-truncated",
             Self::BadOffload => "port-bad-offload",
             Self::BadTunnel => "tunnel-bad-header",
+            Self::Fragmented => "tunnel-fragmented",
+            Self::TunnelChecksum => "tunnel-bad-checksum",
+            Self::Keyless => "tunnel-keyless",
             Self::TunnelUnfinished => "tunnel-unfinished-checksum",
             Self::Uncuttable => "port-uncuttable",
             Self::Full => "port-full",
             Self::TooBig => "port-too-big",
+            Self::TooBigUntold => "port-too-big-untold",
             Self::Down => "port-down",
             Self::Unreachable => "tunnel-unreachable",
             Self::NoTunnel => "tunnel-no-key",
@@ -90,6 +109,16 @@ impl PortDrop {
             _ => Self::Refused,
         }
     }
+}
+
+/// Where a worker counts what it sends.
+pub trait Tally {
+    /// So many frames of so many octets went to this endpoint, or did not.
+    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
+
+    /// A frame of this key was too big for the way to this endpoint, and is counted as such: its octets, or its first ones
+    /// with all headers among them.
+    fn too_big(&self, _to: IpAddr, _key: u64, _frame: &[u8]) {}
 }
 
 /// Frames lost, by reason. Only one thread adds.

@@ -1,25 +1,32 @@
 //! Ports: where frames enter and leave. Descriptors, headers of the kernel's, and nothing of bridges or flows.
 //!
 //! [`tap`] makes an interface and is its wire; [`packet`] stands on an interface that exists; [`vxlan`] puts frames into
-//! UDP. Each opens its descriptors here, one a worker, non-blocking, and reads or writes one frame or one batch; who
+//! UDP, and [`gre`] into IP. Each opens its descriptors here, one a worker, non-blocking, and reads or writes one frame or one batch; who
 //! polls them, and what becomes of a frame, is for the layer above.
 
 mod batch_sys;
 mod count;
 pub mod frame;
+pub mod gre;
+mod joining;
 mod netns;
 pub mod packet;
 mod packet_sys;
+mod send_sys;
+mod steer_sys;
 pub mod tap;
 mod tap_sys;
-mod udp_sys;
+mod tell;
+mod too_big;
 mod vnet;
 pub mod vxlan;
 
 pub use batch_sys::{Batch, Received};
-pub use count::{Counters, DropCounters, PortDrop};
+pub use count::{Counters, DropCounters, PortDrop, Tally};
 pub use frame::TAIL_LIMIT;
+pub use joining::Arrival;
 pub use netns::within;
+pub use tell::{Answer, Teller};
 
 use std::io;
 use std::path::PathBuf;

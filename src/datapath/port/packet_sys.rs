@@ -1,5 +1,6 @@
 //! Options of packet sockets (packet(7)) and of sockets at large that no safe wrapper has.
 
+use core::net::IpAddr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -37,6 +38,17 @@ pub(super) fn socket() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointer is passed.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    done(fd)?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A raw socket of the address's family that receives every packet of an IP protocol.
+pub(super) fn raw_socket(local: IpAddr, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::socket(family, kind, protocol) };
     done(fd)?;
     // SAFETY: the call succeeded, so `fd` is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

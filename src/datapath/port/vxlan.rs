@@ -7,8 +7,8 @@
 mod receive;
 mod send;
 
-pub use receive::{Arrival, read};
-pub use send::{Sender, Tally};
+pub use receive::read;
+pub use send::Sender;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +20,7 @@ use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 
+use super::batch_sys::tell_fragments;
 use super::packet::grow;
 use super::{PortError, netns, packet_sys};
 
@@ -94,6 +95,7 @@ fn open_socket(local: IpAddr, port: u16, shared: bool) -> Result<OwnedFd, PortEr
         };
         set(level, tos, 1).map_err(failed("ask for the outer type of service"))?;
         set(level, ttl, 1).map_err(failed("ask for the outer time to live"))?;
+        tell_fragments(fd.as_fd(), local).map_err(failed("ask which packets came in fragments"))?;
         if shared {
             setsockopt(&fd, sockopt::ReusePort, &true).map_err(|errno| failed("share the port")(errno.into()))?;
         }

@@ -10,9 +10,8 @@ use crate::model::address;
 use crate::model::fabric::Claim;
 use crate::model::problem::Fault;
 use crate::model::resource::{Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
-use crate::model::view::SubnetView;
+use crate::model::view::{NetworkKind, SubnetView};
 use crate::types::Mtu;
-use crate::vxlan::overhead_octets;
 
 /// The least MTU of a link that carries IPv6 (RFC 8200 §5).
 const IPV6_LEAST_MTU: u32 = 1_280;
@@ -115,7 +114,7 @@ fn tunnel(checker: &mut Checker<'_>, object: &Object, address: IpAddr) {
 }
 
 fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
-    let NetworkSpec { name, id, network_type: _, vni, mtu, subnets: _ } = &*spec;
+    let NetworkSpec { name, id, kind, vni, mtu, subnets: _ } = &*spec;
     if let Some(id) = *id {
         checker.id(Field::Id, id, object, false);
     }
@@ -126,7 +125,7 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
         }
     }
     let subnets = subnets(checker, name, &spec.subnets);
-    let mtu = network_mtu(checker, name, *mtu, &subnets);
+    let mtu = network_mtu(checker, name, (*kind, *mtu), &subnets);
     spec.mtu = Some(mtu);
     spec.subnets = subnets;
     checker.networks.insert(spec.name.clone(), spec.clone());
@@ -135,9 +134,14 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
     }
 }
 
-fn network_mtu(checker: &mut Checker<'_>, name: &str, given: Option<Mtu>, subnets: &[SubnetView]) -> Mtu {
+fn network_mtu(
+    checker: &mut Checker<'_>,
+    name: &str,
+    (kind, given): (NetworkKind, Option<Mtu>),
+    subnets: &[SubnetView],
+) -> Mtu {
     let underlay = checker.fabric.underlay();
-    let overhead = overhead_octets(underlay.cidr.addr());
+    let overhead = kind.overhead_octets(underlay.cidr.addr());
     let most = Mtu::new(underlay.mtu.get().saturating_sub(overhead)).unwrap_or(Mtu::MIN);
     let mtu = given.unwrap_or(most);
     let shown = mtu.to_string();

@@ -82,8 +82,9 @@ impl Fabric {
 
 /// A network, nothing left out.
 pub(crate) fn network(spec: &NetworkSpec) -> Option<Network> {
-    let NetworkSpec { name, id, network_type: _, vni, mtu, subnets } = spec;
-    Some(Network { name: name.clone(), id: (*id)?, vni: (*vni)?, mtu: (*mtu)?, subnets: subnets.clone() })
+    let NetworkSpec { name, id, kind, vni, mtu, subnets } = spec;
+    let (id, vni, mtu) = ((*id)?, (*vni)?, (*mtu)?);
+    Some(Network { name: name.clone(), id, kind: *kind, vni, mtu, subnets: subnets.clone() })
 }
 
 /// A router on these networks.

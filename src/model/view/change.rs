@@ -23,6 +23,8 @@ pub enum ViewChange {
     Underlay {
         /// Its MTU.
         mtu: Mtu,
+        /// The UDP port of VXLAN on every node.
+        vxlan_port: u16,
     },
     /// Another node is there, or has changed.
     Peer(Peer),
@@ -153,8 +155,10 @@ impl NetworkView {
     /// The changes that make this network, itself first.
     #[must_use]
     pub fn changes(&self) -> Vec<ViewChange> {
-        let Self { name, id, vni, mtu, subnets, local_ports, remote_ports, flood } = self;
-        let network = Network { name: name.clone(), id: *id, vni: *vni, mtu: *mtu, subnets: subnets.clone() };
+        let Self { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood } = self;
+        let (name, subnets) = (name.clone(), subnets.clone());
+        let network = Network { name, id: *id, kind: *kind, vni: *vni, mtu: *mtu, subnets };
+        let name = &self.name;
         let mut changes = vec![ViewChange::Network(network)];
         list_changes(&mut changes, name, local_ports, remote_ports, flood);
         changes
@@ -164,16 +168,17 @@ impl NetworkView {
 impl NodeView {
     /// The view of a node that nothing else is known of.
     #[must_use]
-    pub fn new(node: Peer, underlay_mtu: Mtu) -> Self {
+    pub fn new(node: Peer, underlay_mtu: Mtu, vxlan_port: u16) -> Self {
         let early = Early::default();
-        Self { node, underlay_mtu, peers: Vec::new(), networks: Vec::new(), routers: Vec::new(), early }
+        Self { node, underlay_mtu, vxlan_port, peers: Vec::new(), networks: Vec::new(), routers: Vec::new(), early }
     }
 
     /// The changes that make this view out of one that knows its node alone, each network before what is on it.
     #[must_use]
     pub fn changes(&self) -> Vec<ViewChange> {
-        let Self { node, underlay_mtu, peers, networks, routers, early } = self;
-        let mut changes = vec![ViewChange::Node(node.clone()), ViewChange::Underlay { mtu: *underlay_mtu }];
+        let Self { node, underlay_mtu, vxlan_port, peers, networks, routers, early } = self;
+        let underlay = ViewChange::Underlay { mtu: *underlay_mtu, vxlan_port: *vxlan_port };
+        let mut changes = vec![ViewChange::Node(node.clone()), underlay];
         changes.extend(peers.iter().cloned().map(ViewChange::Peer));
         changes.extend(networks.iter().flat_map(NetworkView::changes));
         for (name, EarlyNetwork { local_ports, remote_ports, flood }) in &early.0 {
@@ -189,7 +194,7 @@ impl NodeView {
     pub fn apply(&mut self, change: ViewChange) -> bool {
         match change {
             ViewChange::Node(node) => self.node = node,
-            ViewChange::Underlay { mtu } => self.underlay_mtu = mtu,
+            ViewChange::Underlay { mtu, vxlan_port } => (self.underlay_mtu, self.vxlan_port) = (mtu, vxlan_port),
             ViewChange::Peer(peer) => put(&mut self.peers, peer, |peer| &peer.name),
             ViewChange::PeerGone { name } => drop(take(&mut self.peers, &name, |peer| &peer.name, |_| true)),
             ViewChange::Network(network) => self.put_network(network),
@@ -222,7 +227,7 @@ impl NodeView {
     }
 
     fn put_network(&mut self, network: Network) {
-        let Network { name, id, vni, mtu, subnets } = network;
+        let Network { name, id, kind, vni, mtu, subnets } = network;
         let found = self.networks.binary_search_by(|view| view.name.as_str().cmp(&name));
         let lists = match found {
             Ok(at) => {
@@ -236,7 +241,7 @@ impl NodeView {
             Err(_) => self.early.0.remove(&name).unwrap_or_default(),
         };
         let EarlyNetwork { local_ports, remote_ports, flood } = lists;
-        let view = NetworkView { name, id, vni, mtu, subnets, local_ports, remote_ports, flood };
+        let view = NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood };
         match found {
             Ok(at) => self.networks[at] = view,
             Err(at) => self.networks.insert(at, view),

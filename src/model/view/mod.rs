@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::types::{IfName, Mac, Mtu, Vni};
+use crate::{gre, vxlan};
 
 pub use change::{EARLY_MOST, Early, ViewChange};
 
@@ -20,6 +21,9 @@ pub struct NodeView {
     pub node: Peer,
     /// The MTU of the underlay.
     pub underlay_mtu: Mtu,
+    /// The UDP port of VXLAN on every node.
+    #[serde(default = "vxlan_port")]
+    pub vxlan_port: u16,
     /// Every other node, by name: their host MACs must be known before any frame of theirs arrives.
     pub peers: Vec<Peer>,
     /// The networks this node has a port on, a router's included, by name.
@@ -29,6 +33,10 @@ pub struct NodeView {
     /// What arrived before the network it belongs to; empty in a complete view.
     #[serde(default, skip_serializing_if = "Early::is_empty")]
     pub early: Early,
+}
+
+const fn vxlan_port() -> u16 {
+    crate::wire::vxlan::PORT
 }
 
 /// A node as others see it.
@@ -42,6 +50,40 @@ pub struct Peer {
     pub host_mac: Mac,
 }
 
+/// What carries a network's frames between nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// VXLAN (RFC 7348): UDP.
+    #[default]
+    Vxlan,
+    /// GRE with a key (RFC 2784, RFC 2890): an IP protocol of its own.
+    Gre,
+}
+
+impl NetworkKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Vxlan, Self::Gre];
+
+    /// Its name in documents and listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+
+    /// What a frame's way through a tunnel takes of the underlay's MTU.
+    #[must_use]
+    pub const fn overhead_octets(self, endpoint: IpAddr) -> u32 {
+        match self {
+            Self::Vxlan => vxlan::overhead_octets(endpoint),
+            Self::Gre => gre::overhead_octets(endpoint),
+        }
+    }
+}
+
 /// A network, wherever it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -49,7 +91,10 @@ pub struct Network {
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// Its tunnel key.
+    /// What carries it between nodes.
+    #[serde(default)]
+    pub kind: NetworkKind,
+    /// Its tunnel key: a VNI, or a GRE key of as many bits.
     pub vni: Vni,
     /// The MTU of everything on it.
     pub mtu: Mtu,
@@ -64,7 +109,10 @@ pub struct NetworkView {
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// Its tunnel key.
+    /// What carries it.
+    #[serde(default)]
+    pub kind: NetworkKind,
+    /// Its tunnel key: a VNI, or a GRE key of as many bits.
     pub vni: Vni,
     /// The MTU of everything on it.
     pub mtu: Mtu,

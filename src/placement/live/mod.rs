@@ -9,6 +9,7 @@ mod regions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::Underlay;
 use crate::model::fabric::{Binding, Fabric, Touched, port_view, remote_port, router_view};
 use crate::model::resource::{Kind, PortSpec, Resource};
 use crate::model::view::{Early, Network, NetworkView, NodeView, Peer, PortView, RemotePort, ViewChange};
@@ -159,8 +160,16 @@ impl Live {
         }
         networks.sort_by(|a, b| a.name.cmp(&b.name));
         routers.sort_by(|a, b| a.name.cmp(&b.name));
-        let underlay_mtu = fabric.underlay().mtu;
-        Some(NodeView { node: own, underlay_mtu, peers: peers.collect(), networks, routers, early: Early::default() })
+        let Underlay { cidr: _, mtu: underlay_mtu, vxlan_port } = *fabric.underlay();
+        Some(NodeView {
+            node: own,
+            underlay_mtu,
+            vxlan_port,
+            peers: peers.collect(),
+            networks,
+            routers,
+            early: Early::default(),
+        })
     }
 
     fn network_view(&self, fabric: &Fabric, name: &str, node: &str) -> Option<NetworkView> {
@@ -173,8 +182,8 @@ impl Live {
             remote_ports.extend(seen.remote().filter(|_| bound.binding.node != node));
         }
         let flood = self.regions.holders(name).filter(|holder| *holder != node).map(str::to_owned).collect();
-        let Network { name, id, vni, mtu, subnets } = network;
-        Some(NetworkView { name, id, vni, mtu, subnets, local_ports, remote_ports, flood })
+        let Network { name, id, kind, vni, mtu, subnets } = network;
+        Some(NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood })
     }
 
     fn node(&mut self, fabric: &Fabric, name: &str, told: &mut Told) {
@@ -199,7 +208,10 @@ impl Live {
     fn introduce(&self, fabric: &Fabric, peer: &Peer, new: bool, told: &mut Told) {
         told.tell(&peer.name, ViewChange::Node(peer.clone()));
         if new {
-            told.tell(&peer.name, ViewChange::Underlay { mtu: fabric.underlay().mtu });
+            told.tell(
+                &peer.name,
+                ViewChange::Underlay { mtu: fabric.underlay().mtu, vxlan_port: fabric.underlay().vxlan_port },
+            );
         }
         for other in self.nodes.iter().filter(|other| **other != peer.name) {
             told.tell(other, ViewChange::Peer(peer.clone()));

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use crate::model::resource::{Edit, InterfaceSpec, NetworkSpec, NetworkType, NodeSpec, Object, RouterSpec};
+use crate::model::resource::{Edit, InterfaceSpec, NetworkSpec, NodeSpec, Object, RouterSpec};
 use crate::model::tests::{examples, parts, topology_of};
-use crate::model::view::SubnetView;
+use crate::model::view::{NetworkKind, SubnetView};
 use crate::model::{Change, Topology, Underlay};
 use crate::placement;
 use crate::types::{Mac, Mtu, Vni};
@@ -49,7 +49,7 @@ fn network_spec(n: u8, version: u8) -> Resource {
     Resource::Network(NetworkSpec {
         name: name(Kind::Network, n),
         id: Some(Uuid::from_u128(u128::from(n) + 1)),
-        network_type: NetworkType::Vxlan,
+        kind: NetworkKind::Vxlan,
         vni: Some(Vni::new(u32::from(n) + 1).expect("legal")),
         mtu: Some(Mtu::new(1_400 + u32::from(version)).expect("legal")),
         subnets,
@@ -101,7 +101,7 @@ impl Followed {
         for (node, changes) in told {
             let mut changes = changes.into_iter();
             let view = self.views.entry(node).or_insert_with(|| match changes.next() {
-                Some(ViewChange::Node(node)) => NodeView::new(node, Mtu::MIN),
+                Some(ViewChange::Node(node)) => NodeView::new(node, Mtu::MIN, 0),
                 other => panic!("a node's first word is {other:?}"),
             });
             assert!(changes.all(|change| view.apply(change)), "too much arrived early");

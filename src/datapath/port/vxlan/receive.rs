@@ -5,37 +5,18 @@ use core::ops::Range;
 use std::os::fd::AsFd;
 
 use super::Endpoint;
-use crate::datapath::offload::{Extended, Started, Train};
-use crate::datapath::port::{Batch, PortDrop, Ready, Received, TAIL_LIMIT};
-use crate::datapath::{Checksum, Offload, Packet, TunnelMeta};
+use crate::datapath::TunnelMeta;
+use crate::datapath::port::joining::{Segment, unpack};
+use crate::datapath::port::{Arrival, Batch, PortDrop, Ready, Received};
 use crate::wire::{ethernet, prefix, vxlan};
-
-/// A datagram's frame and what its tunnel said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Segment {
-    meta: TunnelMeta,
-    /// Where the frame is in the batch's memory.
-    frame: Range<usize>,
-}
-
-/// Frames being joined: the first one's place and those of the others' payloads.
-struct Joining {
-    first: Segment,
-    train: Train,
-    /// Where payloads begin in each frame.
-    tails: [(usize, usize); TAIL_LIMIT],
-    count: usize,
-}
-
-/// A frame that came through a tunnel, or why a datagram carries none.
-pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), PortDrop>;
 
 /// Reads what waits at the endpoint, at most one batch, takes the frames out, joins what belongs together, and hands
 /// each to `take`.
 pub fn read(endpoint: &Endpoint, batch: &mut Batch, mut take: impl FnMut(Arrival<'_, '_>)) -> Ready {
     match batch.receive(endpoint.receive.as_fd()) {
         Ok(count) => {
-            unpack(batch, endpoint.local, &mut take);
+            let open = |message: &Received, memory: &[u8], at| open(message, endpoint.local, memory, at);
+            unpack(batch.parts(), open, &mut take);
             Ready::Frames(count)
         }
         // Errors of the underlay are no state of this socket: it is not connected.
@@ -46,59 +27,15 @@ pub fn read(endpoint: &Endpoint, batch: &mut Batch, mut take: impl FnMut(Arrival
     }
 }
 
-fn unpack(batch: &mut Batch, local: IpAddr, take: &mut impl FnMut(Arrival<'_, '_>)) {
-    let (memory, received) = batch.parts();
-    let mut joining: Option<Joining> = None;
-    for message in received {
-        for datagram in datagrams(message) {
-            let segment = match open(message, local, memory, datagram) {
-                Ok(segment) => segment,
-                Err(reason) => {
-                    take(Err(reason));
-                    continue;
-                }
-            };
-            if let Some(current) = &mut joining {
-                match current.offer(memory, &segment) {
-                    Extended::Taken => continue,
-                    Extended::Last => {
-                        emit(memory, joining.take(), take);
-                        continue;
-                    }
-                    Extended::Refused => emit(memory, joining.take(), take),
-                }
-            }
-            match Train::start(&memory[segment.frame.clone()]) {
-                Started::Train(train) => {
-                    joining = Some(Joining { first: segment, train, tails: [(0, 0); TAIL_LIMIT], count: 0 });
-                }
-                Started::Alone(checksum) => single(memory, &segment, checksum, take),
-            }
-        }
-    }
-    emit(memory, joining, take);
-}
-
-/// The places of the datagrams in a message: several if the kernel joined them.
-fn datagrams(message: &Received) -> impl Iterator<Item = Range<usize>> + use<> {
-    let (start, end) = (message.start, message.start + message.len);
-    let step = if message.segment == 0 { message.len.max(1) } else { message.segment };
-    // An empty datagram is a datagram.
-    (0..message.len.div_ceil(step).max(1)).map(move |index| {
-        let from = start + index * step;
-        from..(from + step).min(end)
-    })
-}
-
 /// The frame in a datagram.
 fn open(message: &Received, local: IpAddr, memory: &[u8], datagram: Range<usize>) -> Result<Segment, PortDrop> {
-    if message.truncated {
-        return Err(PortDrop::Truncated);
-    }
+    message.is_whole()?;
     let source = message.source.ok_or(PortDrop::BadTunnel)?;
     let octets = &memory[datagram.clone()];
     let (header, frame) = prefix::<vxlan::Header>(octets).map_err(|_| PortDrop::BadTunnel)?;
-    if !header.has_vni() || header.vni_bits() == 0 {
+    // Reserved bits say that the rest is not what RFC 7348 has there: another protocol than
+    // Ethernet (VXLAN-GPE), or a policy that would be lost. Linux's device refuses them as well (`vxlan_rcv`, `drivers/net/vxlan/vxlan_core.c`).
+    if !header.has_vni() || header.vni_bits() == 0 || header.has_reserved() {
         return Err(PortDrop::BadTunnel);
     }
     if frame.len() < ethernet::HEADER_LEN {
@@ -107,51 +44,4 @@ fn open(message: &Received, local: IpAddr, memory: &[u8], datagram: Range<usize>
     let id = u64::from(header.vni_bits());
     let meta = TunnelMeta { id, src: source.ip(), dst: local, tos: message.tos, ttl: message.ttl };
     Ok(Segment { meta, frame: datagram.start + vxlan::HEADER_LEN..datagram.end })
-}
-
-impl Joining {
-    fn offer(&mut self, memory: &[u8], segment: &Segment) -> Extended {
-        if segment.meta != self.first.meta {
-            return Extended::Refused;
-        }
-        let Some(slot) = self.tails.get_mut(self.count) else {
-            return Extended::Refused;
-        };
-        let extended = self.train.extend(&memory[self.first.frame.clone()], &memory[segment.frame.clone()]);
-        match extended {
-            Extended::Taken | Extended::Last => {
-                *slot = (segment.frame.start + self.train.header_len(), segment.frame.end);
-                self.count += 1;
-            }
-            Extended::Refused => {}
-        }
-        extended
-    }
-}
-
-fn single(memory: &mut [u8], segment: &Segment, checksum: Checksum, take: &mut impl FnMut(Arrival<'_, '_>)) {
-    let offload = Offload { checksum, segmentation: None, header_len: 0 };
-    // Everything in front was handed on before, so that the packet may grow over it.
-    let Range { start, end } = segment.frame;
-    take(Ok((&segment.meta, &mut Packet::new(memory, start, end, &[], offload))));
-}
-
-fn emit(memory: &mut [u8], joining: Option<Joining>, take: &mut impl FnMut(Arrival<'_, '_>)) {
-    let Some(Joining { first, train, tails, count }) = joining else {
-        return;
-    };
-    let Range { start, end } = first.frame;
-    let offload = train.finish(&mut memory[start..end]);
-    if count == 0 {
-        take(Ok((&first.meta, &mut Packet::new(memory, start, end, &[], offload))));
-        return;
-    }
-    // The first frame and all in front may be written; the payloads behind are only read.
-    let (room, behind) = memory.split_at_mut(end);
-    let behind = &*behind;
-    let mut slices: [&[u8]; TAIL_LIMIT] = [&[]; TAIL_LIMIT];
-    for (slice, (from, to)) in slices.iter_mut().zip(&tails[..count]) {
-        *slice = &behind[from - end..to - end];
-    }
-    take(Ok((&first.meta, &mut Packet::new(room, start, end, &slices[..count], offload))));
 }

@@ -8,11 +8,11 @@ use zerocopy::IntoBytes;
 
 use super::Endpoint;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
-use crate::datapath::port::PortDrop;
-use crate::datapath::port::udp_sys::{self, Course};
+use crate::datapath::port::send_sys::{self, Course};
+use crate::datapath::port::{PortDrop, Tally};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
-use crate::wire::vxlan;
+use crate::wire::{prefix, vxlan};
 
 /// Datagrams in one send: `UDP_MAX_SEGMENTS` before Linux 6.9.
 const DATAGRAM_LIMIT: usize = 64;
@@ -46,12 +46,6 @@ struct Waiting {
     octets: Vec<u8>,
 }
 
-/// Where a worker counts what it sends.
-pub trait Tally {
-    /// So many frames of so many octets went to this endpoint, or did not.
-    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
-}
-
 impl Sender {
     /// With nothing waiting, for this endpoint.
     #[must_use]
@@ -81,6 +75,9 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.waiting[index].flush(socket, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
+                if sent == Err(PortDrop::TooBig) {
+                    tally.too_big(meta.dst, meta.id, packet.head());
+                }
                 tally.settle(meta.dst, sent, 1, octets);
             }
             Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
@@ -144,16 +141,31 @@ impl Waiting {
             Err(Refusal::Together(_)) => {
                 // One by one, so that those that fit still go.
                 for datagram in self.octets.chunks(self.size) {
-                    let sent = udp_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
+                    let sent = send_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
+                    if sent == Err(PortDrop::TooBig) {
+                        tell(tally, to, datagram);
+                    }
                     tally.settle(to, sent, 1, datagram.len() - vxlan::HEADER_LEN);
                 }
             }
-            Err(Refusal::Plain(reason)) => tally.settle(to, Err(reason), frames, carried),
+            Err(Refusal::Plain(reason)) => {
+                if reason == PortDrop::TooBig {
+                    self.octets.chunks(self.size).for_each(|datagram| tell(tally, to, datagram));
+                }
+                tally.settle(to, Err(reason), frames, carried);
+            }
             Ok(()) => tally.settle(to, Ok(()), frames, carried),
         }
         self.octets.clear();
         self.count = 0;
         self.closed = false;
+    }
+}
+
+/// Tells of a datagram that was too big.
+fn tell(tally: &impl Tally, to: IpAddr, datagram: &[u8]) {
+    if let Ok((header, frame)) = prefix::<vxlan::Header>(datagram) {
+        tally.too_big(to, u64::from(header.vni_bits()), frame);
     }
 }
 
@@ -178,7 +190,7 @@ fn send_datagrams(
     slices: &[IoSlice<'_>],
 ) -> Result<(), Refusal> {
     let segment = if count > 1 { u16::try_from(size).ok() } else { None };
-    udp_sys::send(socket, course, segment, slices).map_err(|error| match error.raw_os_error() {
+    send_sys::send(socket, course, segment, slices).map_err(|error| match error.raw_os_error() {
         // Segments beyond the MTU are EINVAL before Linux 6.14 and EMSGSIZE since (`udp_send_skb`, `net/ipv4/udp.c`).
         Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP) if segment.is_some() => {
             Refusal::Together(error)

@@ -1,12 +1,12 @@
 //! Two endpoints on loopback: what one sends, the other hands on, through the kernel's own cutting and joining.
 
 use core::cell::RefCell;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
-use crate::datapath::port::{Batch, PortDrop};
+use crate::datapath::port::{Batch, PortDrop, Tally};
 use crate::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
 
 /// What was counted: octets of frames that went, and why others did not.
@@ -136,22 +136,26 @@ fn what_cannot_go_is_named() {
 #[test]
 fn datagrams_without_a_frame_are_named() {
     let (from, to) = (endpoint(4, 1), endpoint(4, 2));
-    let course = super::super::udp_sys::Course { to: SocketAddr::new(to.local, to.udp_port), tos: 0, ttl: 0 };
+    let course = super::super::send_sys::Course { to: SocketAddr::new(to.local, to.udp_port), tos: 0, ttl: 0 };
     let good = [&[8, 0, 0, 0, 0, 0, 9, 0][..], &[0xaa; 14]].concat();
     let mut unflagged = good.clone();
     unflagged[0] = 0;
     let mut zero = good.clone();
     zero[6] = 0;
-    for octets in [&good[..0], &good[..7], &good[..21], &unflagged, &zero, &good] {
-        super::super::udp_sys::send(from.send[0].as_fd(), &course, None, &[io::IoSlice::new(octets)])
+    let mut reserved = good.clone();
+    reserved[7] = 1;
+    let mut other = good.clone();
+    other[0] |= 4;
+    for octets in [&good[..0], &good[..7], &good[..21], &unflagged, &zero, &reserved, &other, &good] {
+        super::super::send_sys::send(from.send[0].as_fd(), &course, None, &[io::IoSlice::new(octets)])
             .expect("loopback takes it");
     }
     let (mut batch, mut seen) = (Batch::default(), Vec::new());
-    while seen.len() < 6 {
+    while seen.len() < 8 {
         let mut waiting = [PollFd::new(to.receive.as_fd(), PollFlags::POLLIN)];
         assert!(poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("a good descriptor") > 0, "{seen:?}");
         read(&to, &mut batch, |arrival| seen.push(arrival.map(|(meta, packet)| (meta.id, packet.len()))));
     }
     let bad = Err(PortDrop::BadTunnel);
-    assert_eq!(seen, [bad, bad, Err(PortDrop::Truncated), bad, bad, Ok((9, 14))]);
+    assert_eq!(seen, [bad, bad, Err(PortDrop::Truncated), bad, bad, bad, bad, Ok((9, 14))]);
 }

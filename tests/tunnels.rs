@@ -1,0 +1,110 @@
+//! Labs over every kind of tunnel and both families of underlay: who reaches whom, and what becomes of large packets.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/transfer.rs"]
+mod transfer;
+#[path = "support/user.rs"]
+#[expect(dead_code, reason = "this test needs part of it")]
+mod user;
+
+use serde_json::Value;
+use transfer::transfer;
+use user::User;
+
+/// Two nodes, a bridged and a routed pair between them, over this underlay and by this kind of network.
+fn topology(underlay: &str, kind: &str) -> String {
+    format!(
+        "version: 1
+underlay: {{{underlay}}}
+nodes: {{node1: {{}}, node2: {{}}}}
+networks:
+  blue: {{type: {kind}, subnets: [{{cidr: 10.1.0.0/24}}, {{cidr: 'fd00:1::/64'}}]}}
+  orange: {{type: {kind}, subnets: [{{cidr: 10.2.0.0/24}}]}}
+routers: {{r1: {{distributed: true, interfaces: [blue, orange]}}}}
+vms:
+  blue1: {{node: node1, network: blue, ips: [10.1.0.11, 'fd00:1::11']}}
+  blue2: {{node: node2, network: blue, ips: [10.1.0.12, 'fd00:1::12']}}
+  orange2: {{node: node2, network: orange, ip: 10.2.0.12}}
+"
+    )
+}
+
+fn up(user: &User, topology: &str) {
+    let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+    std::fs::write(&file, topology).expect("a file that a plain user may read");
+    user.up(Some(&file));
+    std::fs::remove_file(&file).expect("our file");
+}
+
+const OVER_V4: &str = "cidr: 172.31.5.0/24";
+const OVER_V6: &str = "cidr: 'fd00:172:31::/64'";
+
+#[test]
+fn everybody_reaches_everybody_by_every_tunnel() {
+    for (at, (underlay, kind, octets)) in
+        [(OVER_V4, "gre", 42), (OVER_V6, "gre", 62), (OVER_V6, "vxlan", 70), (OVER_V4, "vxlan", 50)]
+            .into_iter()
+            .enumerate()
+    {
+        for user in User::everybody(&format!("tunnel{at}")) {
+            up(&user, &topology(&format!("{underlay}, vxlan_port: 4790"), kind));
+            let report = user.json(&["lab", "test", "-o", "json"]);
+            assert_eq!(report["failures"], Value::Array(Vec::new()), "{kind} over {underlay}: {report}");
+            assert_eq!(report["reach"], 8, "three VMs, two of them with two addresses");
+            let shown = user.good(&["show", "node1"]);
+            assert!(shown.contains(&format!("type: {kind}")), "{shown}");
+            assert_eq!(shown.contains("udp_port=4790"), kind == "vxlan", "{shown}");
+            assert!(shown.contains(&format!("MTU {}", 1500 - octets)), "{shown}");
+        }
+    }
+}
+
+/// Packets larger than the network's MTU in fragments, and bulk in full segments, bridged and routed.
+#[test]
+fn large_packets_pass_over_any_underlay() {
+    for (at, mtu) in [1500, 1450, 9000].into_iter().enumerate() {
+        for (kind, underlay) in [("gre", OVER_V4), ("vxlan", OVER_V4), ("gre", OVER_V6), ("vxlan", OVER_V6)] {
+            let user = User::new(&format!("large{at}{kind}{}", underlay.len()), false);
+            up(&user, &topology(&format!("{underlay}, mtu: {mtu}"), kind));
+            for address in ["10.1.0.12", "10.2.0.12", "fd00:1::12"] {
+                for size in ["1600", "3200"] {
+                    user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "5", "-s", size, address]);
+                }
+            }
+            for (vm, address) in [("blue2", "10.1.0.12"), ("orange2", "10.2.0.12"), ("blue2", "fd00:1::12")] {
+                transfer(&user, ("blue1", vm), address);
+            }
+            let shown = user.good(&["show"]);
+            assert!(!shown.contains("port-too-big") && !shown.contains("tunnel-fragmented"), "{shown}");
+        }
+    }
+}
+
+/// A machine that thinks its network's MTU larger than it is: the switch tells it, and the router does.
+#[test]
+fn what_is_too_big_is_answered_with_the_inner_mtu() {
+    for (kind, underlay, mtu) in [("gre", OVER_V4, 1458), ("vxlan", OVER_V6, 1430)] {
+        let user = User::new(&format!("toobig-{kind}"), false);
+        up(&user, &topology(underlay, kind));
+        // The agent would set it right at once.
+        user.good(&["lab", "kill", "node1", "agent"]);
+        user.good(&["lab", "exec", "blue1", "--", "ip", "link", "set", "eth0", "mtu", "1500"]);
+        let large = |address: &str, size: &str| {
+            let words = ["lab", "exec", "blue1", "--", "ping", "-M", "do", "-c", "1", "-W", "5", "-s", size, address];
+            let output = user.run(&words);
+            assert_eq!(output.status.code(), Some(1), "{address} answered what does not fit");
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        };
+        let told = large("10.1.0.12", "1472");
+        assert!(told.contains(&format!("mtu = {mtu}")), "bridged: {told}");
+        let told = large("10.2.0.12", "1472");
+        assert!(told.contains("From 10.1.0.1") && told.contains(&format!("mtu = {mtu}")), "routed: {told}");
+        let told = large("fd00:1::12", "1452");
+        assert!(told.contains(&format!("mtu={mtu}")) || told.contains(&format!("mtu = {mtu}")), "IPv6: {told}");
+        let shown = user.run(&["show", "node1"]);
+        assert!(String::from_utf8_lossy(&shown.stdout).contains("port-too-big"), "it is not counted");
+        // Who was told sends what fits.
+        transfer(&user, ("blue1", "blue2"), "10.1.0.12");
+    }
+}
