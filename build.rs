@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Files in `proto/`, and whether we serve what they describe or only ask for it.
 #[cfg(feature = "kernel")]
-const PROTOCOLS: &[(&str, bool)] = &[("etcd.proto", false)];
+const PROTOCOLS: &[(&str, bool)] = &[("dvr.proto", true), ("etcd.proto", false)];
 
 #[cfg(feature = "kernel")]
 fn protocols() -> Result<(), Box<dyn Error>> {

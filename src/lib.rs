@@ -16,6 +16,7 @@
 //! | [`netns`], [`link`], [`bridge`], [`neigh`], [`route`], [`vxlan`], [`gre`] | one kernel object each: desired, observed, difference, and a shell half |
 //! | [`plan`], [`program`] | a node's desired kernel state to ordered operations; a node's view to flows |
 //! | `store` | shell: keys and octets at rest, with revisions, watches and leases; a file, or etcd |
+//! | `tls`, `rpc`, `controller` | shell: certificates; the control plane's protocol; who owns what is desired |
 //! | `netlink`, `control`, `switch`, `agent` | shell: sockets, and the two daemons of a node |
 //! | `lab`, `cli` | whole nodes in namespaces; the command line |
 //!
@@ -32,7 +33,7 @@
 //!
 //! # A reconciliation's walk
 //!
-//! The agent takes its node's [`model::view::NodeView`] from [`placement`]. It observes the kernel, which fails as a
+//! A controller, or a topology file and [`placement`], give the agent its node's [`model::view::NodeView`]. It observes the kernel, which fails as a
 //! whole or tells all; [`plan`] compares and orders operations; they are applied, ports and flows follow over the
 //! switch's socket, and the kernel is observed again until it equals what was desired. Objects that are not ours by
 //! name are never touched.
@@ -48,6 +49,8 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "kernel")]
 pub mod control;
+#[cfg(feature = "kernel")]
+pub mod controller;
 pub mod datapath;
 pub mod gre;
 #[cfg(feature = "kernel")]
@@ -63,9 +66,13 @@ pub mod plan;
 pub mod program;
 pub mod route;
 #[cfg(feature = "kernel")]
+pub mod rpc;
+#[cfg(feature = "kernel")]
 pub mod store;
 #[cfg(feature = "kernel")]
 pub mod switch;
+#[cfg(feature = "kernel")]
+pub mod tls;
 pub mod types;
 pub mod vxlan;
 pub mod wire;

@@ -163,6 +163,7 @@ impl Service for FakeSwitch {
 /// An agent of node1 and its switch, in one process.
 struct Bench {
     config: AgentConfig,
+    topology: PathBuf,
     switch: FakeSwitch,
     switch_server: Option<(Stopper, JoinHandle<()>)>,
     agent: Option<JoinHandle<()>>,
@@ -175,9 +176,10 @@ impl Bench {
         let topology = run_dir.join("topology.yaml");
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/example.yaml");
         std::fs::copy(example, &topology).expect("the example is readable");
-        let config = AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology, run_dir) };
+        let config =
+            AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology.clone(), run_dir) };
         let switch = FakeSwitch { memory: Arc::new(Mutex::new(empty())) };
-        Self { config, switch, switch_server: None, agent: None }
+        Self { config, topology, switch, switch_server: None, agent: None }
     }
 
     fn start_switch(&mut self) {
@@ -463,15 +465,15 @@ fn a_new_topology_is_taken_and_a_purge_leaves_nothing() {
         let mut bench = Bench::started();
         bench.settled();
         ip("netns add foreign");
-        let text = std::fs::read_to_string(&bench.config.topology).expect("written above");
+        let text = std::fs::read_to_string(&bench.topology).expect("written above");
         let moved = text.replace("blue1:   {node: node1", "blue1:   {node: node2");
         assert_ne!(text, moved, "the example has another shape");
-        std::fs::write(&bench.config.topology, moved).expect("ours");
+        std::fs::write(&bench.topology, moved).expect("ours");
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).expect("a signal to oneself");
         bench.settled();
         let listed = ip("netns list");
         assert!(!listed.contains("vm-blue1") && listed.contains("vm-orange2"), "{listed}");
-        std::fs::write(&bench.config.topology, "version: 99").expect("ours");
+        std::fs::write(&bench.topology, "version: 99").expect("ours");
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).expect("a signal to oneself");
         let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 500 }).expect("it answers");
         assert!(!state.converged && state.errors[0].contains("topology.yaml"), "{state:?}");

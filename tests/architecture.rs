@@ -15,8 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["model", "datapath", "neigh", "route"],
     &["link"],
     &["bridge"],
-    &["placement", "program", "plan", "control", "store"],
-    &["switch", "agent"],
+    &["placement", "program", "plan", "control", "store", "tls", "rpc"],
+    &["switch", "agent", "controller"],
     &["lab"],
     &["cli"],
 ];

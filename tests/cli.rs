@@ -34,6 +34,13 @@ fn help_names_every_command_and_every_exit_code() {
     assert_eq!(output.status.code(), Some(0));
     for word in [
         "lab",
+        "controller",
+        "apply",
+        "diff",
+        "get",
+        "describe",
+        "delete",
+        "certs",
         "agent",
         "switch",
         "purge",

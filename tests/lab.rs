@@ -227,3 +227,60 @@ fn a_killed_daemon_is_missed_and_comes_back() {
         );
     }
 }
+
+/// Input: a file applied to a running lab, its controller killed and started anew, a wrong file. Output: a machine comes,
+/// one moves, one goes, all while the lab runs; without a controller everything forwards; what is wrong changes nothing.
+#[test]
+fn a_running_lab_is_changed_by_applying_a_file() {
+    let user = User::new("live", nix::unistd::geteuid().is_root());
+    user.up(None);
+    let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+    let path = file.display().to_string();
+    let write = |vms: &str| {
+        let text = format!(
+            "version: 1
+nodes:    {{node1: {{}}, node2: {{}}}}
+networks: {{blue: {{subnets: [{{cidr: 10.1.0.0/24}}]}}, orange: {{subnets: [{{cidr: 10.2.0.0/24}}]}}}}
+routers:  {{r1: {{interfaces: [blue, orange]}}}}
+vms:      {{blue1: {{node: node1, network: blue}}, {vms}}}
+"
+        );
+        std::fs::write(&file, text).expect("a file");
+    };
+    let kept = |reach: u64| {
+        // What was applied is on its way to the agents.
+        let report = std::iter::repeat_with(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            user.run(&["lab", "test", "-o", "json"])
+        });
+        let good = report.take(200).find(|output| output.status.success()).expect("it becomes as promised");
+        let report: Value = serde_json::from_slice(&good.stdout).expect("JSON");
+        assert_eq!(report["reach"], reach, "{report}");
+    };
+    write("blue3: {node: node2, network: blue}, orange1: {node: node1, network: orange, ip: 10.2.0.20}");
+    let told = user.good(&["apply", "-f", &path, "--prune"]);
+    for line in ["+ port `blue3`", "~ port `orange1`: node node2 → node1", "- port `blue2`", "- port `orange2`"] {
+        assert!(told.contains(line), "{told}");
+    }
+    kept(6);
+    assert!(
+        user.good(&["diff", "-f", &path, "--prune"]).contains("nothing to change"),
+        "a second time changes nothing"
+    );
+
+    assert!(user.good(&["lab", "kill", "controller"]).contains("killed"));
+    assert_eq!(user.run(&["get", "nodes"]).status.code(), Some(3), "nobody answers");
+    kept(6);
+    user.good(&["lab", "restart", "controller"]);
+    let ports = user.json(&["get", "ports", "-o", "json"]);
+    assert_eq!(ports.as_array().map(Vec::len), Some(3), "{ports}");
+    user.good(&["delete", "vm", "blue3"]);
+    kept(2);
+
+    write("x: {node: node2, network: blue, ip: 10.1.0.2}");
+    let refused = user.run(&["apply", "-f", &path]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains(&format!("{path}:5:")) && told.contains("10.1.0.2"), "{told}");
+    std::fs::remove_file(&file).expect("ours");
+}

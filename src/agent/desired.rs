@@ -1,7 +1,8 @@
-//! Where desired state comes from: today a topology file, placed for one node.
+//! Where desired state comes from: a controller, or a topology file placed for one node.
 
 use std::path::PathBuf;
 
+use super::link::Link;
 use crate::model::Topology;
 use crate::model::view::NodeView;
 use crate::placement;
@@ -13,6 +14,11 @@ pub(super) trait Desired {
     /// # Errors
     /// When there is none, or none that could be: what is held already stays.
     fn view(&mut self) -> Result<NodeView, DesiredError>;
+
+    /// Whether it is known to have changed since it was last asked.
+    fn has_news(&self) -> bool {
+        false
+    }
 }
 
 /// Why there is no desired state.
@@ -34,6 +40,16 @@ pub enum DesiredError {
         /// Every mistake in it.
         why: String,
     },
+    /// No controller has told yet, and nothing is known from before.
+    #[error("node `{node}` does not know yet what it is to hold: it asks {controllers}, and {why}")]
+    Unknown {
+        /// The node.
+        node: String,
+        /// Whom it asks.
+        controllers: String,
+        /// What came of it.
+        why: String,
+    },
     /// The topology has no such node.
     #[error("topology {} has no node `{node}`: add it, or start the agent with the name of one it has", path.display())]
     NoNode {
@@ -42,6 +58,29 @@ pub enum DesiredError {
         /// The node asked for.
         node: String,
     },
+}
+
+/// Either source.
+#[derive(Debug)]
+pub(super) enum Source {
+    File(TopologyFile),
+    Link(Link),
+}
+
+impl Desired for Source {
+    fn view(&mut self) -> Result<NodeView, DesiredError> {
+        match self {
+            Self::File(file) => file.view(),
+            Self::Link(link) => link.view(),
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        match self {
+            Self::File(file) => file.has_news(),
+            Self::Link(link) => link.has_news(),
+        }
+    }
 }
 
 /// A topology file.

@@ -9,6 +9,8 @@ use crate::plan::KernelState;
 pub(super) enum Event {
     /// Somebody wants to know whether the node is as it should be.
     Look,
+    /// What is desired is another, or why it is not known.
+    Desired,
     /// The conversation with the switch ended.
     SwitchLost,
     /// A reader wants the kernel's state as it is.

@@ -1,6 +1,7 @@
 //! `dvr agent`: makes one node match what it is to hold, and keeps it so.
 //!
 //! ```text
+//!     controller ═ whole, changes ═╗
 //!  topology file ─placement─▶ NodeView ─┬─▶ kernel_spec ─▶ plan ⇄ kernel   namespaces, links, neighbours, routes
 //!  (SIGHUP: again)                      └─▶ switch_spec ─▶ flows ⇄ switch  bridges, ports, programs
 //!
@@ -20,6 +21,7 @@ mod desired;
 mod events;
 mod flows;
 mod kernel_spec;
+mod link;
 mod lookup;
 mod node;
 mod run;
@@ -33,6 +35,7 @@ mod vlans;
 use std::path::PathBuf;
 
 pub use desired::DesiredError;
+pub use link::Controllers;
 pub use run::{purge, run};
 pub use vlans::VlanFileError;
 
@@ -55,13 +58,22 @@ enum Attach {
     Veth,
 }
 
+/// What tells a node what it is to hold.
+#[derive(Debug, Clone)]
+pub enum DesiredFrom {
+    /// A topology file, read at the start and again after each SIGHUP.
+    Topology(PathBuf),
+    /// Controllers, any of which will do.
+    Controllers(Controllers),
+}
+
 /// What an agent must be told.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
     /// The node's name in the topology.
     pub node: String,
-    /// The topology file.
-    pub topology: PathBuf,
+    /// What tells it what to hold.
+    pub desired: DesiredFrom,
     /// Where the agent keeps its socket and its state.
     pub run_dir: PathBuf,
     /// Where named namespaces are mounted.
@@ -78,13 +90,14 @@ impl AgentConfig {
     /// Where iproute2 mounts named namespaces.
     pub const NETNS_DIR: &str = "/run/netns";
 
-    /// An agent of `node`, its switch in the same run directory, everything else as on a machine of its own.
+    /// An agent of `node` that reads a topology file, its switch in the same run directory, everything else as on a machine
+    /// of its own.
     #[must_use]
     pub fn new(node: impl Into<String>, topology: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
         let run_dir = run_dir.into();
         Self {
             node: node.into(),
-            topology: topology.into(),
+            desired: DesiredFrom::Topology(topology.into()),
             netns_dir: PathBuf::from(Self::NETNS_DIR),
             attachment: Attachment::Auto,
             switch_socket: run_dir.join("switch.sock"),

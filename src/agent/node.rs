@@ -96,6 +96,11 @@ impl<D: Desired> Node<D> {
         self.switch.close();
     }
 
+    /// Whether what is desired is known to be another since the last [`Self::reload`].
+    pub(super) fn has_news(&self) -> bool {
+        self.desired.has_news()
+    }
+
     /// Asks for desired state.
     ///
     /// # Errors

@@ -17,14 +17,14 @@ use crate::plan::monitor::Monitor;
 use crate::plan::{self, KernelSpec};
 use crate::program::{BR_INT, BR_TUN};
 
-use super::desired::{Desired, TopologyFile};
+use super::desired::{Desired, Source, TopologyFile};
 use super::events::{EVENTS_MAX, Event, Events};
 use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
 use super::switch_spec::fixed;
-use super::{AgentConfig, AgentError, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, link, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -129,6 +129,7 @@ impl Reasons {
     async fn take<D: Desired>(&mut self, event: Event, node: &mut Node<D>) {
         match event {
             Event::Look => self.look = true,
+            Event::Desired => self.reload = true,
             Event::SwitchLost => {
                 node.switch_lost();
                 self.look = true;
@@ -146,7 +147,14 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     let mut outside = Outside::new(inbox).map_err(failed)?;
     let kernel = Kernel::open(config.netns_dir.clone())?;
     let monitor = Monitor::new(config.netns_dir.clone());
-    let desired = TopologyFile { path: config.topology.clone(), node: config.node.clone() };
+    let desired = match config.desired.clone() {
+        DesiredFrom::Topology(path) => Source::File(TopologyFile { path, node: config.node.clone() }),
+        DesiredFrom::Controllers(controllers) => {
+            let link = link::Link::start(&config.node, &config.run_dir, controllers, events.clone());
+            let what = "start its link to the controllers";
+            Source::Link(link.map_err(|source| AgentError::System { node: config.node.clone(), what, source })?)
+        }
+    };
     let switch = Switch::new(config.switch_socket.clone(), Some(events));
     let kept = vlans::load(&config.run_dir)?;
     let name = config.node.clone();
@@ -158,7 +166,8 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     while !reasons.stop {
         shared.begin();
         let started = Instant::now();
-        if reasons.reload {
+        // An event that found the queue full is met here.
+        if reasons.reload || node.has_news() {
             undesired = node.reload().err();
         }
         let outcome = node.converge().await;
@@ -231,5 +240,8 @@ async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
         Err(failure) => left.extend(failure.failures.iter().map(ToString::to_string)),
     }
     vlans::forget(&config.run_dir)?;
+    if let Err(error) = link::forget(&config.run_dir) {
+        left.push(format!("the last view in {}: {error}", config.run_dir.display()));
+    }
     if left.is_empty() { Ok(done) } else { Err(AgentError::Purge(left)) }
 }

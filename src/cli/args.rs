@@ -1,5 +1,6 @@
 //! The command table: every word, option and line of help.
 
+use core::net::{IpAddr, SocketAddr};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -8,7 +9,11 @@ use clap_complete::Shell;
 
 use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
 use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
+use crate::controller::ControllerConfig;
 use crate::lab::LabName;
+use crate::model::Kind;
+use crate::rpc::Addresses;
+use crate::tls;
 
 /// What `--help` says of exit codes and places.
 const AFTER_HELP: &str = "\
@@ -21,7 +26,7 @@ Exit codes:
   `dvr lab exec` gives the command's own; 127 if there is no such command
 
 Where daemons are found:
-  --name L        the nodes of lab L
+  --name L        the nodes of lab L, and its controller
   otherwise       this host's own, in /run/dvr (inside a lab's node: that node's)
   otherwise       the nodes of the only lab that runs
 
@@ -49,7 +54,25 @@ pub enum Command {
         #[command(subcommand)]
         command: LabCommand,
     },
-    /// Run this node's agent: makes kernel and switch what the topology says
+    /// Run a controller: owns what is desired, and tells every node its part
+    Controller(ControllerArgs),
+    /// Make desired state what FILE says; what FILE does not name stays, unless --prune
+    Apply(ApplyArgs),
+    /// What `apply` would change
+    Diff(DiffArgs),
+    /// What is desired: nodes, networks, routers, ports
+    Get(GetArgs),
+    /// One object in full
+    Describe(DescribeArgs),
+    /// Remove an object from desired state
+    Delete(DeleteArgs),
+    /// Make the certificates of controllers, agents and people
+    Certs {
+        /// Which certificate.
+        #[command(subcommand)]
+        command: CertsCommand,
+    },
+    /// Run this node's agent: makes kernel and switch what its controller, or a topology file, says
     ///
     /// Everything it makes bears its names, and everything of these names is its own: namespaces called `qrouter-*`,
     /// `snat-*`, `fip-*`, `vm-*` and `dvr-ports`. Those that the topology does not ask for are removed. What it made stays
@@ -131,11 +154,11 @@ pub enum Command {
     /// Starts a daemon of a lab's node; run inside it by `dvr lab restart`
     #[command(hide = true)]
     LabStart {
-        /// The node.
+        /// The node; without it the lab's controller is started.
         #[arg(long)]
-        node: String,
+        node: Option<String>,
         /// Its daemon.
-        #[arg(value_enum)]
+        #[arg(value_enum, default_value_t = Which::All)]
         daemon: Which,
     },
     /// Tries what `dvr doctor` asks about, in namespaces of its own
@@ -153,6 +176,9 @@ pub enum LabCommand {
         /// The lab's name; without it FILE's, or `demo` for the example
         #[arg(long)]
         name: Option<LabName>,
+        /// Use these controllers, on unix sockets, instead of one of the lab's own; they must desire FILE's nodes
+        #[arg(long = "controller", value_name = "ADDR[,ADDR]")]
+        controllers: Option<Addresses>,
         /// Leave a lab that fails as it is, to look at it
         #[arg(long)]
         keep: bool,
@@ -195,9 +221,9 @@ pub enum LabCommand {
         #[arg(long)]
         all: bool,
     },
-    /// Kill a node's daemons, as a crash would
+    /// Kill a node's daemons, or the lab's `controller`, as a crash would
     Kill(FaultArgs),
-    /// Start a node's daemons anew
+    /// Start a node's daemons, or the lab's `controller`, anew
     Restart(FaultArgs),
     /// Cut the wire between two nodes
     Cut(WireArgs),
@@ -208,7 +234,7 @@ pub enum LabCommand {
 /// Which daemons of which node.
 #[derive(Debug, Args)]
 pub struct FaultArgs {
-    /// The node
+    /// The node, or `controller`
     pub node: String,
     /// Which of its daemons
     #[arg(value_enum, default_value_t = Which::All)]
@@ -247,9 +273,18 @@ pub struct AgentArgs {
     /// The node this is; without it the host's name
     #[arg(long)]
     pub node: Option<String>,
-    /// The topology
-    #[arg(long, value_name = "FILE")]
-    pub topology: PathBuf,
+    /// A topology to read what it holds from, instead of a controller
+    #[arg(long, value_name = "FILE", required_unless_present = "controller", conflicts_with = "controller")]
+    pub topology: Option<PathBuf>,
+    /// Controllers of one cluster, any of which will do: `unix:PATH` or `HOST:PORT`
+    #[arg(long, value_name = "ADDR[,ADDR]")]
+    pub controller: Option<Addresses>,
+    /// Where the authority's and this node's certificate are, for controllers over TCP
+    #[arg(long, value_name = "DIR", default_value = tls::DIR)]
+    pub certs: PathBuf,
+    /// Where this node's tunnels end: registers the node there; without it desired state must name the node
+    #[arg(long, value_name = "IP", requires = "controller")]
+    pub tunnel_ip: Option<IpAddr>,
     /// Where its socket goes, and where the switch's is
     #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
     pub run_dir: PathBuf,
@@ -262,6 +297,169 @@ pub struct AgentArgs {
     /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// The controller's arguments.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// The file that keeps desired state, for a controller alone
+    #[arg(long, value_name = "FILE", default_value_os_t = PathBuf::from(ControllerConfig::STATE_DIR).join(ControllerConfig::FILE))]
+    pub store: PathBuf,
+    /// Keep desired state in etcd instead: its endpoints, such as `http://10.0.0.1:2379`
+    #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', conflicts_with = "store")]
+    pub etcd: Vec<String>,
+    /// Where others reach it, under mutual TLS; may be given again
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// The unix socket for this host
+    #[arg(long, value_name = "PATH", default_value_os_t = PathBuf::from("/run/dvr").join(ControllerConfig::SOCKET))]
+    pub socket: PathBuf,
+    /// Where the authority's and the controller's certificate are, if it listens
+    #[arg(long, value_name = "DIR", default_value = tls::DIR)]
+    pub certs: PathBuf,
+    /// Apply this topology before serving anybody
+    #[arg(long, value_name = "FILE")]
+    pub apply: Option<PathBuf>,
+    /// How much to log, such as `debug` or `info,dvr::controller=trace`; without it RUST_LOG, or `info`
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Which controller a command means.
+#[derive(Debug, Args)]
+pub struct WhichController {
+    /// The controller; without it this host's own, else that of the only lab that runs
+    #[arg(long, value_name = "ADDR[,ADDR]", conflicts_with = "name")]
+    pub controller: Option<Addresses>,
+    /// Where your certificate is, for a controller over TCP
+    #[arg(long, value_name = "DIR", default_value = tls::DIR)]
+    pub certs: PathBuf,
+    /// Whose certificate to show: the NAME of `dvr certs client NAME`
+    #[arg(long = "as", value_name = "NAME", default_value = "admin")]
+    pub identity: String,
+    /// The lab
+    #[arg(long)]
+    pub name: Option<LabName>,
+}
+
+/// What `apply` takes.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// A topology, or resources as `dvr get -o yaml` prints them; `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only tell what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove what FILE does not name
+    #[arg(long)]
+    pub prune: bool,
+    /// Which controller
+    #[command(flatten)]
+    pub at: WhichController,
+}
+
+/// What `diff` takes.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A topology, or resources as `dvr get -o yaml` prints them; `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// As if what FILE does not name were removed
+    #[arg(long)]
+    pub prune: bool,
+    /// Which controller
+    #[command(flatten)]
+    pub at: WhichController,
+}
+
+/// What `get` takes.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// node, network, router, port (or vm), or `all`
+    #[arg(value_parser = kind_or_all)]
+    pub kind: KindOrAll,
+    /// Only this one
+    pub object: Option<String>,
+    /// Go on with what changes, as it changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Which controller
+    #[command(flatten)]
+    pub at: WhichController,
+    /// How to print it
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A kind, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindOrAll(pub Option<Kind>);
+
+fn kind_or_all(word: &str) -> Result<KindOrAll, String> {
+    if word == "all" {
+        return Ok(KindOrAll(None));
+    }
+    word.parse().map(|kind| KindOrAll(Some(kind))).map_err(|bad: crate::model::resource::BadKind| bad.to_string())
+}
+
+/// What `describe` takes.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// node, network, router, port (or vm)
+    pub kind: Kind,
+    /// Which one
+    pub object: String,
+    /// Which controller
+    #[command(flatten)]
+    pub at: WhichController,
+}
+
+/// What `delete` takes.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// node, network, router, port (or vm)
+    pub kind: Kind,
+    /// Which ones
+    #[arg(required = true)]
+    pub objects: Vec<String>,
+    /// Only if it last changed at this revision
+    #[arg(long)]
+    pub revision: Option<u64>,
+    /// Which controller
+    #[command(flatten)]
+    pub at: WhichController,
+}
+
+/// What `dvr certs` makes.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// An authority, and the certificate that every controller bears
+    Init(CertsArgs),
+    /// A node's, which lets its agent see that node's view and nothing else
+    Node {
+        /// The node.
+        node: String,
+        /// Where the authority is
+        #[command(flatten)]
+        at: CertsArgs,
+    },
+    /// A person's or program's, which lets it see and change everything
+    Client {
+        /// Whose; `admin` is who `dvr` is without --as
+        whose: String,
+        /// Where the authority is
+        #[command(flatten)]
+        at: CertsArgs,
+    },
+}
+
+/// Where certificates are.
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// The directory
+    #[arg(long, value_name = "DIR", default_value = tls::DIR)]
+    pub dir: PathBuf,
 }
 
 /// What `purge` takes.

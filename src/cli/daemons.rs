@@ -4,11 +4,12 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, Attach, PurgeArgs, SwitchArgs};
+use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, SwitchArgs};
 use super::error::{CliError, DONE};
 use super::output;
+use crate::controller::{self, ControllerConfig, StoreAt};
 use crate::lab::{self, LabName};
-use crate::{agent, switch};
+use crate::{agent, switch, tls};
 
 /// Sends logs to standard error: as much as `filter` says, else `RUST_LOG`, else `info`.
 fn log_to_stderr(filter: Option<&str>) -> Result<(), CliError> {
@@ -29,14 +30,43 @@ fn log_to_stderr(filter: Option<&str>) -> Result<(), CliError> {
 pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
     let node = args.node.map_or_else(host_name, Ok)?;
-    let AgentArgs { topology, run_dir, netns_dir, attach, .. } = args;
+    let AgentArgs { topology, controller, certs, tunnel_ip, run_dir, netns_dir, attach, .. } = args;
+    let desired = match (topology, controller) {
+        (_, Some(addresses)) => agent::DesiredFrom::Controllers(agent::Controllers { addresses, certs, tunnel_ip }),
+        (Some(topology), None) => agent::DesiredFrom::Topology(topology),
+        (None, None) => {
+            return Err(CliError::Usage(
+                "say with --controller or --topology what tells the node what to hold".to_owned(),
+            ));
+        }
+    };
     let attachment = match attach {
         Attach::Auto => agent::Attachment::Auto,
         Attach::Tap => agent::Attachment::Tap,
         Attach::Veth => agent::Attachment::Veth,
     };
-    let config = agent::AgentConfig { netns_dir, attachment, ..agent::AgentConfig::new(node, topology, run_dir) };
+    if let agent::DesiredFrom::Controllers(controllers) = &desired
+        && controllers.addresses.need_tls()
+    {
+        // Told at once, and not again and again in the log.
+        let identity = tls::Identity::Node(node.clone());
+        tls::client_config(&controllers.certs, &identity).map_err(|error| CliError::Usage(error.to_string()))?;
+    }
+    let config = agent::AgentConfig { desired, netns_dir, attachment, ..agent::AgentConfig::new(node, "", run_dir) };
     agent::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
+    Ok(DONE)
+}
+
+/// `dvr controller`.
+///
+/// # Errors
+/// When it cannot start, or ends by an error.
+pub(super) fn controller(args: ControllerArgs) -> Result<u8, CliError> {
+    log_to_stderr(args.log.as_deref())?;
+    let ControllerArgs { store, etcd, listen, socket, certs, apply, log: _ } = args;
+    let store = if etcd.is_empty() { StoreAt::File(store) } else { StoreAt::Etcd(etcd) };
+    let config = ControllerConfig { store, socket, listen, certs, apply };
+    controller::run(&config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }
 

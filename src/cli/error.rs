@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::control::ControlError;
 use crate::lab;
+use crate::rpc::RpcError;
 
 /// Everything went as it should.
 pub(super) const DONE: u8 = 0;
@@ -86,6 +87,12 @@ pub(super) enum CliError {
         /// Why not.
         why: String,
     },
+    /// A controller could not be asked, or refused.
+    #[error(transparent)]
+    Controller(#[from] RpcError),
+    /// What was applied does not fit what there is.
+    #[error("{0}")]
+    Refused(String),
     /// A daemon ended with an error.
     #[error("{0}")]
     Ended(String),
@@ -107,10 +114,24 @@ impl CliError {
                 | ControlError::Protocol { .. } => FAILED,
                 ControlError::TooLong { .. } => USAGE,
             },
-            Self::Read { .. } | Self::Create { .. } | Self::FlowLine { .. } | Self::Usage(_) => USAGE,
+            Self::Controller(error) => of_rpc(error),
+            Self::Read { .. } | Self::Create { .. } | Self::FlowLine { .. } | Self::Usage(_) | Self::Refused(_) => {
+                USAGE
+            }
             Self::Absent(_) => ABSENT,
             Self::Output { .. } | Self::Capture { .. } | Self::Encode { .. } | Self::Ended(_) => FAILED,
         }
+    }
+}
+
+fn of_rpc(error: &RpcError) -> u8 {
+    match error {
+        RpcError::Absent { .. } => ABSENT,
+        RpcError::Transport { .. } => FAILED,
+        RpcError::NoCertificates { .. } => USAGE,
+        RpcError::Refused(refused) if refused.code == tonic::Code::InvalidArgument => USAGE,
+        RpcError::Refused(refused) if refused.code == tonic::Code::NotFound => ABSENT,
+        RpcError::Refused(_) => FAILED,
     }
 }
 

@@ -10,6 +10,10 @@ use super::error::{CliError, DONE, FAILED};
 use super::output;
 use crate::lab::{self, CheckReport, Daemon, Downed, FirstPing, LabName, Labs, Outline, Place, Raised, Record};
 use crate::model::EXAMPLE;
+use crate::rpc::Addresses;
+
+/// What a lab's controller is called where nodes are named.
+const CONTROLLER: &str = "controller";
 
 /// The lab of the built-in example.
 const EXAMPLE_NAME: &str = "demo";
@@ -20,7 +24,7 @@ const EXAMPLE_NAME: &str = "demo";
 /// Whatever failed.
 pub(super) fn run(command: LabCommand) -> Result<u8, CliError> {
     match command {
-        LabCommand::Up { file, name, keep } => up(file, name, keep),
+        LabCommand::Up { file, name, controllers, keep } => up(file, name, controllers, keep),
         LabCommand::Exec { place, name, command } => exec(&place, name.as_ref(), command),
         LabCommand::Test { name, verbose, output } => test(name.as_ref(), verbose, output),
         LabCommand::Ls { output } => list(output),
@@ -32,7 +36,12 @@ pub(super) fn run(command: LabCommand) -> Result<u8, CliError> {
     }
 }
 
-fn up(file: Option<PathBuf>, name: Option<LabName>, keep: bool) -> Result<u8, CliError> {
+fn up(
+    file: Option<PathBuf>,
+    name: Option<LabName>,
+    controllers: Option<Addresses>,
+    keep: bool,
+) -> Result<u8, CliError> {
     let (source, text) = match &file {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|source| CliError::Read { path: path.clone(), source })?;
@@ -41,7 +50,7 @@ fn up(file: Option<PathBuf>, name: Option<LabName>, keep: bool) -> Result<u8, Cl
         None => ("built-in example".to_owned(), EXAMPLE.to_owned()),
     };
     let name = name.map_or_else(|| name_of(file.as_ref()), Ok)?;
-    let raised = lab::up(&Labs::of_this_user()?, &lab::Request { name, source, text, keep })?;
+    let raised = lab::up(&Labs::of_this_user()?, &lab::Request { name, source, text, controllers, keep })?;
     output::print(&describe(&raised))?;
     Ok(if raised.first_ping.as_ref().is_some_and(|ping| ping.reply.is_none()) { FAILED } else { DONE })
 }
@@ -130,9 +139,7 @@ fn exec(place: &str, name: Option<&LabName>, mut command: Vec<OsString>) -> Resu
 /// When there is none of that name.
 pub(super) fn running(name: Option<&LabName>) -> Result<(Record, Outline), CliError> {
     let (lab, record) = Labs::of_this_user()?.choose(name)?;
-    let path = lab.topology_path();
-    let text = std::fs::read_to_string(&path).map_err(|source| CliError::Read { path, source })?;
-    let outline = Outline::read(&record.source, &text)?;
+    let outline = lab::present(&lab, &record)?;
     Ok((record, outline))
 }
 
@@ -273,14 +280,32 @@ fn with_node(args: &FaultArgs) -> Result<(lab::Lab, Record), CliError> {
 ///
 /// # Errors
 /// When a daemon cannot be started.
-pub(super) fn start(node: &str, which: Which) -> Result<u8, CliError> {
+pub(super) fn start(node: Option<&str>, which: Which) -> Result<u8, CliError> {
+    let Some(node) = node else {
+        lab::start_controller()?;
+        return Ok(DONE);
+    };
     for daemon in chosen(which) {
         lab::start(*daemon, node)?;
     }
     Ok(DONE)
 }
 
+/// The lab, if it is its controller that is meant and not a node.
+fn with_controller(args: &FaultArgs) -> Result<Option<(lab::Lab, Record)>, CliError> {
+    let (lab, record) = Labs::of_this_user()?.choose(args.name.as_ref())?;
+    Ok((args.node == CONTROLLER && !record.nodes.contains_key(CONTROLLER)).then_some((lab, record)))
+}
+
 fn kill(args: &FaultArgs) -> Result<u8, CliError> {
+    if let Some((lab, _)) = with_controller(args)? {
+        return match lab::kill_controller(&lab)? {
+            true => output::print("killed: the lab's controller\n"),
+            false => Err(CliError::Absent(
+                "the lab's controller is not running; start it with `dvr lab restart controller`".to_owned(),
+            )),
+        };
+    }
     let (lab, _) = with_node(args)?;
     let killed = lab::kill(&lab, &args.node, chosen(args.which))?;
     if killed.is_empty() {
@@ -294,6 +319,10 @@ fn kill(args: &FaultArgs) -> Result<u8, CliError> {
 }
 
 fn restart(args: &FaultArgs) -> Result<u8, CliError> {
+    if let Some((lab, record)) = with_controller(args)? {
+        lab::restart_controller(&lab, &record)?;
+        return output::print("started: the lab's controller\n");
+    }
     let (lab, record) = with_node(args)?;
     lab::restart(&lab, &record, &args.node, chosen(args.which))?;
     let names: Vec<&str> = chosen(args.which).iter().map(|daemon| daemon.name()).collect();

@@ -6,7 +6,10 @@ mod args;
 mod bridge_args;
 mod bridges;
 mod capture;
+mod certs;
+mod controllers;
 mod daemons;
+mod desired;
 mod doctor;
 mod error;
 mod flow_args;
@@ -20,6 +23,7 @@ mod tables;
 mod target;
 mod trace;
 mod walk;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,13 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Lab { command } => labs::run(command),
+        Command::Controller(args) => daemons::controller(args),
+        Command::Apply(args) => desired::apply(&args),
+        Command::Diff(args) => desired::diff(&args),
+        Command::Get(args) => desired::get(&args),
+        Command::Describe(args) => desired::describe(&args),
+        Command::Delete(args) => desired::delete(&args),
+        Command::Certs { command } => certs::certs(&command),
         Command::Agent(args) => daemons::agent(args),
         Command::Switch(args) => daemons::switch(args),
         Command::Purge(args) => daemons::purge(args),
@@ -78,7 +89,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Man => manual(),
         Command::LabInit { name, dir, inside } => daemons::lab_init(&name, &dir, inside),
         Command::LabKeep { node } => daemons::lab_keep(&node),
-        Command::LabStart { node, daemon } => labs::start(&node, daemon),
+        Command::LabStart { node, daemon } => labs::start(node.as_deref(), daemon),
         Command::DoctorProbe => probe::main(),
     }
 }

@@ -8,7 +8,7 @@ mod line;
 mod server;
 
 pub use client::{Client, ControlError};
-pub use server::{CLIENT_LIMIT, Reply, Server, ServerError, Service, Stopper};
+pub use server::{CLIENT_LIMIT, Reply, Server, ServerError, Service, Stopper, listen};
 
 #[cfg(test)]
 mod tests;

@@ -147,35 +147,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Taken`] when a living daemon serves it, [`ServerError::File`] when the place cannot be written.
     pub fn bind(path: &Path) -> Result<Self, ServerError> {
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let lock_path = beside(".lock");
-        let file = |what, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| ServerError::File { what, path, source }
-        };
-        let lock = File::create(&lock_path).map_err(file("make the lock", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ServerError::Taken { socket: path.to_path_buf() }),
-            Err(TryLockError::Error(source)) => return Err(file("lock", &lock_path)(source)),
-        }
-        // Made under another name first, so that nobody can connect before the permissions are right.
-        let fresh = beside(".new");
-        for old in [&fresh, &path.to_path_buf()] {
-            match std::fs::remove_file(old) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(file("replace the old socket", old)(error));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        let listener = UnixListener::bind(&fresh).map_err(file("make the socket", &fresh))?;
-        std::fs::set_permissions(&fresh, Permissions::from_mode(0o600)).map_err(file("protect the socket", &fresh))?;
-        std::fs::rename(&fresh, path).map_err(file("place the socket", path))?;
+        let (listener, lock) = listen(path)?;
         Ok(Self {
             socket: path.to_path_buf(),
             listener: Arc::new(listener),
@@ -232,6 +204,44 @@ impl Server {
         }
         unreachable!("2^64 clients outlast any daemon")
     }
+}
+
+/// Listens at `path`, for the daemon's own user only. What a dead daemon left there is replaced; the lock beside it
+/// (`<path>.lock`), which must be kept as long as it is served, tells it from a living one.
+///
+/// # Errors
+/// As [`Server::bind`].
+pub fn listen(path: &Path) -> Result<(UnixListener, File), ServerError> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let lock_path = beside(".lock");
+    let file = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ServerError::File { what, path, source }
+    };
+    let lock = File::create(&lock_path).map_err(file("make the lock", &lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ServerError::Taken { socket: path.to_path_buf() }),
+        Err(TryLockError::Error(source)) => return Err(file("lock", &lock_path)(source)),
+    }
+    // Made under another name first, so that nobody can connect before the permissions are right.
+    let fresh = beside(".new");
+    for old in [&fresh, &path.to_path_buf()] {
+        match std::fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file("replace the old socket", old)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let listener = UnixListener::bind(&fresh).map_err(file("make the socket", &fresh))?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(0o600)).map_err(file("protect the socket", &fresh))?;
+    std::fs::rename(&fresh, path).map_err(file("place the socket", path))?;
+    Ok((listener, lock))
 }
 
 impl Drop for Server {

@@ -117,3 +117,27 @@ pub fn start(kind: Daemon, node: &str) -> Result<(), Error> {
     let started = space::daemon(kind, node)?.spawn();
     started.map(drop).map_err(|source| Error::os(format!("start the {} of node `{node}`", kind.name()), source))
 }
+
+/// Starts the lab's controller anew, from a process that is where the lab's init is in all but its pid namespace; as
+/// [`start_daemon`].
+///
+/// # Errors
+/// [`Error::Os`] when it cannot be started.
+pub(super) fn start_controller_between() -> Result<(), Error> {
+    let what = "start the lab's controller";
+    let mut between = space::own_program();
+    match between.arg("lab-start").status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Error::os(what, io::Error::other(format!("the process in between ended with {status}")))),
+        Err(source) => Err(Error::os(what, source)),
+    }
+}
+
+/// The child in between: starts the controller and returns at once.
+///
+/// # Errors
+/// [`Error::Os`] when it cannot be started.
+pub fn start_controller() -> Result<(), Error> {
+    let started = space::controller(false)?.spawn();
+    started.map(drop).map_err(|source| Error::os("start the lab's controller", source))
+}

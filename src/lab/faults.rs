@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Lab, Place, RUN_DIR, Record, exec, now, report, sys, up};
+use super::{Error, Lab, Place, RUN_DIR, Record, STATE_MOUNT, exec, now, place, report, state, sys, up};
+use crate::controller::ControllerConfig;
 
 /// How long a daemon may take to go, or to come.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -91,6 +92,37 @@ pub fn restart(lab: &Lab, record: &Record, node: &str, daemons: &[Daemon]) -> Re
         Err(error) if error.is_absent() && !daemons.contains(&Daemon::Agent) => Ok(()),
         Err(error) => Err(not_ready(record, node, error.to_string())),
     }
+}
+
+/// Kills the lab's controller at once, as a crash would. Gives whether it ran.
+///
+/// # Errors
+/// [`Error::Os`] when it cannot be killed or does not go.
+pub fn kill_controller(lab: &Lab) -> Result<bool, Error> {
+    let Some(pid) = listener(&lab.controller_socket()) else { return Ok(false) };
+    end(pid, "the lab's controller")?;
+    Ok(true)
+}
+
+/// Starts the lab's controller anew, one that runs is killed first, and waits until it serves. This process must have one
+/// thread, and stays where the lab's init is.
+///
+/// # Errors
+/// [`Error::Os`], or [`Error::NotReady`] when it does not come up.
+pub fn restart_controller(lab: &Lab, record: &Record) -> Result<(), Error> {
+    kill_controller(lab)?;
+    place::enter_all(record.init, "the lab's init")?;
+    exec::start_controller_between()?;
+    let socket = Path::new(STATE_MOUNT).join(state::CONTROLLER).join(ControllerConfig::SOCKET);
+    let deadline = now() + LIMIT;
+    while UnixStream::connect(&socket).is_err() {
+        if now() > deadline {
+            let why = format!("it does not answer {} s after its start; see its log", LIMIT.as_secs());
+            return Err(not_ready(record, state::CONTROLLER, why));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 fn not_ready(record: &Record, node: &str, why: String) -> Error {

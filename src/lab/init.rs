@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::outline::Outline;
 use super::report::{self, Report};
-use super::{Error, LabName, NETNS_DIR, STATE_MOUNT, space, sys, underlay};
+use super::{Error, LabName, NETNS_DIR, STATE_MOUNT, space, state, sys, underlay};
 
 /// What a lab's init does, in two lives of the program. The first, `first`, makes the namespaces and starts the second
 /// inside them as process 1; it returns at once. The second returns when the lab is to end. Both have one thread and
@@ -87,11 +87,13 @@ fn live(name: &LabName, dir: &Path, channel: std::os::fd::BorrowedFd<'_>) -> Res
     space::make_mounts_private()?;
     space::mount_proc();
     space::mount_sys();
-    space::furnish_run(dir, STATE_MOUNT)?;
+    space::furnish_run(&[(dir, STATE_MOUNT)])?;
+    let own = state::others(&Path::new(STATE_MOUNT).join(state::CONTROLLER)).is_none();
     std::env::set_current_dir("/").map_err(|source| Error::os("go to /", source))?;
     sys::set_hostname(&format!("dvr-{name}")).map_err(|source| Error::os("name the lab's host", source))?;
     let path = format!("{STATE_MOUNT}/topology.yaml");
     let text = fs::read_to_string(&path).map_err(|source| Error::os(format!("read {path}"), source))?;
+    let controller = if own { Some(start_controller(space::controller(true)?)?) } else { None };
     let outline = Outline::read(&path, &text)?;
     underlay::build(&outline)?;
     for node in outline.views.keys() {
@@ -101,15 +103,29 @@ fn live(name: &LabName, dir: &Path, channel: std::os::fd::BorrowedFd<'_>) -> Res
         command.spawn().map_err(|source| Error::os(format!("start node `{node}`"), source))?;
     }
     tracing::info!(lab = %name, nodes = outline.views.len(), netns = NETNS_DIR, "started");
-    bury(channel)
+    bury(channel, controller)
+}
+
+fn start_controller(mut command: std::process::Command) -> Result<i32, Error> {
+    let child = command.spawn().map_err(|source| Error::os("start the lab's controller", source))?;
+    let Ok(pid) = i32::try_from(child.id()) else { unreachable!("process ids are positive ints") };
+    Ok(pid)
 }
 
 /// Reaps every process of the lab that ends, until told to end or until `dvr lab up` goes without having said `keep`.
-fn bury(channel: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+fn bury(channel: std::os::fd::BorrowedFd<'_>, controller: Option<i32>) -> Result<(), Error> {
     let signals = watch(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT])?;
     let mut kept = false;
     loop {
-        reap(|pid, how| tracing::debug!(pid, how, "a process of the lab ended"));
+        reap(|pid, how| {
+            tracing::debug!(pid, how, "a process of the lab ended");
+            if Some(pid) == controller {
+                tracing::warn!(how, "the controller ended; start it with `dvr lab restart controller`");
+                let report = Report::Ended { node: state::CONTROLLER.to_owned(), what: format!("it ended ({how})") };
+                // Nobody listens any more once the lab is up.
+                let _unheard = report::send(channel, &report);
+            }
+        });
         let mut waits = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         if !kept {
             waits.push(PollFd::new(channel, PollFlags::POLLIN));

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::report::{self, Report};
-use super::{Daemon, Error, NETNS_DIR, RUN_DIR, STATE_MOUNT, init, space, sys};
+use super::{CONTROLLER_DIR, Daemon, Error, NETNS_DIR, RUN_DIR, STATE_MOUNT, init, space, state, sys};
 
 /// Becomes node `node`: enters its network namespace, gives it a `/run` of its own with the node's directory at
 /// [`RUN_DIR`], starts switch and agent, and stays. Never returns but with an error, which the waiting `dvr lab up` has
@@ -36,7 +36,8 @@ fn begin(node: &str) -> Result<BTreeMap<i32, Daemon>, Error> {
     sys::set_hostname(node).map_err(|source| Error::os(format!("name the host of node `{node}`"), source))?;
     space::make_mounts_private()?;
     space::mount_sys();
-    space::furnish_run(&Path::new(STATE_MOUNT).join(node), RUN_DIR)?;
+    let state = Path::new(STATE_MOUNT);
+    space::furnish_run(&[(&state.join(node), RUN_DIR), (&state.join(state::CONTROLLER), CONTROLLER_DIR)])?;
     let mut daemons = BTreeMap::new();
     for kind in [Daemon::Switch, Daemon::Agent] {
         let child = space::daemon(kind, node)?

@@ -2,7 +2,7 @@
 //!
 //! A lab is one process tree. `dvr lab up` starts the lab's *init* as process 1 of new pid, mount, network, UTS and IPC
 //! namespaces (inside a new user namespace unless it runs as root), and killing that one process takes all of the lab
-//! with it. Init makes the *underlay*, a kernel bridge with one veth to each node, and starts one *keeper* per node,
+//! with it. Init starts the lab's controller and makes the *underlay*, a kernel bridge with one veth to each node, and starts one *keeper* per node,
 //! which gives the node its own `/run` and starts the node's switch and agent as a host would.
 //!
 //! Owns the namespaces of nodes, the underlay and the lab's directory. What is inside a node is its agent's business.
@@ -18,6 +18,7 @@ mod outline;
 mod picture;
 mod pinger;
 mod place;
+mod present;
 mod report;
 mod space;
 mod state;
@@ -31,20 +32,23 @@ use std::time::Instant;
 
 pub use checks::{CheckReport, Failure, Tested, test};
 pub use down::{Downed, down};
-pub use exec::{exec, start};
-pub use faults::{Daemon, kill, restart};
+pub use exec::{exec, start, start_controller};
+pub use faults::{Daemon, kill, kill_controller, restart, restart_controller};
 pub use init::init;
 pub use keeper::keep;
 pub use outline::{Outline, Station};
 pub use picture::draw;
 pub use place::Place;
+pub use present::present;
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
-pub use up::{FirstPing, Raised, Request, up};
+pub use up::{FirstPing, Raised, Request, settled, up};
 pub use wires::{cut, heal};
 
 /// Where a node's daemons keep their sockets and logs, as on a host.
 pub const RUN_DIR: &str = "/run/dvr";
+/// Where a lab's node sees the directory of the lab's controller.
+pub const CONTROLLER_DIR: &str = "/run/dvr-controller";
 /// Where a lab's init sees the lab's directory.
 const STATE_MOUNT: &str = "/run/lab";
 /// Where named network namespaces are.

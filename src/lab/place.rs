@@ -50,26 +50,7 @@ impl Place {
     /// # Errors
     /// [`Error::Os`] names the namespace that could not be entered.
     pub(super) fn enter(&self, record: &Record) -> Result<(), Error> {
-        let keeper = keeper(record, &self.node)?;
-        space::enter_user_of(keeper.pid)?;
-        let back = std::env::current_dir();
-        // All opened before any is entered: afterwards /proc is another one.
-        let kinds = [
-            ("ipc", CloneFlags::CLONE_NEWIPC),
-            ("pid", CloneFlags::CLONE_NEWPID),
-            ("uts", CloneFlags::CLONE_NEWUTS),
-            ("net", CloneFlags::CLONE_NEWNET),
-            ("mnt", CloneFlags::CLONE_NEWNS),
-        ];
-        let open = |(name, flag): (&'static str, CloneFlags)| {
-            space::open(format!("/proc/{}/ns/{name}", keeper.pid)).map(|fd| (name, flag, fd))
-        };
-        let opened: Vec<(&str, CloneFlags, OwnedFd)> = kinds.into_iter().map(open).collect::<Result<_, Error>>()?;
-        for (name, flag, fd) in &opened {
-            space::enter(fd, *flag, &format!("the {name} namespace of node `{}`", self.node))?;
-        }
-        // Entering a mount namespace leads to its root; what both have in common is found again.
-        let _root_serves_too = back.and_then(std::env::set_current_dir);
+        enter_all(keeper(record, &self.node)?, &format!("node `{}`", self.node))?;
         let Some(netns) = &self.netns else { return Ok(()) };
         let path = Path::new(NETNS_DIR).join(netns);
         space::enter(&space::open(&path)?, CloneFlags::CLONE_NEWNET, &format!("namespace {}", path.display()))?;
@@ -100,6 +81,33 @@ impl Place {
             None => space::open(format!("/proc/{pid}/ns/net")),
         }
     }
+}
+
+/// Moves this process, which must have one thread, and its children into the namespaces of a process of a lab.
+///
+/// # Errors
+/// [`Error::Os`] names the namespace that could not be entered.
+pub(super) fn enter_all(process: Process, whose: &str) -> Result<(), Error> {
+    space::enter_user_of(process.pid)?;
+    let back = std::env::current_dir();
+    // All opened before any is entered: afterwards /proc is another one.
+    let kinds = [
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("pid", CloneFlags::CLONE_NEWPID),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+    ];
+    let open = |(name, flag): (&'static str, CloneFlags)| {
+        space::open(format!("/proc/{}/ns/{name}", process.pid)).map(|fd| (name, flag, fd))
+    };
+    let opened: Vec<(&str, CloneFlags, OwnedFd)> = kinds.into_iter().map(open).collect::<Result<_, Error>>()?;
+    for (name, flag, fd) in &opened {
+        space::enter(fd, *flag, &format!("the {name} namespace of {whose}"))?;
+    }
+    // Entering a mount namespace leads to its root; what both have in common is found again.
+    let _root_serves_too = back.and_then(std::env::set_current_dir);
+    Ok(())
 }
 
 impl core::fmt::Display for Place {

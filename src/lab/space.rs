@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{Error, NETNS_DIR, RUN_DIR};
+use super::{CONTROLLER_DIR, Error, NETNS_DIR, RUN_DIR, STATE_MOUNT};
+use crate::controller::ControllerConfig;
+use crate::rpc::Address;
 
 /// Makes a user namespace in which this user is root, and enters it.
 ///
@@ -73,26 +75,33 @@ pub(super) fn mount_sys() {
     }
 }
 
-/// Gives this mount namespace a `/run` of its own, with an empty `/run/netns` and with directory `outside`, even one
-/// under the old `/run`, at `inside`.
+/// Gives this mount namespace a `/run` of its own, with an empty `/run/netns` and with each directory outside, even one
+/// under the old `/run`, at its place inside.
 ///
 /// # Errors
 /// [`Error::Os`] names the step that failed.
-pub(super) fn furnish_run(outside: &Path, inside: &str) -> Result<(), Error> {
-    let kept = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
-        .open(outside)
-        .map_err(|source| Error::os(format!("open {}", outside.display()), source))?;
+pub(super) fn furnish_run(dirs: &[(&Path, &str)]) -> Result<(), Error> {
+    let open = |(outside, inside): &(&Path, &str)| {
+        let kept = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
+            .open(outside)
+            .map_err(|source| Error::os(format!("open {}", outside.display()), source))?;
+        Ok((outside.display().to_string(), (*inside).to_owned(), kept))
+    };
+    let opened = dirs.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755,size=64m"))
         .map_err(|errno| Error::os("mount a tmpfs on /run", errno))?;
-    for dir in [NETNS_DIR, inside] {
-        fs::create_dir_all(dir).map_err(|source| Error::os(format!("make {dir}"), source))?;
+    let make = |dir: &str| fs::create_dir_all(dir).map_err(|source| Error::os(format!("make {dir}"), source));
+    make(NETNS_DIR)?;
+    for (outside, inside, kept) in opened {
+        make(&inside)?;
+        let source = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        mount(Some(source.as_str()), inside.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|errno| Error::os(format!("mount {outside} on {inside}"), errno))?;
     }
-    let source = format!("/proc/self/fd/{}", kept.as_raw_fd());
-    mount(Some(source.as_str()), inside, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .map_err(|errno| Error::os(format!("mount {} on {inside}", outside.display()), errno))
+    Ok(())
 }
 
 /// Opens a namespace's file.
@@ -149,18 +158,40 @@ pub(super) fn own_program() -> Command {
 /// # Errors
 /// [`Error::Os`] when the log cannot be opened.
 pub(super) fn daemon(kind: super::Daemon, node: &str) -> Result<Command, Error> {
-    let path = format!("{RUN_DIR}/{}.log", kind.name());
-    let log = File::options()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .map_err(|source| Error::os(format!("open {path}"), source))?;
-    let errors = log.try_clone().map_err(|source| Error::os(format!("duplicate the handle on {path}"), source))?;
     let mut command = own_program();
     command.arg(kind.name());
     if kind == super::Daemon::Agent {
-        command.args(["--node", node, "--topology", "/run/dvr/topology.yaml"]);
+        let own = || Address::Unix(Path::new(CONTROLLER_DIR).join(ControllerConfig::SOCKET)).into();
+        let controllers = super::state::others(Path::new(CONTROLLER_DIR)).unwrap_or_else(own);
+        command.args(["--node", node, "--controller", &controllers.to_string()]);
     }
+    logged(command, &format!("{RUN_DIR}/{}.log", kind.name()))
+}
+
+/// The command for the lab's controller, to be run where the lab's init is. At its first start it applies the lab's
+/// topology; later it has what it has.
+///
+/// # Errors
+/// [`Error::Os`] when the log cannot be opened.
+pub(super) fn controller(first: bool) -> Result<Command, Error> {
+    let dir = format!("{STATE_MOUNT}/{}", super::state::CONTROLLER);
+    let mut command = own_program();
+    command.arg("controller").arg("--socket").arg(format!("{dir}/{}", ControllerConfig::SOCKET));
+    command.arg("--store").arg(format!("{dir}/{}", ControllerConfig::FILE));
+    if first {
+        command.arg("--apply").arg(format!("{STATE_MOUNT}/topology.yaml"));
+    }
+    logged(command, &format!("{dir}/controller.log"))
+}
+
+/// A daemon's command, its output going to a file.
+fn logged(mut command: Command, path: &str) -> Result<Command, Error> {
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|source| Error::os(format!("open {path}"), source))?;
+    let errors = log.try_clone().map_err(|source| Error::os(format!("duplicate the handle on {path}"), source))?;
     command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
     Ok(command)
 }

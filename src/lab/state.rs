@@ -10,11 +10,17 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::controller::ControllerConfig;
+use crate::rpc::{Address, Addresses};
 
 /// The longest path of a unix socket: `sun_path` of `sockaddr_un` is 108 octets with its terminator (`linux/un.h`).
 pub(super) const SOCKET_PATH_MAX: usize = 107;
 /// How often a lab's directory is tried to be made while others remove what is in the way.
 const CREATE_TRIES: usize = 8;
+/// The controller's directory in a lab's: no node's, whose names begin with a letter or digit.
+pub(super) const CONTROLLER: &str = ".controller";
+/// What names the controllers of a lab that has none of its own, in that directory.
+pub(super) const OTHERS: &str = "others";
 /// Labs of one user at most.
 const LABS_MAX: usize = 1_000;
 
@@ -300,6 +306,24 @@ impl Lab {
         self.dir.join(node)
     }
 
+    /// Where the lab's controller has its socket, its file and its log, seen from outside.
+    #[must_use]
+    pub fn controller_dir(&self) -> PathBuf {
+        self.dir.join(CONTROLLER)
+    }
+
+    /// The controller's socket, seen from outside.
+    #[must_use]
+    pub fn controller_socket(&self) -> PathBuf {
+        self.controller_dir().join(ControllerConfig::SOCKET)
+    }
+
+    /// The controllers of the lab: its own, unless it was brought up with others.
+    #[must_use]
+    pub fn controllers(&self) -> Addresses {
+        others(&self.controller_dir()).unwrap_or_else(|| Address::Unix(self.controller_socket()).into())
+    }
+
     /// The document the lab was made from.
     #[must_use]
     pub fn topology_path(&self) -> PathBuf {
@@ -314,6 +338,13 @@ impl Lab {
         let last = &all[all.len().saturating_sub(lines)..];
         last.iter().map(|line| format!("\n    {file}: {line}")).collect()
     }
+}
+
+/// The controllers that a lab was brought up with, by what is written in its controller's directory; `None` if it has its
+/// own.
+#[must_use]
+pub(super) fn others(controller_dir: &Path) -> Option<Addresses> {
+    fs::read_to_string(controller_dir.join(OTHERS)).ok()?.trim().parse().ok()
 }
 
 /// The id of the machine's present boot; empty if the kernel does not tell.

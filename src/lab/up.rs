@@ -17,6 +17,7 @@ use super::state::{self, Process};
 use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, down, init, now, space};
 use crate::api;
 use crate::control::{Client, ControlError};
+use crate::rpc::Addresses;
 
 /// How long the lab's processes may take to start, and then its nodes to converge.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,6 +40,8 @@ pub struct Request {
     pub source: String,
     /// The document.
     pub text: String,
+    /// Controllers to use instead of one of its own; what they desire is what the lab becomes.
+    pub controllers: Option<Addresses>,
     /// Whether a lab that fails stays, to be looked at.
     pub keep: bool,
 }
@@ -124,8 +127,8 @@ fn clear(lab: &Lab) {
 }
 
 fn check_paths(lab: &Lab, outline: &Outline) -> Result<(), Error> {
-    for node in outline.views.keys() {
-        let path = Daemon::Switch.socket(&lab.node_dir(node));
+    let sockets = outline.views.keys().map(|node| Daemon::Switch.socket(&lab.node_dir(node)));
+    for path in sockets.chain([lab.controller_socket()]) {
         let len = path.as_os_str().len();
         if len > state::SOCKET_PATH_MAX {
             return Err(Error::SocketPath { path, len });
@@ -140,7 +143,7 @@ fn raise(
     request: &Request,
     (begin, interrupts): (Instant, &Interrupts),
 ) -> Result<(Option<FirstPing>, Duration), Error> {
-    furnish(lab, outline, &request.text)?;
+    furnish(lab, outline, request)?;
     let listener = start(lab)?;
     let (record, early) = gather(lab, outline, request, (&listener, interrupts))?;
     lab.write(&record)?;
@@ -152,16 +155,22 @@ fn raise(
 }
 
 /// Writes what the lab's processes will read.
-fn furnish(lab: &Lab, outline: &Outline, text: &str) -> Result<(), Error> {
-    let write =
-        |path: &Path| fs::write(path, text).map_err(|source| Error::os(format!("write {}", path.display()), source));
-    write(&lab.topology_path())?;
+fn furnish(lab: &Lab, outline: &Outline, request: &Request) -> Result<(), Error> {
+    let write = |path: &Path, text: &str| {
+        fs::write(path, text).map_err(|source| Error::os(format!("write {}", path.display()), source))
+    };
+    let make = |dir: &Path| fs::create_dir(dir).map_err(|source| Error::os(format!("make {}", dir.display()), source));
+    write(&lab.topology_path(), &request.text)?;
     for node in outline.views.keys() {
         let dir = lab.node_dir(node);
-        fs::create_dir(&dir).map_err(|source| Error::os(format!("make {}", dir.display()), source))?;
-        write(&dir.join("topology.yaml"))?;
+        make(&dir)?;
     }
-    Ok(())
+    let dir = lab.controller_dir();
+    make(&dir)?;
+    match &request.controllers {
+        Some(others) => write(&dir.join(state::OTHERS), &others.to_string()),
+        None => Ok(()),
+    }
 }
 
 fn start(lab: &Lab) -> Result<Listener, Error> {
@@ -251,28 +260,36 @@ fn await_node(
     let socket = Daemon::Agent.socket(&lab.node_dir(node));
     loop {
         let left = deadline.saturating_duration_since(now());
-        match converged(&socket, left.min(SLICE)) {
+        let waits = !left.is_zero() && !interrupts.pending();
+        let pause = match converged(&socket, left.min(SLICE)) {
             Ok(state) if state.converged => return Ok(()),
-            Ok(_) if !left.is_zero() && !interrupts.pending() => {}
+            Ok(_) if waits => Duration::ZERO,
             Ok(state) => {
                 return Err(ended(lab, node, format!("its agent has not converged: {}", state.errors.join("; "))));
             }
-            Err(error) if error.is_absent() && !left.is_zero() && !interrupts.pending() => match listener
-                .next(Duration::from_millis(2))
-            {
-                Ok(Some((_, Report::Ended { node, what }))) => return Err(ended(lab, &node, what)),
-                Ok(Some((_, Report::Init | Report::Node { .. } | Report::Failed { .. } | Report::Keep)) | None) => {}
-                Err(error) => return Err(ended(lab, node, error.to_string())),
-            },
+            Err(error) if error.is_absent() && waits => Duration::from_millis(2),
+            Err(error) => return Err(ended(lab, node, error.to_string())),
+        };
+        match listener.next(pause) {
+            Ok(Some((_, Report::Ended { node, what }))) => return Err(ended(lab, &node, what)),
+            Ok(Some((_, Report::Init | Report::Node { .. } | Report::Failed { .. } | Report::Keep)) | None) => {}
             Err(error) => return Err(ended(lab, node, error.to_string())),
         }
     }
 }
 
+/// Waits until every node's agent that runs is done with what it has heard, at most `limit` each.
+pub fn settled(lab: &Lab, record: &Record, limit: Duration) {
+    for node in record.nodes.keys() {
+        // Whether it is as promised is for the test to find out.
+        let _whatever = converged(&Daemon::Agent.socket(&lab.node_dir(node)), limit);
+    }
+}
+
 /// That a node will not get ready, with the last lines of its daemons' logs.
 fn ended(lab: &Lab, node: &str, why: String) -> Error {
-    let log =
-        [Daemon::Switch, Daemon::Agent].map(|kind| lab.log_tail(&format!("{node}/{}.log", kind.name()), LOG_LINES));
+    let files = ["switch.log", "agent.log", "controller.log"].map(|file| format!("{node}/{file}"));
+    let log = files.map(|file| lab.log_tail(&file, LOG_LINES));
     Error::NotReady { name: lab.name.to_string(), node: node.to_owned(), why, log: log.concat() }
 }
 

@@ -17,6 +17,7 @@ mod problem;
 pub mod resource;
 mod topology;
 pub mod view;
+mod wish;
 mod written;
 
 /// An id, for messages.
@@ -30,3 +31,4 @@ pub use problem::{DocumentError, MAX_MISTAKES, Mistake, Problem, Refusal};
 pub use resource::{Change, Edit, Kind, Object, Resource};
 pub use topology::{EXAMPLE, Topology, Underlay, Vm};
 pub use view::Network;
+pub use wish::Wish;

@@ -1,0 +1,175 @@
+//! What a file asks for: a topology, or resources one by one.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::error::CliError;
+use crate::model::{Object, Resource, Topology, Underlay};
+use crate::rpc::RpcError;
+use crate::rpc::proto::{Edit, edit};
+
+/// A file's wishes.
+pub(super) struct Wishes {
+    /// What the file is called.
+    origin: String,
+    pub(super) edits: Vec<Edit>,
+    pub(super) objects: BTreeMap<Object, Option<(u64, u64)>>,
+    /// What carries the tunnels, in JSON; empty if the file leaves that as it is.
+    pub(super) underlay: Vec<u8>,
+    /// Whether it is a whole topology.
+    pub(super) whole: bool,
+}
+
+/// A resource as `get` prints it.
+#[derive(Debug, Deserialize)]
+struct Printed {
+    #[serde(flatten)]
+    resource: Resource,
+    #[serde(default)]
+    revision: Option<u64>,
+    /// Told by `get`, and nothing that can be wished.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read to be passed over")]
+    live: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    Many(Vec<Printed>),
+    One(Box<Printed>),
+}
+
+impl Wishes {
+    /// Reads and checks a file; `-` is standard input.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the place.
+    pub(super) fn read(path: &Path) -> Result<Self, CliError> {
+        let failed = |source| CliError::Read { path: path.to_path_buf(), source };
+        if path == Path::new("-") {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+            return Self::of("standard input", &text);
+        }
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        Self::of(&path.display().to_string(), &text)
+    }
+
+    fn of(origin: &str, text: &str) -> Result<Self, CliError> {
+        if is_list(text) { Self::of_resources(origin, text) } else { Self::of_topology(origin, text) }
+    }
+
+    fn of_topology(origin: &str, text: &str) -> Result<Self, CliError> {
+        let (topology, wishes) =
+            Topology::wishes(text, origin).map_err(|error| CliError::Refused(error.to_string()))?;
+        let underlay = topology.underlay();
+        // A file that says nothing of it has the usual one, and asks for none.
+        let underlay = if *underlay == Underlay::default() { Vec::new() } else { json(underlay)? };
+        let mut all =
+            Self { origin: origin.to_owned(), edits: Vec::new(), objects: BTreeMap::new(), underlay, whole: true };
+        for wish in wishes {
+            all.objects.insert(wish.resource.object(), Some((wish.line, wish.column)));
+            all.edits.push(put(&wish.resource, None)?);
+        }
+        Ok(all)
+    }
+
+    fn of_resources(origin: &str, text: &str) -> Result<Self, CliError> {
+        let printed = serde_saphyr::from_str::<OneOrMany>(text).map_err(|error| {
+            CliError::Refused(format!(
+                "{origin}: neither a topology nor resources as `dvr get -o yaml` prints them: {error}"
+            ))
+        })?;
+        let printed = match printed {
+            OneOrMany::Many(all) => all,
+            OneOrMany::One(one) => vec![*one],
+        };
+        let underlay = Vec::new();
+        let mut all =
+            Self { origin: origin.to_owned(), edits: Vec::new(), objects: BTreeMap::new(), underlay, whole: false };
+        for Printed { resource, revision, live: _ } in printed {
+            all.edits.push(put(&resource, revision)?);
+            all.objects.insert(resource.object(), None);
+        }
+        Ok(all)
+    }
+
+    /// A failure with what was refused in it, each problem with its place in the file where it has one.
+    pub(super) fn explain(&self, error: CliError) -> CliError {
+        let CliError::Controller(RpcError::Refused(refused)) = &error else { return error };
+        if refused.problems.is_empty() {
+            return error;
+        }
+        let mut text = refused.message.clone();
+        for problem in &refused.problems {
+            let place = problem.name.as_ref().and_then(|name| {
+                let object = Object::new(name.kind.parse().ok()?, name.name.clone());
+                self.objects.get(&object).copied().flatten()
+            });
+            match place {
+                Some((line, column)) => text.push_str(&format!("\n{}:{line}:{column}: {problem}", self.origin)),
+                None => text.push_str(&format!("\n{}: {problem}", self.origin)),
+            }
+        }
+        CliError::Refused(text)
+    }
+}
+
+/// Whether a text holds resources, and not a topology: these are a list, or begin with a kind.
+fn is_list(text: &str) -> bool {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with(['#', '%']));
+    let mut lines = lines.skip_while(|line| *line == "---");
+    match lines.next() {
+        Some(first) if first.starts_with(['-', '[']) => true,
+        Some(first) if first.starts_with('{') => {
+            serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.get("kind").is_some())
+        }
+        Some(_) => text.lines().any(|line| line.starts_with("kind:")),
+        None => false,
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, CliError> {
+    serde_json::to_vec(value).map_err(|error| CliError::Encode { form: "JSON", why: error.to_string() })
+}
+
+fn put(resource: &Resource, revision: Option<u64>) -> Result<Edit, CliError> {
+    Ok(Edit { what: Some(edit::What::Put(json(resource)?)), revision })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topology_and_resources_are_told_apart() {
+        for (text, objects) in [
+            (crate::model::EXAMPLE, 9),
+            ("- kind: node\n  name: n1\n  revision: 7\n  live: true\n", 1),
+            ("# a node\nkind: node\nname: n1\n", 1),
+            ("{\"kind\": \"port\", \"name\": \"p\", \"network\": \"a\"}", 1),
+            ("[]", 0),
+        ] {
+            let wishes = Wishes::of("test", text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(wishes.objects.len(), objects, "{text}");
+            assert_eq!(wishes.whole, objects == 9);
+        }
+        let wishes = Wishes::of("test", "- {kind: node, name: n1, revision: 7}\n").expect("it is right");
+        assert_eq!(wishes.edits[0].revision, Some(7));
+    }
+
+    #[test]
+    fn what_is_neither_is_told_with_its_place() {
+        for (text, word) in
+            [("version: 1\nnodes: {n: {adress: x}}\n", "test:2:"), ("- kind: nod\n  name: x\n", "test: neither")]
+        {
+            let error = Wishes::of("test", text).err().expect("it is refused").to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What a controller knows: desired state as far as it has followed the store, and what each reader is still to be told.
+//! No input, no output: batches in, streams' next words out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::keys::Key;
+use super::ring::{Bound, Ring};
+use crate::model::view::{NodeView, ViewChange};
+use crate::model::{Fabric, Kind, Object, Resource, Touched, Underlay};
+use crate::placement::Live;
+use crate::store::{Batch, Change, Entry, Revision, Snapshot};
+
+/// How much of what one node was told is kept for it to resume from.
+const NODE_HISTORY: Bound = Bound { items: 256, octets: 256 << 10 };
+/// How much of what changed is kept for watchers.
+const WATCH_HISTORY: Bound = Bound { items: 4_096, octets: 16 << 20 };
+
+/// Something that changed, as watchers are told.
+#[derive(Debug, Clone)]
+pub(super) struct News {
+    pub(super) object: Object,
+    /// As it is; `None` if it is no more.
+    pub(super) resource: Option<Resource>,
+    /// Of a node, whether an agent lives.
+    pub(super) live: Option<bool>,
+}
+
+/// What one node is told.
+struct Slot {
+    /// Changes as they are sent.
+    told: Ring<Arc<[u8]>>,
+    pulse: watch::Sender<Revision>,
+}
+
+impl Slot {
+    fn new(floor: Revision) -> Self {
+        Self { told: Ring::new(floor, NODE_HISTORY), pulse: watch::Sender::new(floor) }
+    }
+}
+
+/// How far a node's stream has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cursor {
+    /// It holds nothing, or nothing that can be gone on from.
+    Fresh,
+    /// It holds the view of this revision.
+    At(Revision),
+    /// It was told that there is no such node.
+    Absent,
+}
+
+/// What a node's stream is told next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing yet.
+    Nothing,
+    /// The whole.
+    Whole(Box<NodeView>, Revision),
+    /// What came since.
+    Changes(Vec<(Revision, Arc<[u8]>)>),
+    /// There is no such node.
+    Absent,
+}
+
+/// The state.
+pub(super) struct World {
+    pub(super) epoch: String,
+    pub(super) revision: Revision,
+    pub(super) fabric: Fabric,
+    live: Live,
+    revisions: BTreeMap<Object, Revision>,
+    /// When `serial` was last put.
+    pub(super) serial: Option<Revision>,
+    alive: BTreeSet<String>,
+    nodes: BTreeMap<String, Slot>,
+    news: Ring<Arc<[News]>>,
+    /// The revision reached, for everybody who waits for one.
+    pulse: watch::Sender<Revision>,
+    /// Entries that made no sense.
+    pub(super) foreign: u64,
+}
+
+impl World {
+    /// Nothing, before the store was read.
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: String::new(),
+            revision: 0,
+            fabric: Fabric::default(),
+            live: Live::default(),
+            revisions: BTreeMap::new(),
+            serial: None,
+            alive: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            news: Ring::new(0, WATCH_HISTORY),
+            pulse: watch::Sender::new(0),
+            foreign: 0,
+        }
+    }
+
+    /// Takes in all of the store. Who was being told starts anew.
+    pub(super) fn load(&mut self, snapshot: &Snapshot) {
+        let mut fabric = Fabric::default();
+        let mut resources = Vec::new();
+        self.revisions.clear();
+        self.alive.clear();
+        self.serial = None;
+        for entry in &snapshot.entries {
+            match Key::of(&entry.key) {
+                Key::Object(object) => match self.resource(&object, entry) {
+                    Some(resource) => {
+                        self.revisions.insert(object, entry.modified);
+                        resources.push(resource);
+                    }
+                    None => self.foreign += 1,
+                },
+                Key::Underlay => match serde_json::from_slice(&entry.value) {
+                    Ok(underlay) => fabric = Fabric::new(underlay),
+                    Err(error) => self.make_no_sense(&entry.key, &error),
+                },
+                Key::Serial => self.serial = Some(entry.modified),
+                Key::Live(node) => drop(self.alive.insert(node)),
+                Key::Epoch => self.epoch = String::from_utf8_lossy(&entry.value).into_owned(),
+                Key::HostMac => {}
+                Key::Foreign => self.foreign += 1,
+            }
+        }
+        for resource in resources {
+            fabric.put(resource);
+        }
+        self.reset(fabric, snapshot.revision);
+    }
+
+    /// Starts everybody anew from this state.
+    fn reset(&mut self, fabric: Fabric, revision: Revision) {
+        self.live = Live::of(&fabric);
+        self.fabric = fabric;
+        self.revision = revision;
+        self.news.clear(revision);
+        self.nodes.retain(|name, slot| self.fabric.nodes().contains_key(name) || slot.pulse.receiver_count() > 0);
+        for name in self.fabric.nodes().keys() {
+            self.nodes.entry(name.clone()).or_insert_with(|| Slot::new(revision));
+        }
+        for slot in self.nodes.values_mut() {
+            slot.told.clear(revision);
+            slot.pulse.send_replace(revision);
+        }
+        self.pulse.send_replace(revision);
+    }
+
+    /// Takes in what happened at one revision, and tells everybody concerned.
+    pub(super) fn take(&mut self, batch: &Batch) {
+        let mut told: BTreeMap<String, Vec<ViewChange>> = BTreeMap::new();
+        let mut news = Vec::new();
+        let mut underlay = None;
+        self.revision = batch.revision;
+        for change in &batch.changes {
+            match (Key::of(change.key()), change) {
+                (Key::Object(object), Change::Put(entry)) => {
+                    let Some(resource) = self.resource(&object, entry) else {
+                        self.foreign += 1;
+                        continue;
+                    };
+                    self.revisions.insert(object, entry.modified);
+                    let touched = self.fabric.put(resource);
+                    self.touched(touched, &mut told, &mut news);
+                }
+                (Key::Object(object), Change::Delete { .. }) => {
+                    self.revisions.remove(&object);
+                    let touched = self.fabric.remove(&object);
+                    self.touched(touched, &mut told, &mut news);
+                }
+                (Key::Underlay, Change::Put(entry)) => match serde_json::from_slice::<Underlay>(&entry.value) {
+                    Ok(new) => underlay = Some(new),
+                    Err(error) => self.make_no_sense(&entry.key, &error),
+                },
+                (Key::Serial, Change::Put(entry)) => self.serial = Some(entry.modified),
+                (Key::Serial, Change::Delete { .. }) => self.serial = None,
+                (Key::Live(node), change) => {
+                    let lives = matches!(change, Change::Put(_));
+                    let was = if lives { !self.alive.insert(node.clone()) } else { self.alive.remove(&node) };
+                    let object = Object::new(Kind::Node, node);
+                    if was != lives
+                        && let Some(resource) = self.fabric.get(&object)
+                    {
+                        news.push(News { object, resource: Some(resource), live: Some(lives) });
+                    }
+                }
+                (Key::Epoch, Change::Put(entry)) => self.epoch = String::from_utf8_lossy(&entry.value).into_owned(),
+                (Key::Foreign, Change::Put(_)) => self.foreign += 1,
+                (Key::Underlay | Key::HostMac | Key::Epoch | Key::Foreign, _) => {}
+            }
+        }
+        if let Some(underlay) = underlay.filter(|underlay| underlay != self.fabric.underlay()) {
+            let mut fabric = Fabric::new(underlay);
+            for resource in self.fabric.resources() {
+                fabric.put(resource);
+            }
+            return self.reset(fabric, batch.revision);
+        }
+        self.tell(batch.revision, told, news);
+    }
+
+    fn touched(&mut self, touched: Touched, told: &mut BTreeMap<String, Vec<ViewChange>>, news: &mut Vec<News>) {
+        for (node, mut changes) in self.live.change(&self.fabric, &touched) {
+            told.entry(node).or_default().append(&mut changes);
+        }
+        let Touched { object, before: _, after } = touched;
+        if object.kind == Kind::Node {
+            let floor = self.revision;
+            if after.is_some() {
+                self.nodes.entry(object.name.clone()).or_insert_with(|| Slot::new(floor));
+            } else if let Some(slot) = self.nodes.get_mut(&object.name) {
+                slot.told.clear(floor);
+                slot.pulse.send_replace(floor);
+            }
+        }
+        news.push(News { live: self.liveness(&object), object, resource: after });
+    }
+
+    fn tell(&mut self, revision: Revision, told: BTreeMap<String, Vec<ViewChange>>, news: Vec<News>) {
+        for (node, changes) in told {
+            let Some(slot) = self.nodes.get_mut(&node) else { continue };
+            let octets: Arc<[u8]> = match serde_json::to_vec(&changes) {
+                Ok(octets) => octets.into(),
+                Err(error) => unreachable!("changes of views have only text keys: {error}"),
+            };
+            slot.told.push(revision, octets.len(), octets);
+            slot.pulse.send_replace(revision);
+        }
+        // A node that is gone, and that nobody asks for, is forgotten.
+        for gone in news.iter().filter(|news| news.object.kind == Kind::Node && news.resource.is_none()) {
+            if self.nodes.get(&gone.object.name).is_some_and(|slot| slot.pulse.receiver_count() == 0) {
+                self.nodes.remove(&gone.object.name);
+            }
+        }
+        if !news.is_empty() {
+            let octets = news.len() * size_of::<News>();
+            self.news.push(revision, octets, news.into());
+        }
+        self.pulse.send_replace(revision);
+    }
+
+    /// The resource in an entry, if it is what the key says.
+    fn resource(&self, object: &Object, entry: &Entry) -> Option<Resource> {
+        match serde_json::from_slice::<Resource>(&entry.value) {
+            Ok(resource) if resource.object() == *object => Some(resource),
+            Ok(resource) => {
+                tracing::warn!(key = %entry.key, found = %resource.object(), "the store holds another object than its key says: left out");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(key = %entry.key, %error, "the store holds what makes no sense to this release: left out");
+                None
+            }
+        }
+    }
+
+    fn make_no_sense(&mut self, key: &str, error: &serde_json::Error) {
+        self.foreign += 1;
+        tracing::warn!(key, %error, "the store holds what makes no sense to this release: left out");
+    }
+
+    /// When an object last changed.
+    pub(super) fn changed(&self, object: &Object) -> Option<Revision> {
+        self.revisions.get(object).copied()
+    }
+
+    /// Of a node, whether an agent of it lives.
+    pub(super) fn liveness(&self, object: &Object) -> Option<bool> {
+        (object.kind == Kind::Node).then(|| self.alive.contains(&object.name))
+    }
+
+    /// Whether an agent of a node lives.
+    pub(super) fn lives(&self, node: &str) -> bool {
+        self.alive.contains(node)
+    }
+
+    /// The revision reached, as it grows.
+    pub(super) fn pulse(&self) -> watch::Receiver<Revision> {
+        self.pulse.subscribe()
+    }
+
+    /// A node's stream: what wakes it. The node need not be there yet.
+    pub(super) fn attend(&mut self, node: &str) -> watch::Receiver<Revision> {
+        let floor = self.revision;
+        self.nodes.entry(node.to_owned()).or_insert_with(|| Slot::new(floor)).pulse.subscribe()
+    }
+
+    /// A node's stream has ended.
+    pub(super) fn leave(&mut self, node: &str) {
+        let unknown = !self.fabric.nodes().contains_key(node);
+        if unknown && self.nodes.get(node).is_some_and(|slot| slot.pulse.receiver_count() == 0) {
+            self.nodes.remove(node);
+        }
+    }
+
+    /// Whether a stream can go on from a revision.
+    pub(super) fn keeps(&self, node: &str, revision: Revision) -> bool {
+        let kept = self.nodes.get(node).is_some_and(|slot| slot.told.after(revision).is_some());
+        kept && revision <= self.revision && self.fabric.nodes().contains_key(node)
+    }
+
+    /// What a node's stream is told next.
+    pub(super) fn next(&self, node: &str, cursor: Cursor) -> Next {
+        if self.fabric.peer(node).is_none() {
+            return if cursor == Cursor::Absent { Next::Nothing } else { Next::Absent };
+        }
+        if let Cursor::At(revision) = cursor
+            && let Some(after) = self.nodes.get(node).and_then(|slot| slot.told.after(revision))
+        {
+            let changes: Vec<_> = after.map(|(at, octets)| (at, Arc::clone(octets))).collect();
+            return if changes.is_empty() { Next::Nothing } else { Next::Changes(changes) };
+        }
+        match self.live.view(&self.fabric, node) {
+            Some(view) => Next::Whole(Box::new(view), self.revision),
+            None => Next::Absent,
+        }
+    }
+
+    /// What changed after a revision; `None` if some of that is forgotten.
+    pub(super) fn news(&self, after: Revision) -> Option<Vec<(Revision, Arc<[News]>)>> {
+        Some(self.news.after(after)?.map(|(at, news)| (at, Arc::clone(news))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;
