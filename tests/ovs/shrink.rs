@@ -68,9 +68,10 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
             let flow = format!("{head} actions={tail}");
             let mut candidate = best.clone();
             let (how, bridge) = (how.clone(), bridge.clone());
-            candidate.steps[at] = match step {
-                Step::Try { .. } => Step::Try { how, bridge, flow },
-                _ => Step::Change { how, bridge, flow },
+            candidate.steps[at] = if matches!(step, Step::Try { .. }) {
+                Step::Try { how, bridge, flow }
+            } else {
+                Step::Change { how, bridge, flow }
             };
             *tried += 1;
             if failing(&candidate) {
