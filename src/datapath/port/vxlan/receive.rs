@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use super::Endpoint;
 use crate::datapath::offload::{Extended, Started, Train};
-use crate::datapath::port::{Batch, PortDrop, Ready, Received, TAIL_LIMIT};
-use crate::datapath::{Checksum, Offload, Packet, TunnelMeta};
+use crate::datapath::port::{Batch, Ready, Received, TAIL_LIMIT};
+use crate::datapath::{Checksum, DropReason, Offload, Packet, TunnelMeta};
 use crate::wire::{ethernet, prefix, vxlan};
 
 /// A datagram's frame and what its tunnel said.
@@ -28,7 +28,7 @@ struct Joining {
 }
 
 /// A frame that came through a tunnel, or why a datagram carries none.
-pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), PortDrop>;
+pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), DropReason>;
 
 /// Reads what waits at the endpoint, at most one batch, takes the frames out, joins what belongs together, and hands
 /// each to `take`.
@@ -91,18 +91,18 @@ fn datagrams(message: &Received) -> impl Iterator<Item = Range<usize>> + use<> {
 }
 
 /// The frame in a datagram.
-fn open(message: &Received, local: IpAddr, memory: &[u8], datagram: Range<usize>) -> Result<Segment, PortDrop> {
+fn open(message: &Received, local: IpAddr, memory: &[u8], datagram: Range<usize>) -> Result<Segment, DropReason> {
     if message.truncated {
-        return Err(PortDrop::Truncated);
+        return Err(DropReason::Truncated);
     }
-    let source = message.source.ok_or(PortDrop::BadTunnel)?;
+    let source = message.source.ok_or(DropReason::BadTunnel)?;
     let octets = &memory[datagram.clone()];
-    let (header, frame) = prefix::<vxlan::Header>(octets).map_err(|_| PortDrop::BadTunnel)?;
+    let (header, frame) = prefix::<vxlan::Header>(octets).map_err(|_| DropReason::BadTunnel)?;
     if !header.has_vni() || header.vni_bits() == 0 {
-        return Err(PortDrop::BadTunnel);
+        return Err(DropReason::BadTunnel);
     }
     if frame.len() < ethernet::HEADER_LEN {
-        return Err(PortDrop::Truncated);
+        return Err(DropReason::Truncated);
     }
     let id = u64::from(header.vni_bits());
     let meta = TunnelMeta { id, src: source.ip(), dst: local, tos: message.tos, ttl: message.ttl };

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::IntoBytes;
 
 use super::Endpoint;
+use crate::datapath::DropReason;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
-use crate::datapath::port::PortDrop;
+use crate::datapath::port::of_send;
 use crate::datapath::port::udp_sys::{self, Course};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
@@ -49,7 +50,7 @@ struct Waiting {
 /// Where a worker counts what it sends.
 pub trait Tally {
     /// So many frames of so many octets went to this endpoint, or did not.
-    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize);
+    fn settle(&self, to: IpAddr, result: Result<(), DropReason>, frames: u64, octets: usize);
 }
 
 impl Sender {
@@ -71,7 +72,7 @@ impl Sender {
         let refused = |reason| tally.settle(meta.dst, Err(reason), 1, octets);
         let vni = u32::try_from(meta.id).ok().and_then(|id| Vni::new(id).ok());
         let (Some(vni), true) = (vni, meta.dst.is_ipv4() == endpoint.local.is_ipv4()) else {
-            return refused(PortDrop::NoTunnel);
+            return refused(DropReason::NoTunnel);
         };
         let header = vxlan::Header::new(vni);
         let course = Course { to: SocketAddr::new(meta.dst, endpoint.udp_port), tos: meta.tos, ttl: meta.ttl };
@@ -83,13 +84,13 @@ impl Sender {
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
                 tally.settle(meta.dst, sent, 1, octets);
             }
-            Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
-            Ok(None) if octets + vxlan::HEADER_LEN > OCTET_LIMIT => refused(PortDrop::TooBig),
+            Ok(None) if complete(packet).is_err() => refused(DropReason::BadOffload),
+            Ok(None) if octets + vxlan::HEADER_LEN > OCTET_LIMIT => refused(DropReason::TooBig),
             Ok(None) => {
                 self.waiting[index].put(socket, &course, &header, packet, tally);
                 self.full |= 1 << index;
             }
-            Err(_) => refused(PortDrop::Uncuttable),
+            Err(_) => refused(DropReason::Uncuttable),
         }
     }
 
@@ -160,13 +161,13 @@ impl Waiting {
 /// Why a send failed.
 enum Refusal {
     /// Alone it would fail as well.
-    Plain(PortDrop),
+    Plain(DropReason),
     /// The kernel does not segment this, here: its size with headers exceeds the MTU, or the device cannot sum.
     Together(io::Error),
 }
 
-fn reason(error: &io::Error) -> PortDrop {
-    PortDrop::of_send(error.raw_os_error().unwrap_or(0))
+fn reason(error: &io::Error) -> DropReason {
+    of_send(error.raw_os_error().unwrap_or(0))
 }
 
 /// Sends `count` datagrams of `size` octets, the last one shorter perhaps, in one call.
@@ -215,7 +216,7 @@ fn send_cut(
     segments: &Segments,
     packet: &Packet<'_>,
     headers: &mut [u8],
-) -> Result<(), PortDrop> {
+) -> Result<(), DropReason> {
     let header_len = vxlan::HEADER_LEN + segments.header_len();
     let size = header_len + segments.size().min(packet.len());
     let most = (OCTET_LIMIT / size).clamp(1, DATAGRAM_LIMIT);
@@ -264,7 +265,7 @@ fn send_group(
         }
     }
     if !room {
-        return Err(Refusal::Plain(PortDrop::Uncuttable));
+        return Err(Refusal::Plain(DropReason::Uncuttable));
     }
     let size = header_len + segments.size();
     send_datagrams(socket, course, size, count, &gathered.slices[..gathered.count])
