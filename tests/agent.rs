@@ -472,7 +472,7 @@ fn a_new_topology_is_taken_and_a_purge_leaves_nothing() {
         std::fs::write(&bench.config.topology, "version: 99").expect("ours");
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).expect("a signal to oneself");
         let refused = |state: &Converged| state.errors.iter().any(|error| error.contains("topology.yaml"));
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             let state: Converged = bench.client().call(&Ask::Wait { timeout_millis: 100 }).expect("it answers");
             if !state.converged && refused(&state) {
