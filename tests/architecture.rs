@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dvr::datapath::DropReason;
+
 /// Top-level modules from the bottom up: a module may use those of earlier lines. The shell halves of kernel objects
 /// may use each other's as well: an address needs its link's ifindex.
 const LAYERS: &[&[&str]] = &[
@@ -243,4 +245,36 @@ fn files_stay_readable() {
         }
     }
     report(broken, "a file says what it owns and stays near 600 lines");
+}
+
+/// A reason that nothing produces would be a promise; one that the README leaves out would have to be guessed.
+#[test]
+fn every_drop_reason_is_produced_and_documented() {
+    let sources = sources();
+    let produced = |variant: &str| {
+        let named = format!("DropReason::{variant}");
+        sources.iter().filter(|(path, _)| !path.ends_with("datapath/drop.rs") && !path.ends_with("tests.rs")).any(
+            |(path, text)| {
+                !path.to_string_lossy().contains("/tests/")
+                    && code(text).any(|(_, line)| {
+                        line.match_indices(&named).any(|(at, found)| {
+                            // A longer name may begin like this one.
+                            line[at + found.len()..].chars().next().is_none_or(|next| !next.is_alphanumeric())
+                        })
+                    })
+            },
+        )
+    };
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("there is one");
+    let mut broken = Vec::new();
+    for reason in DropReason::ALL {
+        if !produced(&format!("{reason:?}")) {
+            broken.push(format!("{reason:?} is produced nowhere"));
+        }
+        let row = format!("| `{}` | {} |", reason.name(), reason.meaning());
+        if !readme.contains(&row) {
+            broken.push(format!("README.md lacks the row: {row}"));
+        }
+    }
+    report(broken, "drop reasons");
 }

@@ -6,11 +6,12 @@ mod support;
 
 use core::cell::RefCell;
 use core::net::IpAddr;
+use dvr::datapath::DropReason;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 
 use dvr::datapath::port::gre::{Endpoint, Sender, open, read};
-use dvr::datapath::port::{Batch, PortDrop, Tally};
+use dvr::datapath::port::{Batch, Tally};
 use dvr::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
 use dvr::wire::checksum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,10 +19,10 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
 
 /// What was counted: octets of frames that went, and why others did not.
 #[derive(Default)]
-struct Ledger(RefCell<(usize, Vec<PortDrop>)>);
+struct Ledger(RefCell<(usize, Vec<DropReason>)>);
 
 impl Tally for Ledger {
-    fn settle(&self, _: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
+    fn settle(&self, _: IpAddr, result: Result<(), DropReason>, frames: u64, octets: usize) {
         let mut ledger = self.0.borrow_mut();
         match result {
             Ok(()) => ledger.0 += octets,
@@ -81,7 +82,7 @@ fn send(
 }
 
 /// What came by an endpoint: the tunnel's word, the frame and what is left to do on it, or why not.
-type Came = Result<(TunnelMeta, Vec<u8>, Offload), PortDrop>;
+type Came = Result<(TunnelMeta, Vec<u8>, Offload), DropReason>;
 
 /// Reads until `enough` of what came.
 fn receive(at: &Endpoint, enough: impl Fn(&[Came]) -> bool) -> Vec<Came> {
@@ -157,7 +158,7 @@ fn what_cannot_go_is_named() {
             send(&mut sender, &from, &meta(&from, &to, 1), &frame(80, payload, None), &ledger);
         }
         sender.flush(&from, &ledger);
-        use PortDrop::{BadOffload, NoTunnel, TooBig, Uncuttable};
+        use DropReason::{BadOffload, NoTunnel, TooBig, Uncuttable};
         assert_eq!(
             ledger.0.into_inner(),
             (154, vec![NoTunnel, NoTunnel, NoTunnel, BadOffload, Uncuttable, TooBig]),
@@ -182,7 +183,7 @@ fn packets_without_a_frame_are_named() {
             octets[29] ^= damage;
             octets
         };
-        use PortDrop::{BadTunnel, Keyless, Truncated, TunnelChecksum};
+        use DropReason::{BadTunnel, Keyless, Truncated, TunnelChecksum};
         let cases = [
             (good[..3].to_vec(), Err(Truncated)),
             (good[..7].to_vec(), Err(Truncated)),
@@ -220,7 +221,7 @@ fn fragments_are_told_and_refused() {
         sender.flush(&from, &ledger);
         assert_eq!(ledger.0.into_inner().1, []);
         let came = receive(&to, |came| came.len() == 2);
-        assert_eq!(came[0], Err(PortDrop::Fragmented));
+        assert_eq!(came[0], Err(DropReason::Fragmented));
         assert_eq!(came[1].as_ref().map(|(_, frame, _)| frame.len()), Ok(154));
     });
 }

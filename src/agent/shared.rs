@@ -68,7 +68,7 @@ impl Shared {
         if timeout.timed_out() && state.converged {
             // The last pass ended before the question.
             state.converged = false;
-            state.errors.push(format!("no pass ended within {limit:?}"));
+            state.errors.push(format!("no pass that began since ended within {limit:?}"));
         }
         state
     }

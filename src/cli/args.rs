@@ -493,6 +493,10 @@ pub struct SwitchArgs {
     /// Worker threads; without it as many as suit the processors
     #[arg(long)]
     pub workers: Option<usize>,
+    /// Most flows of one bridge; without it 2,000,000. At the limit a change that adds flows is refused, and what is to
+    /// be learned is counted as `learn-limit` instead
+    #[arg(long, value_name = "FLOWS")]
+    pub flow_limit: Option<u32>,
     /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

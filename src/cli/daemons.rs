@@ -99,7 +99,7 @@ fn host_name() -> Result<String, CliError> {
 /// When it cannot start, or ends by an error.
 pub(super) fn switch(args: SwitchArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
-    let config = switch::SwitchConfig { workers: args.workers, ..switch::SwitchConfig::new(args.run_dir) };
+    let config = switch::SwitchConfig { run_dir: args.run_dir, workers: args.workers, flow_limit: args.flow_limit };
     switch::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }

@@ -7,6 +7,7 @@ use super::error::{CliError, DONE, FAILED};
 use super::{output, target};
 use crate::api::agent::{self, Show as AgentShow};
 use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Show as SwitchShow, VlanMode};
+use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
 /// A node, as far as its daemons answer.
@@ -66,7 +67,9 @@ fn text(shown: &Shown) -> String {
             cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses, cache.evictions
         ));
         for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
-            out.push_str(&format!("    Dropped: {count} {reason}\n"));
+            let known = DropReason::ALL.into_iter().find(|known| known.name() == reason);
+            let meaning = known.map_or("of a reason that only its own release knows", DropReason::meaning);
+            out.push_str(&format!("    Dropped: {count} {reason}: {meaning}\n"));
         }
     }
     out

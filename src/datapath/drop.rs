@@ -1,79 +1,94 @@
-//! Why a frame went nowhere: one set of reasons for every view.
+//! Why a frame went nowhere: one set of reasons for every view, the engine's and the ports'.
 
-/// A reason by which a frame is dropped, or what was to become of it cut short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DropReason {
-    /// It came in by a port that belongs to no bridge.
-    UnknownPort,
-    /// No flow of the bridge's first table matched.
-    TableMiss,
-    /// Flows matched, and sent it nowhere.
-    NoOutput,
-    /// `resubmit`, `goto_table` and patch ports nested more than 64 deep.
-    TooDeep,
-    /// More than 4,096 lookups for one frame.
-    TooManyLookups,
-    /// More than 65,536 datapath actions for one frame.
-    TooManyActions,
-    /// `NORMAL`: its VLAN is not one of its port's.
-    VlanRefused,
-    /// `NORMAL`: its destination is one bridges keep to themselves (IEEE 802.1Q-2018 §8.6.3).
-    Reserved,
-    /// `NORMAL`: its destination is where it came from.
-    Hairpin,
-    /// A patch port without its other end.
-    NoPeer,
-    /// Its time to live would become zero.
-    TtlExpired,
-    /// Its tunnel says "congestion experienced", and it is not ECN-capable (RFC 6040 §4.2).
-    NotEcnCapable,
-    /// No room in front of it for another tag.
-    NoRoom,
-    /// A flow to be learned, for which there is no room. Counted once a table walk; the frame goes on.
-    LearnLimit,
-    /// The table of learned addresses was full, and one was forgotten for another. The frame goes on.
-    FdbFull,
+/// Makes the reasons from one table: variant, name in every listing, and what it means in a line.
+macro_rules! reasons {
+    ($($variant:ident, $name:literal, $meaning:literal;)*) => {
+        /// A reason by which a frame is dropped, or what was to become of it cut short.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason: first the engine's, then the ports'.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Its name in every listing.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What it means, in a line.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)*
+                }
+            }
+        }
+    };
 }
 
-impl DropReason {
-    /// Every reason.
-    pub const ALL: [Self; 15] = [
-        Self::UnknownPort,
-        Self::TableMiss,
-        Self::NoOutput,
-        Self::TooDeep,
-        Self::TooManyLookups,
-        Self::TooManyActions,
-        Self::VlanRefused,
-        Self::Reserved,
-        Self::Hairpin,
-        Self::NoPeer,
-        Self::TtlExpired,
-        Self::NotEcnCapable,
-        Self::NoRoom,
-        Self::LearnLimit,
-        Self::FdbFull,
-    ];
+reasons! {
+    UnknownPort, "unknown-port", "it came in by a port that belongs to no bridge";
+    TableMiss, "table-miss", "no flow of the table it came to last matched";
+    NoOutput, "no-output", "flows matched, and sent it nowhere";
+    TooDeep, "resubmit-too-deep", "resubmit, goto_table and patch ports nested more than 64 deep";
+    TooManyLookups, "resubmit-too-many", "more than 4,096 lookups for one frame";
+    TooManyActions, "actions-too-many", "more than 65,536 datapath actions for one frame";
+    VlanRefused, "vlan-refused", "NORMAL: its VLAN is not one of its port's";
+    Reserved, "reserved-address", "NORMAL: bridges keep its destination to themselves (IEEE 802.1Q-2018 8.6.3)";
+    Hairpin, "hairpin", "NORMAL: its destination is where it came from";
+    NoPeer, "patch-without-peer", "a patch port without its other end";
+    TtlExpired, "ttl-expired", "its time to live would become zero";
+    NotEcnCapable, "not-ecn-capable", "its tunnel says \"congestion experienced\", and it is not ECN-capable (RFC 6040 4.2)";
+    NoRoom, "no-headroom", "no room in front of it for another tag";
+    LearnLimit, "learn-limit", "no room for a flow to be learned; the frame goes on, counted once a table walk";
+    FdbFull, "fdb-full", "the table of stations was full, and one was forgotten for another; the frame goes on";
+    Truncated, "port-truncated", "it has no whole Ethernet header, or was cut short by its buffer";
+    BadOffload, "port-bad-offload", "the kernel's or guest's word on checksum and segments contradicts the frame";
+    BadTunnel, "tunnel-bad-header", "a VXLAN datagram without header, I flag or legal VNI, or with reserved bits; a GRE header that RFC 2784 and RFC 2890 do not have";
+    Fragmented, "tunnel-fragmented", "a tunnelled packet that came in fragments: an MTU on the way is smaller than its sender thinks (RFC 7348 4.3)";
+    TunnelChecksum, "tunnel-bad-checksum", "a GRE packet whose own checksum is wrong";
+    Keyless, "tunnel-keyless", "a GRE packet without a key: it belongs to no network";
+    TunnelUnfinished, "tunnel-unfinished-checksum", "a tunnel's frame whose checksum was only begun, as a kernel vxlan device over a veth leaves it: finished here, and sent on";
+    Uncuttable, "port-uncuttable", "the super-frame cannot be cut into what its link takes";
+    Full, "port-full", "the link's queue or the socket's buffer is full";
+    TooBig, "port-too-big", "larger than its link, or the path to the tunnel's end, takes without fragmenting";
+    TooBigUntold, "port-too-big-untold", "as port-too-big, and nobody was told: it is no IP, may not be answered, or too many were";
+    Down, "port-down", "the interface is down";
+    Unreachable, "tunnel-unreachable", "no route to the tunnel's end, or it is forbidden";
+    NoTunnel, "tunnel-no-key", "the tunnel key is no VNI, or the endpoint's address is of another family";
+    Gone, "port-gone", "the interface is gone";
+    NoPort, "port-removed", "the port was removed while the frame was on its way";
+    Refused, "port-refused", "the kernel refused it for another reason";
+}
 
-    /// Its name in every listing.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::UnknownPort => "unknown-port",
-            Self::TableMiss => "table-miss",
-            Self::NoOutput => "no-output",
-            Self::TooDeep => "resubmit-too-deep",
-            Self::TooManyLookups => "resubmit-too-many",
-            Self::TooManyActions => "actions-too-many",
-            Self::VlanRefused => "vlan-refused",
-            Self::Reserved => "reserved-address",
-            Self::Hairpin => "hairpin",
-            Self::NoPeer => "patch-without-peer",
-            Self::TtlExpired => "ttl-expired",
-            Self::NotEcnCapable => "not-ecn-capable",
-            Self::NoRoom => "no-headroom",
-            Self::LearnLimit => "learn-limit",
-            Self::FdbFull => "fdb-full",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_in_kebab_case() {
+        let names: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for name in names {
+            let words = || name.split('-');
+            assert!(
+                words().all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_lowercase())),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_has_a_slot_of_its_own_among_counters() {
+        for (slot, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, slot, "{reason:?}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What a switch refuses, and why.
 
 use super::switch::LIMIT_BRIDGES;
-use super::table::LIMIT_FLOWS;
 use super::text::TextError;
 use crate::types::{IfName, Mac};
 
@@ -89,7 +88,9 @@ pub enum SwitchError {
     #[error(transparent)]
     BadFilter(TextError),
     /// More flows than a bridge may have.
-    #[error("bridge `{bridge}` has {flows} flows, and {more} more would be over its limit of {LIMIT_FLOWS}")]
+    #[error(
+        "bridge `{bridge}` has {flows} flows, and {more} more would be over its limit of {limit}; `dvr switch --flow-limit` sets another"
+    )]
     TableFull {
         /// The bridge.
         bridge: IfName,
@@ -97,6 +98,8 @@ pub enum SwitchError {
         flows: usize,
         /// Flows to be added.
         more: usize,
+        /// The limit.
+        limit: usize,
     },
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bridge::{Bridge, BridgePorts, PortNumbers};
 use super::error::SwitchError;
 use super::switch::Switch;
-use super::table::{Filter, Flow, FlowRef, LIMIT_FLOWS};
+use super::table::{Filter, Flow, FlowRef};
 use super::text::{FlowText, Use};
 use crate::api::switch::FlowChange;
 use crate::types::{IfName, Timestamp};
@@ -45,8 +45,9 @@ impl Switch {
         let id = self.id(bridge)?;
         let more = changes.iter().filter(|change| !matches!(change, Change::Delete { .. })).count();
         let flows = self.named(bridge)?.tables.len();
-        if flows + more > LIMIT_FLOWS {
-            return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more });
+        let limit = self.flow_limit();
+        if flows + more > limit {
+            return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more, limit });
         }
         let Some(held) = self.bridge_mut(id) else { unreachable!("its name was found") };
         // Only a flow that must not overlap can be refused as late as here.

@@ -48,6 +48,7 @@ pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
 pub use steps::{change_flows, dump_flows};
 pub use switch::Switch;
+pub use table::LIMIT_FLOWS;
 pub use text::TextError;
 pub use trace::{NoPort, TraceInput};
 pub use worker::Worker;

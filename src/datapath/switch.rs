@@ -30,8 +30,10 @@ pub(crate) const LIMIT_BRIDGES: usize = 4096;
 type Place = (BridgeId, u32);
 
 /// Bridges, ports, tables and learned addresses. One is shared by all [`super::Worker`]s.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Switch {
+    /// Most flows of one bridge.
+    flow_limit: usize,
     bridges: BTreeMap<BridgeId, Bridge>,
     bridge_names: BTreeMap<IfName, BridgeId>,
     next_bridge: BridgeId,
@@ -53,11 +55,38 @@ pub(crate) enum Learnt {
     Full,
 }
 
+impl Default for Switch {
+    fn default() -> Self {
+        Self::with_flow_limit(LIMIT_FLOWS)
+    }
+}
+
 impl Switch {
     /// A switch without bridges.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A switch without bridges, each of which may come to have at most so many flows.
+    #[must_use]
+    pub fn with_flow_limit(flow_limit: u32) -> Self {
+        Self {
+            flow_limit: flow_limit as usize,
+            bridges: BTreeMap::new(),
+            bridge_names: BTreeMap::new(),
+            next_bridge: BridgeId::default(),
+            port_names: BTreeMap::new(),
+            netdevs: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            revisions: Arc::default(),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    /// Most flows of one bridge.
+    pub(crate) const fn flow_limit(&self) -> usize {
+        self.flow_limit
     }
 
     /// What changed when: what decisions rest on.
@@ -453,7 +482,7 @@ impl Switch {
         }
         let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
         let known = held.tables.find(flow.table, &flow.matching, flow.priority);
-        if known.is_none() && held.tables.len() >= LIMIT_FLOWS {
+        if known.is_none() && held.tables.len() >= self.flow_limit {
             self.count(DropReason::LearnLimit, 1);
             return Learnt::Full;
         }

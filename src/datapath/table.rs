@@ -10,8 +10,8 @@ use super::matching::Match;
 use super::revision::{Parts, Revisions, Tag, table_word};
 use crate::types::Timestamp;
 
-/// Most flows of one bridge.
-pub(crate) const LIMIT_FLOWS: usize = 2_000_000;
+/// Most flows of one bridge, unless a switch is told another limit.
+pub const LIMIT_FLOWS: u32 = 2_000_000;
 
 /// Names a flow for as long as it exists; a later flow in its slot has another serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,7 +241,7 @@ impl Tables {
             Some(slot) => slot,
             None => {
                 self.slots.push(Slot::default());
-                // Fewer than LIMIT_FLOWS: the switch checks before it adds.
+                // Fewer than the limit, which is 32 bits: the switch checks before it adds.
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };

@@ -51,7 +51,12 @@ pub(super) fn name(text: &str) -> IfName {
 impl Bench {
     /// Bridge `br` in flow mode with ports 1 to `ports`, each its own datapath port of the same number.
     pub(super) fn new(ports: u32) -> Self {
-        let mut switch = Switch::new();
+        Self::with_flow_limit(ports, LIMIT_FLOWS)
+    }
+
+    /// The same, with so many flows at most.
+    pub(super) fn with_flow_limit(ports: u32, flow_limit: u32) -> Self {
+        let mut switch = Switch::with_flow_limit(flow_limit);
         switch.add_bridge(&name("br"), BridgeMode::Flow).expect("a new bridge");
         let mut bench = Self { switch: Mutex::new(switch), worker: Worker::new(), now: Timestamp::from_secs(1_000) };
         for number in 1..=ports {

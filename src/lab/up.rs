@@ -20,12 +20,16 @@ use crate::control::{Client, ControlError};
 use crate::rpc::Addresses;
 
 /// How long the lab's processes may take to start, and then its nodes to converge.
-const LIMIT: Duration = Duration::from_secs(60);
+/// An upper bound only: nothing waits for it to pass.
+const LIMIT: Duration = Duration::from_secs(300);
 /// How the first ping is tried: soon and often, since the nodes have converged.
 const FIRST_PING: Patience =
     Patience { first_interval: Duration::from_millis(20), limit: Duration::from_secs(10), silence: Duration::ZERO };
-/// How long `lab up` waits for anything before it looks whether it was told to stop.
+/// How long `lab up` waits for anything before it looks whether it was told to stop; twice as long each time that an
+/// agent's pass did not fit into it.
 const SLICE: Duration = Duration::from_millis(100);
+/// How much longer than it was given an agent may take to answer.
+const GRACE: Duration = Duration::from_secs(10);
 /// How long the processes of a lab that failed may go on writing into its directory while they are being ended.
 const CLEARANCE: Duration = Duration::from_secs(1);
 /// Lines of each log shown with a failure.
@@ -258,14 +262,22 @@ fn await_node(
     deadline: Instant,
 ) -> Result<(), Error> {
     let socket = Daemon::Agent.socket(&lab.node_dir(node));
+    let mut slice = SLICE;
     loop {
         let left = deadline.saturating_duration_since(now());
         let waits = !left.is_zero() && !interrupts.pending();
-        let pause = match converged(&socket, left.min(SLICE)) {
+        // A node that others were waited for so long is asked all the same.
+        let pause = match converged(&socket, slice.min(left.max(SLICE))) {
             Ok(state) if state.converged => return Ok(()),
-            Ok(_) if waits => Duration::ZERO,
+            // Only a pass that begins after the question answers it: with the same slice each time, one that takes
+            // longer would never do.
+            Ok(_) if waits => {
+                slice *= 2;
+                Duration::ZERO
+            }
             Ok(state) => {
-                return Err(ended(lab, node, format!("its agent has not converged: {}", state.errors.join("; "))));
+                let (limit, errors) = (LIMIT.as_secs(), state.errors.join("; "));
+                return Err(ended(lab, node, format!("its agent has not converged within {limit} s: {errors}")));
             }
             Err(error) if error.is_absent() && waits => Duration::from_millis(2),
             Err(error) => return Err(ended(lab, node, error.to_string())),
@@ -298,7 +310,7 @@ fn ended(lab: &Lab, node: &str, why: String) -> Error {
 /// # Errors
 /// When it cannot be asked.
 pub(super) fn converged(socket: &Path, left: Duration) -> Result<api::agent::Converged, ControlError> {
-    let mut client = Client::connect(socket, left + Duration::from_secs(1))?;
+    let mut client = Client::connect(socket, left + GRACE)?;
     let _hello: api::agent::Hello = client.call(&api::agent::Request::Hello { version: api::VERSION })?;
     let timeout_millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     client.call(&api::agent::Request::Wait { timeout_millis })

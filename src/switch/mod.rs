@@ -31,8 +31,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::control::{Server, ServerError};
-use crate::datapath::Switch;
 use crate::datapath::port::{DropCounters, tap};
+use crate::datapath::{LIMIT_FLOWS, Switch};
 use service::SwitchService;
 use worker::WorkerLink;
 
@@ -49,13 +49,15 @@ pub struct SwitchConfig {
     pub run_dir: PathBuf,
     /// Worker threads; by default one on up to two processors, and one each up to eight on more.
     pub workers: Option<usize>,
+    /// Most flows of one bridge; by default [`LIMIT_FLOWS`].
+    pub flow_limit: Option<u32>,
 }
 
 impl SwitchConfig {
     /// The defaults, in this run directory.
     #[must_use]
     pub const fn new(run_dir: PathBuf) -> Self {
-        Self { run_dir, workers: None }
+        Self { run_dir, workers: None, flow_limit: None }
     }
 
     fn workers(&self) -> usize {
@@ -131,13 +133,14 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     ends.thread_block().map_err(|errno| start("signal handling")(errno.into()))?;
     raise_descriptor_limit();
     let count = config.workers();
+    let flow_limit = config.flow_limit.unwrap_or(LIMIT_FLOWS);
     let path = config.run_dir;
     let socket = path.join("switch.sock");
     std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
     let shared = Arc::new(Shared {
-        switch: Mutex::new(Switch::new()),
+        switch: Mutex::new(Switch::with_flow_limit(flow_limit)),
         drops: (0..count).map(|_| DropCounters::default()).collect(),
         died: AtomicBool::new(false),
     });
@@ -172,7 +175,9 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         move || {
             let _sentinel = sentinel;
             while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                worker::refresh(&links);
+                if let Err(stale) = worker::refresh(&links) {
+                    tracing::warn!(%stale, "flows may expire by counters that are not up to date");
+                }
                 lock(&shared.switch).expire(crate::clock::monotonic());
             }
         }

@@ -1,12 +1,13 @@
 //! Where a worker sends frames: the engine's [`Egress`].
 
+use crate::datapath::DropReason;
 use core::cell::RefCell;
 use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::Shared;
 use super::line::{Line, Media, Remotes};
-use crate::datapath::port::{Answer, PortDrop, Tally, Teller, frame, gre, vxlan};
+use crate::datapath::port::{Answer, Tally, Teller, frame, gre, vxlan};
 use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
 use crate::types::Timestamp;
 
@@ -120,7 +121,7 @@ impl Outputs {
     }
 
     /// Counts a frame that came by this line and was refused.
-    pub(super) fn count_refused(&mut self, dp: DpPort, reason: PortDrop) {
+    pub(super) fn count_refused(&mut self, dp: DpPort, reason: DropReason) {
         let worker = self.worker;
         self.shared.drops[worker].add(reason, 1);
         if let Some(output) = self.get(dp) {
@@ -139,7 +140,7 @@ struct Ledger<'a> {
 }
 
 impl Tally for Ledger<'_> {
-    fn settle(&self, to: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
+    fn settle(&self, to: IpAddr, result: Result<(), DropReason>, frames: u64, octets: usize) {
         let both = [Some(&self.line.counters), self.remotes.get(&to)];
         for counters in both.into_iter().flatten().map(|tallies| tallies.at(self.worker)) {
             match result {
@@ -182,7 +183,7 @@ impl Egress for Outputs {
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
         let worker = self.worker;
         let Some(Some(output)) = self.table.get_mut(port.0 as usize) else {
-            self.shared.drops[worker].add(PortDrop::NoPort, 1);
+            self.shared.drops[worker].add(DropReason::NoPort, 1);
             return;
         };
         let Output { line, sender, remotes, .. } = output;
@@ -202,7 +203,7 @@ impl Egress for Outputs {
                 let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
                 return sender.send(&endpoints[worker], meta, packet, &ledger);
             }
-            (Media::Vxlan(_) | Media::Gre(_), _, _) => Err(PortDrop::NoTunnel),
+            (Media::Vxlan(_) | Media::Gre(_), _, _) => Err(DropReason::NoTunnel),
         };
         match sent {
             Ok(()) => {

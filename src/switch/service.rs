@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::table::Table;
-use super::worker::{self, WorkerLink};
+use super::worker::{self, Stale, WorkerLink};
 use super::{Shared, lock};
 use crate::api::switch::{Bridge, BridgeMode, FlowChange, Hello, Port, Request, Show};
 use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
-use crate::datapath::port::{PortDrop, PortError, tap};
-use crate::datapath::{self, FlowBook, PortView, SwitchError, TraceInput, replacement};
+use crate::datapath::port::{PortError, tap};
+use crate::datapath::{self, DropReason, FlowBook, PortView, SwitchError, TraceInput, replacement};
 use crate::types::{IfName, Mac};
 
 /// The greatest VLAN of a frame (IEEE 802.1Q-2018 table 9-2).
@@ -47,6 +47,12 @@ impl From<PortError> for SwitchRefusal {
     }
 }
 
+impl From<Stale> for SwitchRefusal {
+    fn from(stale: Stale) -> Self {
+        refused("busy", stale.to_string())
+    }
+}
+
 /// The switch, to its clients.
 #[derive(Debug)]
 pub(super) struct SwitchService {
@@ -78,14 +84,14 @@ impl SwitchService {
         }
     }
 
-    fn show(&self) -> Show {
-        let cache = worker::refresh(&self.links);
+    fn show(&self) -> Result<Show, SwitchRefusal> {
+        let cache = worker::refresh(&self.links)?;
         let table = lock(&self.table);
         let (views, mut drops) = {
             let switch = lock(&self.shared.switch);
             (switch.bridges(), switch.drops())
         };
-        for reason in PortDrop::ALL {
+        for reason in DropReason::ALL {
             let count: u64 = self.shared.drops.iter().map(|drops| drops.get(reason)).sum();
             if count != 0 {
                 *drops.entry(reason.name().to_owned()).or_default() += count;
@@ -103,7 +109,7 @@ impl SwitchService {
             let ports = view.ports.into_iter().filter_map(port).collect();
             Bridge { name: view.name, mode: view.mode, flows: view.flows, ports }
         });
-        Show { bridges: bridges.collect(), drops, cache }
+        Ok(Show { bridges: bridges.collect(), drops, cache })
     }
 
     fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {
@@ -167,13 +173,13 @@ impl SwitchService {
                 lock(&self.table).set_vlan(&bridge, &port, vlan, &self.shared)?;
                 Reply::of(&())
             }
-            Request::Show => Reply::of(&self.show()),
+            Request::Show => Reply::of(&self.show()?),
             Request::Flows { bridge, changes } => {
                 Reply::of(&datapath::change_flows(&self.shared.switch, &bridge, &changes, clock::monotonic())?)
             }
             Request::ReplaceFlows { bridge, flows } => Reply::of(&self.replace(&bridge, flows)?),
             Request::DumpFlows { bridge, filter, names } => {
-                worker::refresh(&self.links);
+                worker::refresh(&self.links)?;
                 Reply::of(&datapath::dump_flows(&self.shared.switch, &bridge, &filter, names, clock::monotonic())?)
             }
             Request::Trace { bridge, flow, frame, generate } => {
@@ -184,14 +190,14 @@ impl SwitchService {
                 Reply::of(&switch().follow(&bridge, &port, (tunnel, &frame), clock::monotonic())?)
             }
             Request::Fdb { bridge } => {
-                worker::refresh(&self.links);
+                worker::refresh(&self.links)?;
                 Reply::of(&switch().fdb(&bridge, clock::monotonic())?)
             }
             Request::PinFdb { bridge, port, vlan, mac } => Reply::of(&self.pin(&bridge, &port, vlan, mac)?),
             Request::UnpinFdb { bridge, vlan, mac } => Reply::of(&switch().unpin(&bridge, vlan, mac)?),
             Request::FlushFdb { bridge } => {
                 // What the caches still hold of frames seen before is credited before, not after.
-                worker::refresh(&self.links);
+                worker::refresh(&self.links)?;
                 Reply::of(&switch().flush_fdb(&bridge)?)
             }
         })

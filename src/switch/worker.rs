@@ -1,5 +1,6 @@
 //! A worker: waits for frames, hands them to the engine, sends what comes of it.
 
+use crate::datapath::DropReason;
 use core::net::IpAddr;
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
-use crate::datapath::port::{Arrival, BUFFER_LEN, Batch, PortDrop, Ready, frame, gre, packet, vxlan};
+use crate::datapath::port::{Arrival, BUFFER_LEN, Batch, Ready, frame, gre, packet, vxlan};
 use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;
 
@@ -32,8 +33,9 @@ const STRIKE_LIMIT: u32 = 16;
 /// How long a worker that could not hand its statistics over waits for frames before it tries again, in milliseconds.
 const RETRY_MILLIS: u8 = 1;
 
-/// How long anyone waits for a worker to do as told. It looks after every round of at most a few milliseconds.
-const OBEY_LIMIT: Duration = Duration::from_millis(500);
+/// How long anyone waits for a worker to do as told. It looks after every round of at most a few milliseconds; but it may
+/// have to wait for a processor, and for whoever holds the switch for a large change.
+const OBEY_LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands for the worker's own wake-up among datapath port numbers, which are 32 bits.
 const WAKE: u64 = u64::MAX;
@@ -106,8 +108,13 @@ pub(super) fn detach(links: &[WorkerLink], dp: DpPort) {
     }
 }
 
+/// A worker has not handed over its statistics in time: what the switch counts is not up to date.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker has not handed over its counters within {} s: the node is overloaded; ask again", OBEY_LIMIT.as_secs())]
+pub(super) struct Stale;
+
 /// Has every worker hand its statistics to the switch, waits for it within bounds, and adds up what the caches count.
-pub(super) fn refresh(links: &[WorkerLink]) -> CacheCounters {
+pub(super) fn refresh(links: &[WorkerLink]) -> Result<CacheCounters, Stale> {
     let answers: Vec<Receiver<CacheCounters>> = links
         .iter()
         .map(|link| {
@@ -118,12 +125,8 @@ pub(super) fn refresh(links: &[WorkerLink]) -> CacheCounters {
         .collect();
     let mut sum = CacheCounters::default();
     for answer in answers {
-        let Ok(CacheCounters { exact_hits, masked_hits, misses, entries, masks, evictions }) =
-            answer.recv_timeout(OBEY_LIMIT)
-        else {
-            tracing::warn!("a worker has not handed over its statistics in time");
-            continue;
-        };
+        let CacheCounters { exact_hits, masked_hits, misses, entries, masks, evictions } =
+            answer.recv_timeout(OBEY_LIMIT).map_err(|_| Stale)?;
         sum.exact_hits += exact_hits;
         sum.masked_hits += masked_hits;
         sum.misses += misses;
@@ -131,7 +134,7 @@ pub(super) fn refresh(links: &[WorkerLink]) -> CacheCounters {
         sum.masks += masks;
         sum.evictions += evictions;
     }
-    sum
+    Ok(sum)
 }
 
 /// Starts a worker.
@@ -344,7 +347,7 @@ impl Loop {
         let arrived = |event: Arrival<'_, '_>| match event {
             Ok((meta, packet)) => {
                 if is_unfinished(packet) {
-                    shared.drops[*index].add(PortDrop::TunnelUnfinished, 1);
+                    shared.drops[*index].add(DropReason::TunnelUnfinished, 1);
                 }
                 outputs.count_received(dp, Some(meta), packet.len());
                 engine.process(switch, &Ingress { port: dp, tunnel: Some(*meta) }, packet, now, outputs);

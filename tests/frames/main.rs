@@ -20,7 +20,7 @@ use std::sync::Mutex;
 
 use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
 use dvr::datapath::offload::{HEADER_LIMIT, Segments, complete};
-use dvr::datapath::port::{BUFFER_LEN, Batch, PortDrop, Ready, frame, vxlan};
+use dvr::datapath::port::{BUFFER_LEN, Batch, Ready, frame, vxlan};
 use dvr::datapath::{
     Checksum, DpPort, DropReason, Egress, Ingress, NewPort, NewPortKind, Packet, Switch, TunnelMeta, Worker,
 };
@@ -58,8 +58,8 @@ struct Wires {
 }
 
 impl Wires {
-    fn lose(&mut self, reason: PortDrop) {
-        assert!(PortDrop::ALL.contains(&reason));
+    fn lose(&mut self, reason: DropReason) {
+        assert!(DropReason::ALL.contains(&reason));
         *self.lost.entry(reason.name()).or_default() += 1;
     }
 
@@ -73,9 +73,9 @@ impl Wires {
                 }
                 assert_eq!(carried + segments.header_len(), packet.len(), "every octet of payload in one segment");
             }
-            Ok(None) if complete(packet).is_err() => self.lose(PortDrop::BadOffload),
+            Ok(None) if complete(packet).is_err() => self.lose(DropReason::BadOffload),
             Ok(None) => assert!(!matches!(packet.offload.checksum, Checksum::Partial { .. })),
-            Err(_) => self.lose(PortDrop::Uncuttable),
+            Err(_) => self.lose(DropReason::Uncuttable),
         }
     }
 }
@@ -184,7 +184,7 @@ impl Node {
         self.switch.lock().expect("no thread panicked").expire(now);
     }
 
-    fn refuse(&mut self, reason: PortDrop) {
+    fn refuse(&mut self, reason: DropReason) {
         *self.refused.entry(reason.name()).or_default() += 1;
     }
 

@@ -1,11 +1,12 @@
 //! Reading many datagrams or frames at once, with what the kernel says beside each: `recvmmsg(2)`, `cmsg(3)`.
 
+use crate::datapath::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{BUFFER_LEN, PortDrop, packet_sys};
+use super::{BUFFER_LEN, packet_sys};
 use crate::datapath::HEADROOM;
 
 /// Messages read at once.
@@ -39,11 +40,11 @@ pub struct Received {
 
 impl Received {
     /// Whether what was sent is here as it was sent.
-    pub(super) const fn is_whole(&self) -> Result<(), PortDrop> {
+    pub(super) const fn is_whole(&self) -> Result<(), DropReason> {
         if self.truncated {
-            Err(PortDrop::Truncated)
+            Err(DropReason::Truncated)
         } else if self.fragmented {
-            Err(PortDrop::Fragmented)
+            Err(DropReason::Fragmented)
         } else {
             Ok(())
         }

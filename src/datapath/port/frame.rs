@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::uio::writev;
 
-use super::{PortDrop, Ready, vnet};
+use super::{DropReason, Ready, of_send, vnet};
 use crate::datapath::offload::{HEADER_LIMIT, Segments};
 use crate::datapath::{HEADROOM, Offload, Packet};
 
@@ -33,11 +33,11 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], deliver: impl FnOnce(&mut Pac
 
 /// Where the frame starts in `buffer`, whose octets from `at` are a vnet header and a frame, `length` in all; and what
 /// the header says.
-pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, Offload), PortDrop> {
-    let octets = buffer.get(at..at + length).ok_or(PortDrop::Truncated)?;
-    let (header, frame) = octets.split_first_chunk().ok_or(PortDrop::Truncated)?;
+pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, Offload), DropReason> {
+    let octets = buffer.get(at..at + length).ok_or(DropReason::Truncated)?;
+    let (header, frame) = octets.split_first_chunk().ok_or(DropReason::Truncated)?;
     if frame.len() < crate::wire::ethernet::HEADER_LEN {
-        return Err(PortDrop::Truncated);
+        return Err(DropReason::Truncated);
     }
     Ok((at + vnet::HEADER_LEN, vnet::decode(*header, frame)?))
 }
@@ -46,7 +46,7 @@ pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, O
 ///
 /// # Errors
 /// Why it could not be taken.
-pub fn write(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
+pub fn write(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), DropReason> {
     let header = vnet::encode(&packet.offload);
     let tail = packet.tail();
     let written = if tail.is_empty() {
@@ -55,21 +55,21 @@ pub fn write(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
         let mut slices = [IoSlice::new(&[]); TAIL_LIMIT + 2];
         slices[0] = IoSlice::new(&header);
         slices[1] = IoSlice::new(packet.head());
-        let room = slices.get_mut(2..2 + tail.len()).ok_or(PortDrop::Uncuttable)?;
+        let room = slices.get_mut(2..2 + tail.len()).ok_or(DropReason::Uncuttable)?;
         for (slot, piece) in room.iter_mut().zip(tail) {
             *slot = IoSlice::new(piece);
         }
         writev(fd, &slices[..2 + tail.len()])
     };
-    written.map(|_| ()).map_err(|errno| PortDrop::of_send(errno as i32))
+    written.map(|_| ()).map_err(|errno| of_send(errno as i32))
 }
 
 /// Cuts a super-frame and writes its segments one by one, for who does not take it whole.
 ///
 /// # Errors
 /// Why it could not be taken, or not all of it.
-pub fn write_cut(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
-    let Some(segments) = Segments::of(packet).map_err(|_| PortDrop::Uncuttable)? else {
+pub fn write_cut(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), DropReason> {
+    let Some(segments) = Segments::of(packet).map_err(|_| DropReason::Uncuttable)? else {
         return write(fd, packet);
     };
     let says = vnet::encode(&Offload::default());
@@ -84,12 +84,12 @@ pub fn write_cut(fd: impl AsFd, packet: &Packet<'_>) -> Result<(), PortDrop> {
             }
             count += 1;
         });
-        let pieces = pieces.get(..count).ok_or(PortDrop::Uncuttable)?;
+        let pieces = pieces.get(..count).ok_or(DropReason::Uncuttable)?;
         let mut slices = [IoSlice::new(&[]); TAIL_LIMIT + 2];
         slices[0] = IoSlice::new(&says);
         slices[1] = IoSlice::new(header);
         slices[2..2 + count].copy_from_slice(pieces);
-        writev(&fd, &slices[..2 + count]).map_err(|errno| PortDrop::of_send(errno as i32))?;
+        writev(&fd, &slices[..2 + count]).map_err(|errno| of_send(errno as i32))?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! From tunnelled packets to frames: what several of them carry is joined where a card would have.
 
+use crate::datapath::DropReason;
 use core::ops::Range;
 
-use super::{PortDrop, Received, TAIL_LIMIT};
+use super::{Received, TAIL_LIMIT};
 use crate::datapath::offload::{Extended, Started, Train};
 use crate::datapath::{Checksum, Offload, Packet, TunnelMeta};
 
@@ -15,7 +16,7 @@ pub(super) struct Segment {
 }
 
 /// A frame that came through a tunnel, or why a packet carries none.
-pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), PortDrop>;
+pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), DropReason>;
 
 /// Frames being joined: the first one's place and those of the others' payloads.
 struct Joining {
@@ -29,7 +30,7 @@ struct Joining {
 /// Takes the frame out of each packet, by `open`, joins what belongs together, and hands each to `take`.
 pub(super) fn unpack(
     (memory, received): (&mut [u8], &[Received]),
-    open: impl Fn(&Received, &[u8], Range<usize>) -> Result<Segment, PortDrop>,
+    open: impl Fn(&Received, &[u8], Range<usize>) -> Result<Segment, DropReason>,
     take: &mut impl FnMut(Arrival<'_, '_>),
 ) {
     let mut joining: Option<Joining> = None;

@@ -22,7 +22,7 @@ mod vnet;
 pub mod vxlan;
 
 pub use batch_sys::{Batch, Received};
-pub use count::{Counters, DropCounters, PortDrop, Tally};
+pub use count::{Counters, DropCounters, Tally, of_send};
 pub use frame::TAIL_LIMIT;
 pub use joining::Arrival;
 pub use netns::within;
@@ -31,7 +31,7 @@ pub use tell::{Answer, Teller};
 use std::io;
 use std::path::PathBuf;
 
-use super::HEADROOM;
+use super::{DropReason, HEADROOM};
 
 /// The most a frame takes: a 16-bit IP length, an Ethernet header and four tags.
 pub const FRAME_LIMIT: usize = 65_535 + 14 + 16;
@@ -85,7 +85,7 @@ pub enum Ready {
     /// None waits.
     Empty,
     /// A frame was read and thrown away.
-    Refused(PortDrop),
+    Refused(DropReason),
     /// The interface is down: nothing comes until it is up.
     Down,
     /// The descriptor is dead: its interface or namespace went.

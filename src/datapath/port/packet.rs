@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::batch_sys::Batch;
-use super::{PortDrop, PortError, Ready, frame, netns, packet_sys};
+use super::{DropReason, PortError, Ready, frame, netns, packet_sys};
 use crate::datapath::Packet;
 use crate::types::IfName;
 use crate::wire::ethernet;
@@ -67,7 +67,7 @@ pub(super) fn grow(socket: BorrowedFd<'_>, octets: libc::c_int) -> io::Result<()
 pub fn read(
     socket: BorrowedFd<'_>,
     batch: &mut Batch,
-    mut take: impl FnMut(Result<&mut Packet<'_>, PortDrop>),
+    mut take: impl FnMut(Result<&mut Packet<'_>, DropReason>),
 ) -> Ready {
     let count = match batch.receive(socket) {
         Ok(count) => count,
@@ -83,7 +83,7 @@ pub fn read(
     let (memory, received) = batch.parts();
     for message in received {
         if message.truncated {
-            take(Err(PortDrop::Truncated));
+            take(Err(DropReason::Truncated));
             continue;
         }
         let (start, offload) = match frame::parse(memory, message.start, message.len) {
@@ -96,7 +96,7 @@ pub fn read(
         let mut packet = Packet::new(memory, start, message.start + message.len, &[], offload);
         if let Some((kind, control)) = message.tag {
             if !packet.open(12, ethernet::TAG_LEN) {
-                take(Err(PortDrop::Truncated));
+                take(Err(DropReason::Truncated));
                 continue;
             }
             packet.head_mut()[12..14].copy_from_slice(&kind.to_be_bytes());

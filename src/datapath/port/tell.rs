@@ -1,13 +1,14 @@
 //! Telling senders of frames that were too big for a tunnel, in time and in measure.
 
+use crate::datapath::DropReason;
 use core::net::{IpAddr, SocketAddr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
+use super::packet_sys;
 use super::too_big::{Pace, answer};
-use super::{PortDrop, packet_sys};
 use crate::datapath::{DpPort, Offload, Packet, TunnelMeta};
 use crate::types::Timestamp;
 
@@ -62,9 +63,9 @@ impl Teller {
     /// `overhead` octets of the path's MTU. Call it where that path is: in the tunnel's namespace.
     ///
     /// # Errors
-    /// [`PortDrop::TooBigUntold`] when there is to be none.
-    pub fn tell(&mut self, port: DpPort, meta: TunnelMeta, overhead: u32, frame: &[u8]) -> Result<(), PortDrop> {
-        let untold = PortDrop::TooBigUntold;
+    /// [`DropReason::TooBigUntold`] when there is to be none.
+    pub fn tell(&mut self, port: DpPort, meta: TunnelMeta, overhead: u32, frame: &[u8]) -> Result<(), DropReason> {
+        let untold = DropReason::TooBigUntold;
         if self.waiting.len() >= WAITING_LIMIT {
             return Err(untold);
         }

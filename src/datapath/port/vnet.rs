@@ -2,7 +2,7 @@
 //!
 //! The ten octets without `num_buffers`; numbers are in the machine's order, as legacy devices have them.
 
-use super::{FRAME_LIMIT, PortDrop};
+use super::{DropReason, FRAME_LIMIT};
 use crate::datapath::offload::is_finishable;
 use crate::datapath::{Checksum, Offload, SegmentKind, Segmentation};
 
@@ -19,13 +19,13 @@ const GSO_ECN: u8 = 0x80;
 
 /// What the header says of the frame. Nothing is believed that the frame contradicts: the other side may be a virtual
 /// machine.
-pub(super) fn decode(header: [u8; HEADER_LEN], frame: &[u8]) -> Result<Offload, PortDrop> {
+pub(super) fn decode(header: [u8; HEADER_LEN], frame: &[u8]) -> Result<Offload, DropReason> {
     let length = frame.len();
     let [flags, gso, a, b, c, d, e, f, g, h] = header;
     let [header_len, size, start, offset] = [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes);
     let checksum = if flags & FLAG_NEEDS_CSUM != 0 {
         if usize::from(start) + usize::from(offset) + 2 > length || !is_finishable(frame, start, offset) {
-            return Err(PortDrop::BadOffload);
+            return Err(DropReason::BadOffload);
         }
         Checksum::Partial { start, offset }
     } else if flags & FLAG_DATA_VALID != 0 {
@@ -39,10 +39,10 @@ pub(super) fn decode(header: [u8; HEADER_LEN], frame: &[u8]) -> Result<Offload, 
         GSO_TCPV4 => SegmentKind::TcpV4,
         GSO_TCPV6 => SegmentKind::TcpV6,
         GSO_UDP_L4 => SegmentKind::Udp,
-        _ => return Err(PortDrop::BadOffload),
+        _ => return Err(DropReason::BadOffload),
     };
     if size == 0 || length > FRAME_LIMIT {
-        return Err(PortDrop::BadOffload);
+        return Err(DropReason::BadOffload);
     }
     let header_len = if usize::from(header_len) <= length { header_len } else { 0 };
     Ok(Offload { checksum, segmentation: Some(Segmentation { kind, size, ecn, fixed_id: false }), header_len })

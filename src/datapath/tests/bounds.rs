@@ -139,8 +139,57 @@ fn a_cache_of_large_entries_is_bounded_by_memory() {
     assert_eq!(flows[0].n_packets, u64::from(packets), "what was forgotten had been told");
 }
 
+/// One million addresses in release builds, fewer where each frame costs ten times as much.
+const MANY: u32 = if cfg!(debug_assertions) { 12_000 } else { 1_000_000 };
+
 #[test]
-fn every_reason_has_a_name_of_its_own() {
-    let names: std::collections::BTreeSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-    assert_eq!(names.len(), DropReason::ALL.len());
+fn very_many_addresses_by_one_port_leave_those_of_others() {
+    let mut bench = Bench::new(3);
+    bench.add(&["actions=NORMAL"]);
+    // Stations that nobody hears of again; the flood comes by port 1.
+    for number in 0..100 {
+        bench.send(2, &from_station(2_000_000 + number));
+    }
+    for number in 0..MANY {
+        assert_eq!(bench.send(1, &from_station(number)).len(), 2, "a frame to nobody known goes everywhere");
+    }
+    assert_eq!(drops(&mut bench).get("fdb-full"), Some(&(u64::from(MANY) + 100 - 8_192)));
+    let now = bench.now;
+    let stations = bench.switch().fdb(&name("br"), now).expect("a bridge");
+    assert_eq!(stations.len(), 8_192);
+    assert_eq!(stations.iter().filter(|station| station.port == 2).count(), 100, "the quiet port keeps its own");
+    let counters = bench.worker.counters();
+    assert!(counters.entries <= 65_536 && counters.entries + counters.evictions >= 8_192, "{counters:?}");
+}
+
+#[test]
+fn a_full_table_learns_no_more_and_lives() {
+    let mut bench = Bench::with_flow_limit(3, 1_000);
+    bench.add(&[
+        "table=0,in_port=1 actions=resubmit(,1)",
+        "table=0,priority=0 actions=learn(table=1,priority=1,hard_timeout=9,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),output:1",
+        "table=1,priority=0 actions=FLOOD",
+    ]);
+    bench.send(2, &from_station(2_000_000));
+    for number in 0..MANY {
+        assert_eq!(bench.send(3, &from_station(number)).len(), 1, "the packet goes on");
+    }
+    assert_eq!(bench.flows().len(), 1_000);
+    let refused = u64::from(MANY) + 1 - 997;
+    assert_eq!(drops(&mut bench).get("learn-limit"), Some(&refused));
+    let mut reply = from_station(1);
+    reply[0..6].copy_from_slice(&hex("0200001e8480"));
+    let ports = |sent: Vec<Sent>| sent.iter().map(|sent| sent.port).collect::<Vec<_>>();
+    assert_eq!(ports(bench.send(1, &reply)), [2], "who was learned is found");
+    let now = bench.now;
+    let more = [FlowChange::Add("table=2,actions=drop".to_owned())];
+    let error = bench.switch().change_flows(&name("br"), &more, now).expect_err("it is full");
+    assert!(error.to_string().contains("has 1000 flows, and 1 more would be over its limit of 1000"), "{error}");
+    // Time makes room.
+    bench.now = now + core::time::Duration::from_secs(10);
+    let later = bench.now;
+    assert_eq!(bench.switch().expire(later), 997);
+    bench.send(3, &from_station(MANY));
+    assert_eq!(bench.flows().len(), 4);
+    assert_eq!(drops(&mut bench).get("learn-limit"), Some(&refused));
 }

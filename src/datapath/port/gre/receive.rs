@@ -1,5 +1,6 @@
 //! From packets to frames.
 
+use crate::datapath::DropReason;
 use core::net::IpAddr;
 use core::ops::Range;
 use std::os::fd::AsFd;
@@ -7,7 +8,7 @@ use std::os::fd::AsFd;
 use super::Endpoint;
 use crate::datapath::TunnelMeta;
 use crate::datapath::port::joining::{Segment, unpack};
-use crate::datapath::port::{Arrival, Batch, PortDrop, Ready, Received};
+use crate::datapath::port::{Arrival, Batch, Ready, Received};
 use crate::wire::gre::BadGre;
 use crate::wire::{ethernet, gre, ipv4, prefix};
 
@@ -29,24 +30,24 @@ pub fn read(endpoint: &Endpoint, batch: &mut Batch, mut take: impl FnMut(Arrival
 }
 
 /// The frame in a packet, which begins with its IP header if that is IPv4's (raw(7)).
-fn open(message: &Received, local: IpAddr, memory: &[u8], packet: Range<usize>) -> Result<Segment, PortDrop> {
+fn open(message: &Received, local: IpAddr, memory: &[u8], packet: Range<usize>) -> Result<Segment, DropReason> {
     message.is_whole()?;
-    let source = message.source.ok_or(PortDrop::BadTunnel)?;
+    let source = message.source.ok_or(DropReason::BadTunnel)?;
     let outer = match local {
         IpAddr::V4(_) => {
-            prefix::<ipv4::Header>(&memory[packet.clone()]).map_err(|_| PortDrop::Truncated)?.0.header_len()
+            prefix::<ipv4::Header>(&memory[packet.clone()]).map_err(|_| DropReason::Truncated)?.0.header_len()
         }
         IpAddr::V6(_) => 0,
     };
-    let octets = memory[packet.clone()].get(outer..).ok_or(PortDrop::Truncated)?;
+    let octets = memory[packet.clone()].get(outer..).ok_or(DropReason::Truncated)?;
     let (key, length) = gre::open(octets).map_err(|bad| match bad {
-        BadGre::Truncated(_) => PortDrop::Truncated,
-        BadGre::Flags(_) | BadGre::Protocol(_) => PortDrop::BadTunnel,
-        BadGre::Checksum => PortDrop::TunnelChecksum,
-        BadGre::Keyless => PortDrop::Keyless,
+        BadGre::Truncated(_) => DropReason::Truncated,
+        BadGre::Flags(_) | BadGre::Protocol(_) => DropReason::BadTunnel,
+        BadGre::Checksum => DropReason::TunnelChecksum,
+        BadGre::Keyless => DropReason::Keyless,
     })?;
     if octets.len() < length + ethernet::HEADER_LEN {
-        return Err(PortDrop::Truncated);
+        return Err(DropReason::Truncated);
     }
     let meta = TunnelMeta { id: u64::from(key), src: source.ip(), dst: local, tos: message.tos, ttl: message.ttl };
     Ok(Segment { meta, frame: packet.start + outer + length..packet.end })

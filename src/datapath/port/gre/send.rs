@@ -1,5 +1,6 @@
 //! From frames to packets.
 
+use crate::datapath::DropReason;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::io::{self, IoSlice};
@@ -10,7 +11,7 @@ use zerocopy::IntoBytes;
 use super::Endpoint;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete};
 use crate::datapath::port::send_sys::{self, Course, PACKET_LIMIT};
-use crate::datapath::port::{PortDrop, Tally};
+use crate::datapath::port::{Tally, of_send};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::wire::{gre, prefix};
 
@@ -58,7 +59,7 @@ impl Sender {
         // Flows set a key; zero is what a frame has that none was set for.
         let key = u32::try_from(meta.id).ok().filter(|key| *key != 0);
         let (Some(key), true) = (key, meta.dst.is_ipv4() == endpoint.local.is_ipv4()) else {
-            return refused(PortDrop::NoTunnel);
+            return refused(DropReason::NoTunnel);
         };
         let header = gre::Keyed::new(key);
         let course = Course { to: SocketAddr::new(meta.dst, 0), tos: meta.tos, ttl: meta.ttl };
@@ -67,13 +68,13 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.flush(endpoint, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
-                if sent == Err(PortDrop::TooBig) {
+                if sent == Err(DropReason::TooBig) {
                     tally.too_big(meta.dst, meta.id, packet.head());
                 }
                 tally.settle(meta.dst, sent, 1, octets);
             }
-            Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
-            Ok(None) if octets + gre::HEADER_LEN > OCTET_LIMIT => refused(PortDrop::TooBig),
+            Ok(None) if complete(packet).is_err() => refused(DropReason::BadOffload),
+            Ok(None) if octets + gre::HEADER_LEN > OCTET_LIMIT => refused(DropReason::TooBig),
             Ok(None) => {
                 let full =
                     self.waiting.len() == PACKET_LIMIT || self.octets.len() + octets + gre::HEADER_LEN > WAITING_LIMIT;
@@ -86,7 +87,7 @@ impl Sender {
                 packet.tail().iter().for_each(|piece| self.octets.extend_from_slice(piece));
                 self.waiting.push(Waiting { course, octets: start..self.octets.len() });
             }
-            Err(_) => refused(PortDrop::Uncuttable),
+            Err(_) => refused(DropReason::Uncuttable),
         }
     }
 
@@ -109,7 +110,7 @@ impl Sender {
             let Waiting { course, octets } = &waiting[index];
             let (to, packet) = (course.to.ip(), &self.octets[octets.clone()]);
             let sent = sent.map_err(|error| reason(&error));
-            if let (Err(PortDrop::TooBig), Ok((header, frame))) = (sent, prefix::<gre::Keyed>(packet)) {
+            if let (Err(DropReason::TooBig), Ok((header, frame))) = (sent, prefix::<gre::Keyed>(packet)) {
                 tally.too_big(to, u64::from(header.key.get()), frame);
             }
             tally.settle(to, sent, 1, packet.len() - gre::HEADER_LEN);
@@ -125,8 +126,8 @@ impl Default for Sender {
     }
 }
 
-fn reason(error: &io::Error) -> PortDrop {
-    PortDrop::of_send(error.raw_os_error().unwrap_or(0))
+fn reason(error: &io::Error) -> DropReason {
+    of_send(error.raw_os_error().unwrap_or(0))
 }
 
 /// Cuts a super-frame and sends the segments, as many at once as one call takes.
@@ -137,7 +138,7 @@ fn send_cut(
     segments: &Segments,
     packet: &Packet<'_>,
     headers: &mut [u8],
-) -> Result<(), PortDrop> {
+) -> Result<(), DropReason> {
     let mut index = 0;
     while index < segments.count() {
         let last = (index + PACKET_LIMIT).min(segments.count());
@@ -156,7 +157,7 @@ fn send_group(
     packet: &Packet<'_>,
     range: Range<usize>,
     headers: &mut [u8],
-) -> Result<usize, PortDrop> {
+) -> Result<usize, DropReason> {
     let header_len = gre::HEADER_LEN + segments.header_len();
     let mut slices = [IoSlice::new(&[]); PIECE_LIMIT];
     let mut ends = [0; PACKET_LIMIT];
@@ -180,7 +181,7 @@ fn send_group(
         count += 1;
     }
     if count == 0 {
-        return Err(PortDrop::Uncuttable);
+        return Err(DropReason::Uncuttable);
     }
     let mut packets: [(Course, &[IoSlice<'_>]); PACKET_LIMIT] = [(*course, &[]); PACKET_LIMIT];
     let mut start = 0;

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::IntoBytes;
 
 use super::Endpoint;
+use crate::datapath::DropReason;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete, flow_hash};
 use crate::datapath::port::send_sys::{self, Course};
-use crate::datapath::port::{PortDrop, Tally};
+use crate::datapath::port::{Tally, of_send};
 use crate::datapath::{Packet, TunnelMeta};
 use crate::types::Vni;
 use crate::wire::{prefix, vxlan};
@@ -65,7 +66,7 @@ impl Sender {
         let refused = |reason| tally.settle(meta.dst, Err(reason), 1, octets);
         let vni = u32::try_from(meta.id).ok().and_then(|id| Vni::new(id).ok());
         let (Some(vni), true) = (vni, meta.dst.is_ipv4() == endpoint.local.is_ipv4()) else {
-            return refused(PortDrop::NoTunnel);
+            return refused(DropReason::NoTunnel);
         };
         let header = vxlan::Header::new(vni);
         let course = Course { to: SocketAddr::new(meta.dst, endpoint.udp_port), tos: meta.tos, ttl: meta.ttl };
@@ -75,18 +76,18 @@ impl Sender {
             Ok(Some(segments)) => {
                 self.waiting[index].flush(socket, tally);
                 let sent = send_cut(socket, &course, &header, &segments, packet, &mut self.headers);
-                if sent == Err(PortDrop::TooBig) {
+                if sent == Err(DropReason::TooBig) {
                     tally.too_big(meta.dst, meta.id, packet.head());
                 }
                 tally.settle(meta.dst, sent, 1, octets);
             }
-            Ok(None) if complete(packet).is_err() => refused(PortDrop::BadOffload),
-            Ok(None) if octets + vxlan::HEADER_LEN > OCTET_LIMIT => refused(PortDrop::TooBig),
+            Ok(None) if complete(packet).is_err() => refused(DropReason::BadOffload),
+            Ok(None) if octets + vxlan::HEADER_LEN > OCTET_LIMIT => refused(DropReason::TooBig),
             Ok(None) => {
                 self.waiting[index].put(socket, &course, &header, packet, tally);
                 self.full |= 1 << index;
             }
-            Err(_) => refused(PortDrop::Uncuttable),
+            Err(_) => refused(DropReason::Uncuttable),
         }
     }
 
@@ -142,14 +143,14 @@ impl Waiting {
                 // One by one, so that those that fit still go.
                 for datagram in self.octets.chunks(self.size) {
                     let sent = send_sys::send(socket, &course, None, &[IoSlice::new(datagram)]).map_err(|e| reason(&e));
-                    if sent == Err(PortDrop::TooBig) {
+                    if sent == Err(DropReason::TooBig) {
                         tell(tally, to, datagram);
                     }
                     tally.settle(to, sent, 1, datagram.len() - vxlan::HEADER_LEN);
                 }
             }
             Err(Refusal::Plain(reason)) => {
-                if reason == PortDrop::TooBig {
+                if reason == DropReason::TooBig {
                     self.octets.chunks(self.size).for_each(|datagram| tell(tally, to, datagram));
                 }
                 tally.settle(to, Err(reason), frames, carried);
@@ -172,13 +173,13 @@ fn tell(tally: &impl Tally, to: IpAddr, datagram: &[u8]) {
 /// Why a send failed.
 enum Refusal {
     /// Alone it would fail as well.
-    Plain(PortDrop),
+    Plain(DropReason),
     /// The kernel does not segment this, here: its size with headers exceeds the MTU, or the device cannot sum.
     Together(io::Error),
 }
 
-fn reason(error: &io::Error) -> PortDrop {
-    PortDrop::of_send(error.raw_os_error().unwrap_or(0))
+fn reason(error: &io::Error) -> DropReason {
+    of_send(error.raw_os_error().unwrap_or(0))
 }
 
 /// Sends `count` datagrams of `size` octets, the last one shorter perhaps, in one call.
@@ -227,7 +228,7 @@ fn send_cut(
     segments: &Segments,
     packet: &Packet<'_>,
     headers: &mut [u8],
-) -> Result<(), PortDrop> {
+) -> Result<(), DropReason> {
     let header_len = vxlan::HEADER_LEN + segments.header_len();
     let size = header_len + segments.size().min(packet.len());
     let most = (OCTET_LIMIT / size).clamp(1, DATAGRAM_LIMIT);
@@ -276,7 +277,7 @@ fn send_group(
         }
     }
     if !room {
-        return Err(Refusal::Plain(PortDrop::Uncuttable));
+        return Err(Refusal::Plain(DropReason::Uncuttable));
     }
     let size = header_len + segments.size();
     send_datagrams(socket, course, size, count, &gathered.slices[..gathered.count])

@@ -1,20 +1,21 @@
 //! Two endpoints on loopback: what one sends, the other hands on, through the kernel's own cutting and joining.
 
+use crate::datapath::DropReason;
 use core::cell::RefCell;
 use core::net::{IpAddr, Ipv4Addr};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
-use crate::datapath::port::{Batch, PortDrop, Tally};
+use crate::datapath::port::{Batch, Tally};
 use crate::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
 
 /// What was counted: octets of frames that went, and why others did not.
 #[derive(Default)]
-struct Ledger(RefCell<(usize, Vec<PortDrop>)>);
+struct Ledger(RefCell<(usize, Vec<DropReason>)>);
 
 impl Tally for Ledger {
-    fn settle(&self, _: IpAddr, result: Result<(), PortDrop>, frames: u64, octets: usize) {
+    fn settle(&self, _: IpAddr, result: Result<(), DropReason>, frames: u64, octets: usize) {
         let mut ledger = self.0.borrow_mut();
         match result {
             Ok(()) => ledger.0 += octets,
@@ -129,7 +130,7 @@ fn what_cannot_go_is_named() {
     odd.0[12] = 9;
     send(&mut sender, &from, &meta(&from, &to, 1), &odd, &ledger);
     sender.flush(&from, &ledger);
-    use PortDrop::{BadOffload, NoTunnel, Uncuttable};
+    use DropReason::{BadOffload, NoTunnel, Uncuttable};
     assert_eq!(ledger.0.into_inner(), (0, vec![NoTunnel, NoTunnel, NoTunnel, BadOffload, Uncuttable]));
 }
 
@@ -156,6 +157,6 @@ fn datagrams_without_a_frame_are_named() {
         assert!(poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("a good descriptor") > 0, "{seen:?}");
         read(&to, &mut batch, |arrival| seen.push(arrival.map(|(meta, packet)| (meta.id, packet.len()))));
     }
-    let bad = Err(PortDrop::BadTunnel);
-    assert_eq!(seen, [bad, bad, Err(PortDrop::Truncated), bad, bad, bad, bad, Ok((9, 14))]);
+    let bad = Err(DropReason::BadTunnel);
+    assert_eq!(seen, [bad, bad, Err(DropReason::Truncated), bad, bad, bad, bad, Ok((9, 14))]);
 }
