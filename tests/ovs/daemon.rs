@@ -371,6 +371,10 @@ impl Control {
             let count = self.stream.read(&mut room).unwrap_or(0);
             assert!(count > 0, "OVS died, or gave no answer for a minute, over one of {requests:?}");
             self.received.extend_from_slice(&room[..count]);
+            // Traces may have megabytes: they are read once, when they may be whole.
+            if self.received.last() != Some(&b'}') {
+                continue;
+            }
             let mut replies = serde_json::Deserializer::from_slice(&self.received).into_iter::<serde_json::Value>();
             while let Some(Ok(reply)) = replies.next() {
                 let text = |name: &str| reply.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
