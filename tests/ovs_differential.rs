@@ -145,10 +145,13 @@ fn compare(daemon: &mut Daemon, wanted: usize, each: usize, make: impl Fn(u64) -
         };
         let Some((at, how)) = differs else { continue };
         found += 1;
+        // Making it smaller may take minutes.
+        let head: Vec<&str> = how.lines().take(4).collect();
+        println!("==== seed {seed} differs\n{}", head.join("\n"));
         let small = smallest(daemon, &case, at);
         let answers = daemon.run(&small).expect("OVS took it while it was made smaller");
         let (_, how) = compared(daemon, &small).unwrap_or((0, how));
-        println!("==== seed {seed} differs\n{how}\n{}", small.write(&format!("Seed {seed}."), &answers));
+        println!("smaller:\n{how}\n{}", small.write(&format!("Seed {seed}."), &answers));
     }
     println!("{asked} compared, {found} sets differ");
     assert_eq!(found, 0, "see above; DVR_OVS_SEED=… DVR_OVS_CASES=1 runs one set again");

@@ -142,10 +142,6 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
     if !source.is_multicast() {
         learn(walk, vlan, source, in_port);
     }
-    if walk.key.is_tagged() {
-        // What is below the tag decides which ports carry the frame.
-        walk.mask.raise_all(key::INNER_TCI);
-    }
     let tagged_below = labels[1].tci & 0xfff != 0;
     walk.parts.add(Tag::station(walk.bridge, vlan, destination));
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
