@@ -54,16 +54,20 @@ impl Switch {
         let strict = |change: &Change| matches!(change, Change::Add(flow) if flow.check_overlap);
         let listed = changes.len();
         let before = (listed > 1 && changes.iter().any(strict)).then(|| held.tables.clone());
+        held.tables.defer();
         let mut count = 0;
         for (index, change) in changes.into_iter().enumerate() {
             let Some(touched) = apply(held, change, now) else {
-                if let Some(before) = before {
-                    held.tables = before;
+                // A single change that is refused has changed nothing.
+                match before {
+                    Some(before) => held.tables = before,
+                    None => held.tables.settle(),
                 }
                 return Err(SwitchError::Overlap { number: index + 1, count: listed });
             };
             count += touched;
         }
+        held.tables.settle();
         if count > 0 {
             self.revisions().publish();
         }

@@ -3,6 +3,7 @@
 use super::action::{Action, Actions, Learn, LearnSource, LearnSpec, port};
 use super::key::{Key, Mask};
 use super::matching::Match;
+use super::table::Flow;
 
 /// A flow as a packet taught it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,17 @@ pub(crate) struct LearnedFlow {
     pub(crate) send_flow_rem: bool,
     pub(crate) actions: Actions,
     pub(crate) limit: u32,
+}
+
+impl LearnedFlow {
+    /// Whether `flow`, of the same table, match and priority, is in everything else as this one would be.
+    pub(crate) fn is(&self, flow: &Flow) -> bool {
+        self.actions == flow.actions
+            && self.cookie == flow.cookie
+            && self.idle_timeout == flow.idle_timeout
+            && self.hard_timeout == flow.hard_timeout
+            && self.send_flow_rem == flow.send_flow_rem
+    }
 }
 
 /// Marks the bits of a packet that decide what is learned.

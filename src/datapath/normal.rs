@@ -4,11 +4,15 @@
 
 use super::bridge::{Bridge, Port};
 use super::drop::DropReason;
-use super::key::{self, TCI_PRESENT};
+use super::key::{self, Key, Place, TCI_PRESENT};
 use super::revision::Tag;
 use super::xlate::{Effect, Xlate};
 use crate::api::switch::VlanMode;
 use crate::types::{Mac, VlanId};
+use crate::wire::ethernet;
+
+/// The bits of a tag control field that are a priority.
+const PRIORITY: u16 = 0xe000;
 
 /// The VLAN of a frame that came in by a port with tag `vid` (0 for none); `None` if the port does not carry it.
 fn classify(mode: &VlanMode, vid: u16) -> Option<u16> {
@@ -37,14 +41,47 @@ fn carries(mode: &VlanMode, vlan: u16, tagged_below: bool) -> bool {
     }
 }
 
-/// The tag control field, without the bit that a tag is there, with which a port sends frames of a VLAN it carries:
-/// a priority that came with the frame stays in what tag is left (`xvlan_output_translate()`).
-fn control(mode: &VlanMode, vlan: u16, priority: u16) -> u16 {
+/// A tag, or none: its type, and its control field without the bit that it is there.
+#[derive(Clone, Copy, Default)]
+struct Label {
+    tpid: u16,
+    tci: u16,
+}
+
+/// The tags of a frame, outermost first.
+type Labels = [Label; 2];
+
+/// Where the tags of [`Labels`] lie in a key.
+const PLACES: [(Place, Place); 2] = [(key::VLAN_TPID, key::VLAN_TCI), (key::INNER_TPID, key::INNER_TCI)];
+
+/// The tags a frame has on its way through the bridge (`xvlan_extract()`, `xvlan_input_translate()`): what came by an
+/// access port keeps the priority of a tag with VLAN 0, and nothing that was below it.
+fn labels(key: &Key, mode: &VlanMode, vlan: u16) -> Labels {
+    let mut labels = Labels::default();
+    for (label, (tpid, tci)) in labels.iter_mut().zip(PLACES) {
+        let bits = key.get16(tci);
+        if bits & TCI_PRESENT == 0 {
+            break;
+        }
+        *label = Label { tpid: key.get16(tpid), tci: bits & !TCI_PRESENT };
+    }
+    let [outer, inner] = labels;
+    let outer = Label { tci: outer.tci & PRIORITY | vlan, ..outer };
     match mode {
-        VlanMode::Access(_) => 0,
-        VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => 0,
+        VlanMode::Access(_) => [outer, Label::default()],
         VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } | VlanMode::NativeTagged { .. } => {
-            priority | vlan
+            [outer, inner]
+        }
+    }
+}
+
+/// The tags with which a port sends frames of a VLAN that it carries (`xvlan_output_translate()`).
+fn leaving(mode: &VlanMode, vlan: u16, [outer, inner]: Labels) -> Labels {
+    match mode {
+        VlanMode::Access(_) => Labels::default(),
+        VlanMode::Native { tag, .. } if tag.tci_bits() == vlan => [inner, Label::default()],
+        VlanMode::Trunk | VlanMode::Trunks(_) | VlanMode::Native { .. } | VlanMode::NativeTagged { .. } => {
+            [outer, inner]
         }
     }
 }
@@ -98,25 +135,30 @@ pub(crate) fn forward(walk: &mut Xlate<'_>) {
         walk.error(|| why);
         return dropped(walk, DropReason::VlanRefused, "disallowed VLAN VID for this input port, dropping");
     };
+    let labels = labels(&walk.key, &entry.vlan, vlan);
     if is_reserved(destination) {
         return dropped(walk, DropReason::Reserved, "packet has reserved destination MAC, dropping");
     }
     if !source.is_multicast() {
         learn(walk, vlan, source, in_port);
     }
-    let tagged_below = walk.key.get16(key::INNER_TCI) & 0xfff != 0;
+    if walk.key.is_tagged() {
+        // What is below the tag decides which ports carry the frame, and how.
+        walk.mask.raise_all(key::INNER_TCI);
+    }
+    let tagged_below = labels[1].tci & 0xfff != 0;
     walk.parts.add(Tag::station(walk.bridge, vlan, destination));
     let Some(bridge) = walk.switch.bridge(walk.bridge) else { return };
     match way(bridge, (vlan, tagged_below), destination, in_port) {
         Way::Drop(reason, text) => dropped(walk, reason, text),
         Way::One(number) => {
             walk.note(|| "forwarding to learned port".to_owned());
-            send(walk, vlan, number);
+            send(walk, (vlan, labels), number);
         }
         Way::Flood(ports) => {
             walk.note(|| "no learned MAC for destination, flooding".to_owned());
             for number in ports {
-                send(walk, vlan, number);
+                send(walk, (vlan, labels), number);
             }
         }
     }
@@ -172,34 +214,28 @@ fn way(bridge: &Bridge, (vlan, tagged_below): (u16, bool), destination: Mac, in_
     Way::Flood(bridge.ports.iter().filter(wanted).map(|(number, _)| *number).collect())
 }
 
-/// Sends by a port, tagged as that port wants it; the key's tag is as before then.
-fn send(walk: &mut Xlate<'_>, vlan: u16, number: u32) {
+/// Sends by a port, tagged as that port wants it; the key's tags are as before then.
+fn send(walk: &mut Xlate<'_>, (vlan, labels): (u16, Labels), number: u32) {
     let Some(port) = walk.switch.bridge(walk.bridge).and_then(|bridge| bridge.ports.get(&number)) else { return };
     if !carries(&port.vlan, vlan, false) {
         return dropped(walk, DropReason::VlanRefused, "output port does not carry this VLAN");
     }
-    let places = [key::VLAN_TCI, key::VLAN_TPID, key::INNER_TCI, key::INNER_TPID];
-    let before = places.map(|place| (place, walk.key.get(place)));
-    let (tci, tpid) = (walk.key.get16(key::VLAN_TCI), walk.key.get16(key::VLAN_TPID));
-    let inner = walk.key.get16(key::INNER_TCI);
-    let control = control(&port.vlan, vlan, if walk.key.is_tagged() { tci & 0xe000 } else { 0 });
+    let labels = leaving(&port.vlan, vlan, labels);
     if vlan == 0 && walk.key.is_tagged() {
         // Then its priority decides whether there will be a tag.
         walk.mask.raise_all(key::VLAN_TCI);
     }
-    // A tag that would say nothing is none (`xvlan_put()`).
-    let wanted = if control == 0 { 0 } else { control | TCI_PRESENT };
-    if tci != wanted {
-        walk.mask.raise_all(key::VLAN_TCI);
-        walk.key.set(key::VLAN_TCI, wanted.into());
-        if wanted == 0 && inner != 0 {
-            // What was below the tag is the outermost now.
-            walk.key.set(key::VLAN_TCI, inner.into());
-            walk.key.set(key::VLAN_TPID, before[3].1);
-            walk.key.set(key::INNER_TCI, 0);
-            walk.key.set(key::INNER_TPID, 0);
-        } else if wanted != 0 && tpid == 0 {
-            walk.key.set(key::VLAN_TPID, crate::wire::ethernet::TYPE_VLAN.into());
+    let places = [key::VLAN_TCI, key::VLAN_TPID, key::INNER_TCI, key::INNER_TPID];
+    let before = places.map(|place| (place, walk.key.get(place)));
+    for (Label { tpid, tci }, (type_place, place)) in labels.into_iter().zip(PLACES) {
+        // A tag that would say nothing is none, and without it what is below is none either (`xvlan_put()`).
+        let wanted = if tci == 0 { 0 } else { tci | TCI_PRESENT };
+        if walk.key.get16(place) != wanted {
+            walk.mask.raise_all(key::VLAN_TCI);
+        }
+        walk.key.set(place, wanted.into());
+        if wanted != 0 {
+            walk.key.set(type_place, if tpid == 0 { ethernet::TYPE_VLAN } else { tpid }.into());
         }
     }
     walk.send(number);

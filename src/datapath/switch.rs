@@ -453,16 +453,13 @@ impl Switch {
         }
     }
 
-    /// Keeps a learned flow young. Returns whether it was there, exactly as learned.
+    /// Keeps a learned flow young. Returns whether it was there, with what it does as learned; the times and flags of
+    /// one that is there are its own, as in OVS (`replace_rule_start()`).
     fn refresh(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> bool {
         let Some(held) = self.bridges.get_mut(&bridge) else { return true };
         let found = held.tables.find(flow.table, &flow.matching, flow.priority);
         let Some(old) = found.and_then(|found| held.tables.get_mut(found)) else { return false };
-        let same = old.actions == flow.actions
-            && old.cookie == flow.cookie
-            && old.idle_timeout == flow.idle_timeout
-            && old.hard_timeout == flow.hard_timeout
-            && old.send_flow_rem == flow.send_flow_rem;
+        let same = old.actions == flow.actions && old.cookie == flow.cookie;
         if same {
             old.modified = old.modified.max(now);
         }
@@ -471,17 +468,18 @@ impl Switch {
 
     /// Learns a flow, or keeps it young.
     pub(crate) fn learn(&mut self, bridge: BridgeId, flow: &LearnedFlow, now: Timestamp) -> Learnt {
+        let Some(held) = self.bridges.get(&bridge) else { return Learnt::Same };
+        let known = held.tables.find(flow.table, &flow.matching, flow.priority);
+        let exactly = known.and_then(|known| held.tables.get(known)).is_some_and(|old| flow.is(old));
+        // At the limit one that is there but not exactly so is not learned anew either (`ofproto_flow_mod_learn()`).
+        if flow.limit != 0 && !exactly && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
+            self.count(DropReason::LearnLimit, 1);
+            return Learnt::Full;
+        }
         if self.refresh(bridge, flow, now) {
             return Learnt::Same;
         }
         let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
-        // At the limit one that is there already is not learned anew either (`ofproto_flow_mod_learn()`).
-        if flow.limit != 0 && held.tables.with_cookie(flow.table, flow.cookie) >= flow.limit as usize {
-            self.count(DropReason::LearnLimit, 1);
-            return Learnt::Full;
-        }
-        let Some(held) = self.bridges.get_mut(&bridge) else { return Learnt::Same };
-        let known = held.tables.find(flow.table, &flow.matching, flow.priority);
         if known.is_none() && held.tables.len() >= self.flow_limit {
             self.count(DropReason::LearnLimit, 1);
             return Learnt::Full;
@@ -490,6 +488,9 @@ impl Switch {
         let old = known.and_then(|known| held.tables.get(known));
         let past = |old: &Flow| (old.created, old.used, old.n_packets, old.n_bytes);
         let (created, used, n_packets, n_bytes) = old.map_or((now, now, 0, 0), past);
+        let times = |old: &Flow| (old.idle_timeout, old.hard_timeout, old.send_flow_rem);
+        let (idle_timeout, hard_timeout, send_flow_rem) =
+            old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem), times);
         let before = old.cloned().map(Box::new);
         let flow = Flow {
             table: flow.table,
@@ -497,9 +498,9 @@ impl Switch {
             matching: flow.matching.clone(),
             cookie: flow.cookie,
             actions: Arc::clone(&flow.actions),
-            idle_timeout: flow.idle_timeout,
-            hard_timeout: flow.hard_timeout,
-            send_flow_rem: flow.send_flow_rem,
+            idle_timeout,
+            hard_timeout,
+            send_flow_rem,
             created,
             modified: now,
             used,

@@ -107,21 +107,20 @@ pub(crate) struct Tables {
     cookies: BTreeMap<(u8, u64), usize>,
     /// How many flows may still learn into each table with each cookie, and want that gone when they go.
     teachers: BTreeMap<(u8, u64), usize>,
+    /// What no flow teaches any more, while that is kept for the end of several changes.
+    kept: Option<Vec<(u8, u64)>>,
     len: usize,
 }
 
-/// Tables and cookies whose flows go with these actions.
+/// Tables and cookies whose flows go with these actions. As in OVS a `learn` within a `clone` leaves what it taught
+/// (`next_learn_with_delete()`).
 #[expect(clippy::wildcard_enum_match_arm, reason = "no other action teaches")]
 fn taught(actions: &[Action]) -> Vec<(u8, u64)> {
-    let mut found = Vec::new();
-    for action in actions {
-        match action {
-            Action::Learn(learn) if learn.delete_learned => found.push((learn.table, learn.cookie)),
-            Action::Clone(inner) => found.extend(taught(inner)),
-            _ => {}
-        }
-    }
-    found
+    let wants = |action: &Action| match action {
+        Action::Learn(learn) if learn.delete_learned => Some((learn.table, learn.cookie)),
+        _ => None,
+    };
+    actions.iter().filter_map(wants).collect()
 }
 
 impl Tables {
@@ -136,6 +135,7 @@ impl Tables {
             timed: BTreeSet::new(),
             cookies: BTreeMap::new(),
             teachers: BTreeMap::new(),
+            kept: None,
             len: 0,
         }
     }
@@ -344,8 +344,25 @@ impl Tables {
         orphans
     }
 
+    /// Keeps learned flows whose teachers go until [`Self::settle`]: as in OVS the changes of a bundle are all made
+    /// before what their flows taught goes, and with it what the bundle itself put among that.
+    pub(crate) fn defer(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// Removes what was kept since [`Self::defer`].
+    pub(crate) fn settle(&mut self) {
+        if let Some(orphans) = self.kept.take() {
+            self.remove_learned(&orphans);
+        }
+    }
+
     /// Removes learned flows whose teachers are gone; they may have been teachers themselves.
     fn remove_learned(&mut self, orphans: &[(u8, u64)]) {
+        if let Some(kept) = &mut self.kept {
+            kept.extend(orphans);
+            return;
+        }
         let mut left = orphans.to_vec();
         while let Some((table, cookie)) = left.pop() {
             let filter = Filter {

@@ -48,8 +48,9 @@ impl TraceInput {
     }
 }
 
-/// Most nodes of one tree; what would be more is not told.
-const LIMIT_NODES: usize = 20_000;
+/// Most nodes of one tree; what would be more is not told. Enough for as many lookups as one packet may have, each with
+/// a dozen actions and remarks.
+const LIMIT_NODES: usize = 65_536;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

@@ -126,9 +126,7 @@ impl Daemon {
                 Step::Wait(millis) => {
                     self.control.ask(&["time/warp", &millis.to_string()]);
                     // Timeouts are looked at between two rounds of the daemon's main loop.
-                    // It takes at most ten questions a round.
-                    let version = ["version".to_owned()];
-                    self.control.ask_all(&[version.as_slice(); 35]);
+                    self.rounds();
                 }
                 Step::Try { how, bridge, flow } => answers[at] = self.attempt(case.openflow, how, bridge, flow),
                 Step::Bundle { bridge, changes } => {
@@ -147,7 +145,18 @@ impl Daemon {
         Ok(answers)
     }
 
+    /// Has the daemon's main loop go round a few times: it takes at most ten questions a round.
+    fn rounds(&mut self) {
+        let version = ["version".to_owned()];
+        self.control.ask_all(&[version.as_slice(); 35]);
+    }
+
     fn trace(&mut self, traces: &mut Vec<(usize, Vec<String>)>, answers: &mut Answers) {
+        if !traces.is_empty() {
+            // Until it has seen that the last `ovs-ofctl` is gone, that is a controller to it that wants the packets
+            // which no flow matches (`connmgr_wants_packet_in_on_miss()`), and a trace tells of another flow then.
+            self.rounds();
+        }
         for chunk in traces.chunks(16) {
             let requests: Vec<&[String]> = chunk.iter().map(|(_, words)| words.as_slice()).collect();
             for ((at, _), answer) in chunk.iter().zip(self.control.ask_all(&requests)) {
@@ -362,6 +371,10 @@ impl Control {
             let count = self.stream.read(&mut room).unwrap_or(0);
             assert!(count > 0, "OVS died, or gave no answer for a minute, over one of {requests:?}");
             self.received.extend_from_slice(&room[..count]);
+            // Traces may have megabytes: they are read once, when they may be whole.
+            if self.received.last() != Some(&b'}') {
+                continue;
+            }
             let mut replies = serde_json::Deserializer::from_slice(&self.received).into_iter::<serde_json::Value>();
             while let Some(Ok(reply)) = replies.next() {
                 let text = |name: &str| reply.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);

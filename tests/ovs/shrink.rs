@@ -44,6 +44,7 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
         let mut part = 0;
         while *tried < LIMIT {
             let step = best.steps[at].clone();
+            let tries = matches!(step, Step::Try { .. });
             let (Step::Change { how, bridge, flow } | Step::Try { how, bridge, flow }) = &step else { break };
             let (head, actions) = flow.split_once(" actions=").unwrap_or((flow, ""));
             let (heads, tails) = (split(head), split(actions));
@@ -68,11 +69,8 @@ fn drop_parts(best: &mut Case, failing: &mut impl FnMut(&Case) -> bool, tried: &
             let flow = format!("{head} actions={tail}");
             let mut candidate = best.clone();
             let (how, bridge) = (how.clone(), bridge.clone());
-            candidate.steps[at] = if matches!(step, Step::Try { .. }) {
-                Step::Try { how, bridge, flow }
-            } else {
-                Step::Change { how, bridge, flow }
-            };
+            candidate.steps[at] =
+                if tries { Step::Try { how, bridge, flow } } else { Step::Change { how, bridge, flow } };
             *tried += 1;
             if failing(&candidate) {
                 *best = candidate;

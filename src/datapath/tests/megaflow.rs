@@ -6,7 +6,7 @@ use super::properties::{bench, cases};
 use super::random::{Dice, flow, frame};
 use super::*;
 use crate::datapath::extract::extract;
-use crate::datapath::key::{self, Key};
+use crate::datapath::key::{self, Key, Place};
 use crate::datapath::matching::Match;
 use crate::datapath::text::{FlowText, NumbersOnly, Use};
 
@@ -18,17 +18,32 @@ struct Arrival {
     octets: Vec<u8>,
 }
 
-/// Reads a megaflow back. It may say of some bits what a flow may say of all or none: those are read here.
+/// What a word of a megaflow says of a place, if it is one that no flow may say: part of an outer TOS, an inner tag.
+fn demand(word: &str) -> Option<(Place, u128, u128)> {
+    let number = |text: &str| u128::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
+    let decimal = |text: &str| text.parse::<u128>().expect("a number");
+    let present = u128::from(key::TCI_PRESENT);
+    match word.split_once('=')? {
+        ("tun_tos", value) => value.split_once('/').map(|(bits, mask)| (key::TUN_TOS, number(bits), number(mask))),
+        ("dl_vlan1", vid) => Some((key::INNER_TCI, decimal(vid) | present, 0xfff | present)),
+        ("dl_vlan_pcp1", pcp) => Some((key::INNER_TCI, decimal(pcp) << 13 | present, 0xe000 | present)),
+        ("vlan_tci1", value) => {
+            let (bits, mask) = value.split_once('/').unwrap_or((value, "0xffff"));
+            Some((key::INNER_TCI, number(bits), number(mask)))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a megaflow back. It may say what no flow may: that is read here.
 fn read(megaflow: &str) -> Match {
-    let masked = |word: &str| word.strip_prefix("tun_tos=").and_then(|value| value.split_once('/')).is_some();
+    let masked = |word: &str| demand(word).is_some();
     let (bits, words): (Vec<&str>, Vec<&str>) = megaflow.split(',').partition(|word| masked(word));
     let text = words.join(",");
     let read = FlowText::parse(&text, Use::Packet, &NumbersOnly);
     let mut matching = read.unwrap_or_else(|error| panic!("{error}: {text}")).matching;
-    for word in bits {
-        let number = |text: &str| u128::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
-        let (value, mask) = word["tun_tos=".len()..].split_once('/').expect("it is masked");
-        matching.demand(key::TUN_TOS, number(value), number(mask));
+    for (place, value, mask) in bits.into_iter().filter_map(demand) {
+        matching.demand(place, value, mask);
     }
     matching
 }

@@ -87,6 +87,8 @@ fn step(
     match dice.roll(60) {
         0 => {
             let changes = [FlowChange::Add(flow(&mut dice))];
+            // A flow in another's place is idle for as long as that one was, as far as it was told (up to a second late).
+            bench.worker.push_stats(&bench.switch, now);
             bench.switch().change_flows(&name("br"), &changes, now).expect("a legal flow");
         }
         1 => {

@@ -7,6 +7,24 @@ use crate::ovs::case::Step;
 pub(super) const COOKIES: &[u64] = &[1, 0xdead_beef, u64::MAX - 1];
 const COOKIE_MASKS: &[&str] = &["-1", "0x1", "0xffff", "0"];
 
+/// Without flows that must not overlap after another was added to the same table with their priority: whether OVS sees
+/// that one depends on its tables' past, as `ovs_differential.rs` explains.
+fn without_unpublished(changes: Vec<(String, String)>) -> Vec<(String, String)> {
+    let place = |flow: &str| {
+        let head = flow.split(" actions=").next().unwrap_or_default();
+        let part = |name: &str| head.split(',').find_map(|part| part.strip_prefix(name)?.parse::<u16>().ok());
+        (part("table=").unwrap_or(0), part("priority=").unwrap_or(0x8000))
+    };
+    let mut kept: Vec<(String, String)> = Vec::new();
+    for (how, flow) in changes {
+        let added = kept.iter().any(|(how, other)| how == "add" && place(other) == place(&flow));
+        if !(added && flow.contains("check_overlap")) {
+            kept.push((how, flow));
+        }
+    }
+    kept
+}
+
 impl Maker {
     /// A change between two packets.
     pub(super) fn change(&mut self) -> Step {
@@ -19,7 +37,7 @@ impl Maker {
             }
             2 if self.openflow == 15 => {
                 let changes = (0..self.rng.below(4) + 1).map(|_| self.one_change(15)).collect();
-                Step::Bundle { bridge, changes }
+                Step::Bundle { bridge, changes: without_unpublished(changes) }
             }
             _ => {
                 let (how, flow) = self.one_change(0);
