@@ -97,8 +97,8 @@ async fn begin_with(hub: &Hub, path: &Path) -> Result<(), ControllerError> {
 
 fn router(server: Server, hub: &Arc<Hub>) -> tonic::transport::server::Router {
     let service = ControllerServer::new(Service { hub: Arc::clone(hub) })
-        .max_decoding_message_size(8 * MESSAGE_MAX)
-        .max_encoding_message_size(8 * MESSAGE_MAX);
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
     server
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
