@@ -8,7 +8,8 @@
 //! goes takes nothing with it: what is known stays, and the link goes on with the next address, from where it was.
 
 use core::net::IpAddr;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -239,6 +240,10 @@ impl End {
             None => return Err("it says nothing".to_owned()),
             Some(What::Resumed(_)) => false,
             Some(What::Absent(why)) => {
+                let known = lock(&self.shared).known.is_some();
+                if known {
+                    tracing::warn!(node = self.node, why, "desired state no longer has this node; what it holds stays");
+                }
                 self.troubled(why);
                 false
             }
@@ -280,11 +285,21 @@ impl End {
         let text = lock(&self.shared).known.as_ref().map(serde_json::to_vec);
         let Some(Ok(text)) = text else { return };
         let draft = self.file.with_extension("new");
-        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &self.file));
+        let written = write_private(&draft, &text).and_then(|()| std::fs::rename(&draft, &self.file));
         if let Err(error) = written {
             tracing::warn!(file = %self.file.display(), %error, "what is known cannot be kept for the next start");
         }
     }
+}
+
+/// Writes a file that nobody else may read: it tells who is where, also of others' networks.
+fn write_private(path: &Path, octets: &[u8]) -> io::Result<()> {
+    // What an earlier run left half-done may have other rights.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(octets)
 }
 
 async fn until(at: Option<Instant>) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -43,10 +44,20 @@ pub fn run(config: &ControllerConfig) -> Result<(), ControllerError> {
         std::fs::create_dir_all(dir)
             .map_err(|source| ControllerError::Directory { path: dir.to_path_buf(), source })?;
     }
+    raise_descriptor_limit();
     let system = |what: &str, source| ControllerError::System { what: what.to_owned(), source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| system("start its event loop", source))?;
     runtime.block_on(live(config))
+}
+
+/// Takes as many descriptors as this process may have: each agent and each watcher takes one.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "the limit on open files stays as it was: agents beyond it wait");
+    }
 }
 
 async fn live(config: &ControllerConfig) -> Result<(), ControllerError> {
@@ -97,8 +108,8 @@ async fn begin_with(hub: &Hub, path: &Path) -> Result<(), ControllerError> {
 
 fn router(server: Server, hub: &Arc<Hub>) -> tonic::transport::server::Router {
     let service = ControllerServer::new(Service { hub: Arc::clone(hub) })
-        .max_decoding_message_size(8 * MESSAGE_MAX)
-        .max_encoding_message_size(8 * MESSAGE_MAX);
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
     server
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))

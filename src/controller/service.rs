@@ -106,9 +106,14 @@ fn status(error: &WriteError) -> Status {
 }
 
 fn store_status(error: &StoreError, told: String) -> Status {
-    let too_large =
-        matches!(error, StoreError::KeyLength { .. } | StoreError::ValueTooLong { .. } | StoreError::TooMany { .. });
-    Status::new(if too_large { Code::InvalidArgument } else { Code::Unavailable }, told)
+    let unfit = matches!(
+        error,
+        StoreError::KeyLength { .. }
+            | StoreError::ValueTooLong { .. }
+            | StoreError::TooMany { .. }
+            | StoreError::Twice { .. }
+    );
+    Status::new(if unfit { Code::InvalidArgument } else { Code::Unavailable }, told)
 }
 
 #[tonic::async_trait]

@@ -4,7 +4,7 @@
 //! other and what was checked still holds when it is committed. Only a revision that the asking side names makes a
 //! conflict that it is told of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::hub::Hub;
 use super::keys;
 use crate::model::{Change, Edit, Fabric, Kind, Object, Refusal, Resource, Underlay};
-use crate::store::{Expect, Op, Outcome, Revision, StoreError, Txn};
+use crate::store::{Entry, Expect, Op, Outcome, Revision, StoreError, Txn};
 use crate::types::Mac;
 
 /// How often a write is tried while others overtake it.
@@ -53,12 +53,12 @@ pub(super) struct Wish {
 pub(super) enum WriteError {
     #[error("{}", refused(.0))]
     Refused(Refusal),
-    #[error("{object} {}, not at revision {asked} as you last saw it: read it again and make your change to that", changed(.found))]
-    Stale { object: Object, asked: Revision, found: Option<Revision> },
+    #[error("{object} {}, not at revision {asked} as you last saw it: read it again and make your change to that{}", changed(.found), partly(.done))]
+    Stale { object: Object, asked: Revision, found: Option<Revision>, done: usize },
     #[error("the underlay is {} with an MTU of {}: it can be set only before there is a node, network, router or port", .0.cidr, .0.mtu)]
     Underlay(Underlay),
-    #[error("other writers were first {TRIES} times in a row{}: apply it again", partly(.done))]
-    Overtaken { done: usize },
+    #[error("other writers were first {TRIES} times in a row, at {key} at last{}: apply it again", partly(.done))]
+    Overtaken { key: String, done: usize },
     #[error("{source}{}", partly(.done))]
     Store { source: StoreError, done: usize },
     #[error("what was committed has not come back from the store for {} s{}: see to the store, and read again", ECHO_LIMIT.as_secs(), partly(.done))]
@@ -82,8 +82,46 @@ fn changed(found: &Option<Revision>) -> String {
     }
 }
 
+/// Says how many changes were made before a write failed; nothing of none.
 fn partly(done: &usize) -> String {
-    if *done == 0 { String::new() } else { format!("; {done} changes were made before, each whole") }
+    match *done {
+        0 => String::new(),
+        1 => "; 1 change was made before, and stays".to_owned(),
+        done => format!("; {done} changes were made before, and stay"),
+    }
+}
+
+/// How far a write has come: what is committed of it.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The revision of the last part.
+    reached: Revision,
+    made: Vec<Made>,
+    /// The revision that each object was left at; `None` if it is gone.
+    left: BTreeMap<Object, Option<Revision>>,
+    /// A part whose fate is open: it may be there, or still come.
+    doubt: Vec<Made>,
+}
+
+impl Progress {
+    fn committed(&mut self, revision: Revision, part: Vec<Made>) {
+        self.reached = self.reached.max(revision);
+        self.left.extend(part.iter().map(|made| (made.object.clone(), made.after.as_ref().map(|_| revision))));
+        self.made.extend(part);
+    }
+
+    fn store(&self, source: StoreError) -> WriteError {
+        WriteError::Store { source, done: self.made.len() }
+    }
+}
+
+/// What became of an attempt.
+#[derive(Debug, PartialEq, Eq)]
+enum Attempt {
+    /// All of it is there.
+    Whole,
+    /// Not all, because of what another writer did to this key, or a part's fate is open.
+    Again { key: String },
 }
 
 /// What is to be committed, made against one state.
@@ -107,28 +145,31 @@ pub(super) async fn apply(hub: &Hub, wish: &Wish, dry_run: bool) -> Result<Appli
     }
     // Writers of this controller wait for each other instead of overtaking each other.
     let _turn = hub.writers.lock().await;
-    let mut all: Vec<Made> = Vec::new();
-    let mut done: BTreeSet<Object> = BTreeSet::new();
-    let mut reached = 0;
+    let mut progress = Progress::default();
+    let mut last = String::new();
     for _ in 0..TRIES {
         let mut pulse = hub.world().pulse();
-        let plan = plan(hub, wish, &done)?;
+        let plan = plan(hub, wish, &progress.left)?;
         if dry_run || (plan.changes.is_empty() && plan.underlay.is_none()) {
-            all.extend(plan.made);
-            return Ok(Applied { revision: reached.max(plan.revision), made: all });
+            progress.made.extend(plan.made);
+            return Ok(Applied { revision: progress.reached.max(plan.revision), made: progress.made });
         }
-        let from = plan.revision;
-        let (committed, whole) = commit(hub, plan, &mut done, &mut all).await?;
-        reached = reached.max(committed);
-        if whole {
-            follow(&mut pulse, reached).await.map_err(|_| WriteError::Silent { done: done.len() })?;
-            return Ok(Applied { revision: reached, made: all });
-        }
-        hub.counted(|counters| counters.overtaken += 1);
+        let attempt = commit(hub, plan, &mut progress).await?;
+        let until = match &attempt {
+            Attempt::Whole => progress.reached,
+            Attempt::Again { .. } => {
+                hub.counted(|counters| counters.overtaken += 1);
+                settle(hub, &mut progress).await?
+            }
+        };
         // Who overtook us comes by the same way as everything.
-        follow(&mut pulse, reached.max(from + 1)).await.map_err(|_| WriteError::Silent { done: done.len() })?;
+        follow(&mut pulse, until).await.map_err(|()| WriteError::Silent { done: progress.made.len() })?;
+        match attempt {
+            Attempt::Whole => return Ok(Applied { revision: progress.reached, made: progress.made }),
+            Attempt::Again { key } => last = key,
+        }
     }
-    Err(WriteError::Overtaken { done: done.len() })
+    Err(WriteError::Overtaken { key: last, done: progress.made.len() })
 }
 
 /// Waits until the store was followed to a revision.
@@ -137,18 +178,21 @@ async fn follow(pulse: &mut tokio::sync::watch::Receiver<Revision>, revision: Re
     waited.map_err(drop)?.map(drop).map_err(drop)
 }
 
-fn plan(hub: &Hub, wish: &Wish, done: &BTreeSet<Object>) -> Result<Plan, WriteError> {
+fn plan(hub: &Hub, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -> Result<Plan, WriteError> {
     let world = hub.world();
     let mut named = BTreeMap::new();
     for edit in &wish.edits {
         let (Edit::Put { revision, .. } | Edit::Delete { revision, .. }) = edit;
         let object = edit.object();
-        if let Some(asked) = *revision
-            && !done.contains(&object)
-        {
-            let found = world.changed(&object);
+        let found = world.changed(&object);
+        // What is made already must not undo what others did to it since.
+        if let Some(left) = done.get(&object) {
+            if *left != found {
+                return Err(WriteError::Stale { object, asked: left.unwrap_or(0), found, done: done.len() });
+            }
+        } else if let Some(asked) = *revision {
             if found.unwrap_or(0) != asked {
-                return Err(WriteError::Stale { object, asked, found });
+                return Err(WriteError::Stale { object, asked, found, done: done.len() });
             }
             named.insert(object, found);
         }
@@ -175,16 +219,10 @@ fn plan(hub: &Hub, wish: &Wish, done: &BTreeSet<Object>) -> Result<Plan, WriteEr
     Ok(Plan { made, changes, underlay, serial: world.serial, named, revision: world.revision })
 }
 
-/// Commits a plan in parts. Gives the last revision, and whether all of it is there; not all, if somebody else wrote.
-async fn commit(
-    hub: &Hub,
-    plan: Plan,
-    done: &mut BTreeSet<Object>,
-    all: &mut Vec<Made>,
-) -> Result<(Revision, bool), WriteError> {
-    let Plan { made, changes, underlay, mut serial, named, revision } = plan;
-    let mut reached = revision;
-    let mut rest = made.into_iter().zip(changes).peekable();
+/// Commits a plan in parts, until all of it is there or one is not known to be.
+async fn commit(hub: &Hub, plan: Plan, progress: &mut Progress) -> Result<Attempt, WriteError> {
+    let Plan { made, changes, underlay, mut serial, named, revision: _ } = plan;
+    let mut rest = ordered(made, changes).into_iter().peekable();
     let mut opening: Vec<Op> = Vec::new();
     if let Some(underlay) = &underlay {
         let value = serde_json::to_vec(underlay).unwrap_or_default();
@@ -204,52 +242,57 @@ async fn commit(
             part.push(made);
         }
         if txn.ops.is_empty() {
-            return Ok((reached, true));
+            return Ok(Attempt::Whole);
         }
         txn.ops.push(Op::Put { key: keys::SERIAL.to_owned(), value: b"{}".to_vec(), lease: None });
         match hub.store.commit(txn).await {
             Ok(Outcome::Committed(revision)) => {
-                (reached, serial) = (revision, Some(revision));
-                done.extend(part.iter().map(|made| made.object.clone()));
-                all.append(&mut part);
+                // It moved `serial`: a part in doubt cannot come any more.
+                progress.doubt.clear();
+                progress.committed(revision, part);
+                serial = Some(revision);
             }
             Ok(Outcome::Conflict { key }) => {
                 tracing::debug!(key, "another writer was first");
-                return Ok((reached, false));
+                return Ok(Attempt::Again { key });
             }
             Err(StoreError::Unknown { at, reason }) => {
                 tracing::info!(at, reason, "a commit's fate is unknown: looking");
-                return look(hub, part, (done, all)).await.map(|revision| (revision, false));
+                progress.doubt = part;
+                return Ok(Attempt::Again { key: keys::SERIAL.to_owned() });
             }
-            Err(source) => return Err(WriteError::Store { source, done: done.len() }),
+            Err(source) => return Err(progress.store(source)),
         }
         if rest.peek().is_none() {
-            return Ok((reached, true));
+            return Ok(Attempt::Whole);
         }
     }
 }
 
-/// What became of a commit: the store is read, which settles it, and the next try goes from there.
-async fn look(
-    hub: &Hub,
-    part: Vec<Made>,
-    (done, all): (&mut BTreeSet<Object>, &mut Vec<Made>),
-) -> Result<Revision, WriteError> {
-    let mut reached = 0;
-    let mut there = true;
-    for made in &part {
-        let key = keys::object(&made.object);
-        let found = hub.store.read(&key).await;
-        let found = found.map_err(|source| WriteError::Store { source, done: done.len() })?;
-        reached = found.revision;
-        let entry = found.entries.iter().find(|entry| entry.key == key);
-        there &= entry.map(|entry| entry.value.as_slice()) == made.after.as_ref().map(keys::value).as_deref();
+/// Looks what the store holds, for the next attempt to go on from: notes a part in doubt that is there, and gives the
+/// revision to follow to. That is `serial`'s, which every writer puts: unlike the store's own revision, which grows by
+/// what others keep in it, it is sure to come by.
+async fn settle(hub: &Hub, progress: &mut Progress) -> Result<Revision, WriteError> {
+    let doubt = core::mem::take(&mut progress.doubt);
+    let mut landed = (!doubt.is_empty()).then_some(0);
+    for made in &doubt {
+        let entry = entry(hub, progress, &keys::object(&made.object)).await?;
+        let same =
+            entry.as_ref().map(|entry| entry.value.as_slice()) == made.after.as_ref().map(keys::value).as_deref();
+        let modified = entry.map_or(0, |entry| entry.modified);
+        landed = landed.filter(|_| same).map(|revision: Revision| revision.max(modified));
     }
-    if there {
-        done.extend(part.iter().map(|made| made.object.clone()));
-        all.extend(part);
+    match landed {
+        Some(revision) => progress.committed(revision, doubt),
+        None => progress.doubt = doubt,
     }
-    Ok(reached)
+    let serial = entry(hub, progress, keys::SERIAL).await?.map_or(0, |entry| entry.modified);
+    Ok(progress.reached.max(serial))
+}
+
+async fn entry(hub: &Hub, progress: &Progress, key: &str) -> Result<Option<Entry>, WriteError> {
+    let found = hub.store.read(key).await.map_err(|source| progress.store(source))?;
+    Ok(found.entries.into_iter().find(|entry| entry.key == key))
 }
 
 fn as_followed(key: String, modified: Option<Revision>) -> Expect {
@@ -264,11 +307,11 @@ fn add(txn: &mut Txn, made: &Made, change: &Change) -> usize {
     let key = keys::object(&made.object);
     let (had, has) = (made.before.as_ref().and_then(host_mac), made.after.as_ref().and_then(host_mac));
     if had != has {
-        txn.ops.extend(had.map(|mac| Op::Delete { key: keys::host_mac(mac) }));
+        if let Some(mac) = had {
+            release(txn, keys::host_mac(mac));
+        }
         if let Some(mac) = has {
-            txn.expect.push(Expect::Absent(keys::host_mac(mac)));
-            let value = made.object.name.clone().into_bytes();
-            txn.ops.push(Op::Put { key: keys::host_mac(mac), value, lease: None });
+            take(txn, keys::host_mac(mac), &made.object.name);
         }
     }
     match change {
@@ -286,6 +329,37 @@ fn add(txn: &mut Txn, made: &Made, change: &Change) -> usize {
     }
 }
 
+/// Gives a host MAC back, unless another node has it by the same transaction: then that took the place of what was there.
+fn release(txn: &mut Txn, key: String) {
+    if txn.ops.iter().any(|op| op.key() == key) {
+        txn.expect.retain(|expect| expect.key() != key);
+    } else {
+        txn.ops.push(Op::Delete { key });
+    }
+}
+
+/// Notes whose a host MAC is. Nobody may have it, but who gives it back by the same transaction: `serial` vouches for that.
+fn take(txn: &mut Txn, key: String, node: &str) {
+    let before = txn.ops.len();
+    txn.ops.retain(|op| op.key() != key);
+    if txn.ops.len() == before {
+        txn.expect.push(Expect::Absent(key.clone()));
+    }
+    txn.ops.push(Op::Put { key, value: node.as_bytes().to_vec(), lease: None });
+}
+
+/// The changes in their order, but nodes that give a host MAC back before those that only take one: so it is free also
+/// where the two are in different parts. A node refers to nothing, and may go first.
+fn ordered(made: Vec<Made>, changes: Vec<Change>) -> Vec<(Made, Change)> {
+    let mut rest: Vec<_> = made.into_iter().zip(changes).collect();
+    rest.sort_by_key(|(made, change)| {
+        let had = made.before.as_ref().and_then(host_mac);
+        let releases = had.is_some() && had != made.after.as_ref().and_then(host_mac);
+        !(releases && matches!(change, Change::Put(_)))
+    });
+    rest
+}
+
 fn host_mac(resource: &Resource) -> Option<Mac> {
     match resource {
         Resource::Node(spec) => spec.host_mac,
@@ -297,3 +371,6 @@ fn host_mac(resource: &Resource) -> Option<Mac> {
 pub(super) async fn put(hub: &Arc<Hub>, resource: Resource) -> Result<Applied, WriteError> {
     apply(hub, &Wish { edits: vec![Edit::put(resource)], underlay: None }, false).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,8 +22,9 @@ pub mod proto {
     tonic::include_proto!("dvr.v1");
 }
 
-/// Octets of one message at most, either way: views and lists go in parts well below it.
-pub const MESSAGE_MAX: usize = 8 << 20;
+/// Octets of one message at most, either way and on both sides. What an apply asks for, and the changes it answers with,
+/// are one message each; views and lists go in parts well below it.
+pub const MESSAGE_MAX: usize = 64 << 20;
 
 /// Octets of a whole view's JSON in one message.
 pub const PART_LEN: usize = 1 << 20;

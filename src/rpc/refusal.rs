@@ -9,6 +9,8 @@ use super::proto::{Name, Problem, Problems};
 
 /// Problems told at most: the first say what is wrong.
 const PROBLEMS_MAX: usize = 100;
+/// Octets of the problems told, encoded: they travel in a header, which both sides bound at 16 KiB with all others.
+const OCTETS_MAX: usize = 6 << 10;
 
 /// A refusal as the asking side has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,10 +23,21 @@ pub struct Refused {
     pub problems: Vec<Problem>,
 }
 
-/// The status that carries problems with what was wished.
+/// The status that carries problems with what was wished: the first, and in the message how many more there are.
 #[must_use]
 pub fn refuse(code: Code, message: impl Into<String>, mut problems: Vec<Problem>) -> Status {
-    problems.truncate(PROBLEMS_MAX);
+    let count = problems.len();
+    let mut octets = 0;
+    let fit = problems.iter().take_while(|problem| {
+        octets += problem.encoded_len() + 4;
+        octets <= OCTETS_MAX
+    });
+    let told = fit.take(PROBLEMS_MAX).count();
+    problems.truncate(told);
+    let mut message = message.into();
+    if told < count {
+        message = format!("{message}; the first {told} of {count} are told");
+    }
     Status::with_details(code, message, Problems { problems }.encode_to_vec().into())
 }
 
@@ -66,6 +79,16 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_a_header_is_counted() {
+        let problem = Problem { name: None, what: "x".repeat(1_000), remedy: String::new() };
+        let status = refuse(Code::InvalidArgument, "50 problems", vec![problem; 50]);
+        assert!(status.details().len() <= OCTETS_MAX, "{}", status.details().len());
+        let refused = Refused::from(&status);
+        assert_eq!(refused.problems.len(), 6);
+        assert_eq!(refused.message, "50 problems; the first 6 of 50 are told");
+    }
 
     #[test]
     fn problems_survive_the_way() {

@@ -34,11 +34,12 @@ pub(super) fn entries(checker: &mut Checker<'_>, edits: &[Edit]) -> Vec<Entry> {
         entries.push(Entry { edit: number, object, resource });
     }
     for (number, edit) in edits.iter().enumerate() {
-        let moved = network_of(edit).filter(|spec| {
-            fabric.networks().get(&spec.name).is_some_and(|before| !same_subnets(&before.subnets, &spec.subnets))
-        });
-        let followers = moved.into_iter().flat_map(|spec| fabric.routers_of(&spec.name));
-        for before in followers.filter_map(|router| fabric.routers().get(router)) {
+        let Some(spec) = network_of(edit) else { continue };
+        let moved =
+            fabric.networks().get(&spec.name).is_some_and(|before| !same_subnets(&before.subnets, &spec.subnets));
+        let followers = fabric.routers_of(&spec.name).filter_map(|router| fabric.routers().get(router));
+        // Not only those of a network that moves: what was written in parts may have left some behind.
+        for before in followers.filter(|router| moved || !fits(router, spec)) {
             let mut router = before.clone();
             router.interfaces.iter_mut().for_each(|port| port.ips.clear());
             let resource = Resource::Router(fill_router(fabric, &asked, router));
@@ -56,6 +57,15 @@ fn network_of(edit: &Edit) -> Option<&NetworkSpec> {
         Edit::Put { resource: Resource::Node(_) | Resource::Router(_) | Resource::Port(_), .. }
         | Edit::Delete { .. } => None,
     }
+}
+
+/// Whether a router has an address in each subnet of a network, and none elsewhere.
+fn fits(router: &RouterSpec, network: &NetworkSpec) -> bool {
+    let mut ports = router.interfaces.iter().filter(|port| port.network == network.name);
+    ports.all(|port| {
+        port.ips.iter().all(|ip| subnet_of(&network.subnets, *ip).is_some())
+            && network.subnets.iter().all(|subnet| port.ips.iter().any(|ip| subnet.cidr.contains(ip)))
+    })
 }
 
 /// The gateway a subnet has or will have.
