@@ -175,10 +175,11 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         move || {
             let _sentinel = sentinel;
             while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                if let Err(stale) = worker::refresh(&links) {
-                    tracing::warn!(%stale, "flows may expire by counters that are not up to date");
+                // By counters that are not up to date, flows in use would seem idle.
+                match worker::refresh(&links) {
+                    Ok(_) => drop(lock(&shared.switch).expire(crate::clock::monotonic())),
+                    Err(stale) => tracing::warn!(%stale, "nothing expires in this round"),
                 }
-                lock(&shared.switch).expire(crate::clock::monotonic());
             }
         }
     };

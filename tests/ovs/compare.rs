@@ -13,6 +13,8 @@ use super::daemon::UNREADABLE;
 /// The first step whose answers differ, and how.
 pub(crate) fn difference(case: &Case, ours: &[String], theirs: &[String]) -> Option<(usize, String)> {
     let all = case.steps.iter().zip(ours).zip(theirs).enumerate();
+    // Where OVS gives up, for want of room in a netlink attribute, we go on: the rest of the case is two stories.
+    let all = all.take_while(|(_, (_, theirs))| !theirs.contains("yielded over 64 kB of actions"));
     all.filter(|(_, ((step, _), _))| step.is_question())
         .find_map(|(at, ((step, ours), theirs))| Some((at, answer_difference(step, ours, theirs)?)))
 }
@@ -40,12 +42,20 @@ fn answer_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
             let (ours, theirs) = (learned(ours), learned(theirs));
             (ours != theirs).then(|| format!("OVS: {theirs:?}\ndvr: {ours:?}\n"))
         }
+        Step::Try { flow, .. } if is_of_two_versions(flow) => None,
         Step::Try { .. } | Step::Bundle { .. } => {
             let (ours, theirs) = (ours.trim(), theirs.trim());
             (ours != theirs).then(|| format!("OVS: {theirs}\ndvr: {ours}\n"))
         }
         Step::Change { .. } | Step::Wait(_) => None,
     }
+}
+
+/// Whether only OpenFlow 1.0 takes one part of a flow, as it is, and only later versions take another: we have no
+/// versions, and take both.
+fn is_of_two_versions(flow: &str) -> bool {
+    let has = |words: &[&str]| words.iter().any(|word| flow.contains(word));
+    has(&["pop_vlan", "strip_vlan"]) && !has(&["vlan=", "vlan_", "push_vlan"]) && has(&["goto_table", "write_metadata"])
 }
 
 /// A dump's line without how its flow was added, which later versions of OpenFlow tell, and if only its head is asked
