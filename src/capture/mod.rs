@@ -1,6 +1,6 @@
 //! Captures: what passes the interfaces of one namespace, as a pcapng file any analyser reads, or as a line a frame.
 //!
-//! [`file`] reads captures back. Writers and readers are pure; [`socket`] holds the packet socket. The capture sees frames as the kernel hands them over: one
+//! [`mod@file`] reads captures back. Writers and readers are pure; [`socket`] holds the packet socket. The capture sees frames as the kernel hands them over: one
 //! that the sender left to be cut later (TSO) is one frame here, longer than any wire would carry.
 
 pub mod file;
