@@ -91,7 +91,7 @@ fn what_is_too_big_is_answered_with_the_inner_mtu() {
         user.good(&["lab", "kill", "node1", "agent"]);
         user.good(&["lab", "exec", "blue1", "--", "ip", "link", "set", "eth0", "mtu", "1500"]);
         let large = |address: &str, size: &str| {
-            let words = ["lab", "exec", "blue1", "--", "ping", "-M", "do", "-c", "1", "-W", "5", "-s", size, address];
+            let words = ["lab", "exec", "blue1", "--", "ping", "-M", "do", "-c", "3", "-W", "5", "-s", size, address];
             let output = user.run(&words);
             assert_eq!(output.status.code(), Some(1), "{address} answered what does not fit");
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
