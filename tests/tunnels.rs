@@ -89,7 +89,7 @@ fn what_is_too_big_is_answered_with_the_inner_mtu() {
         up(&user, &topology(underlay, kind));
         if user.good(&["show", "node1", "-o", "json"]).contains("\"veth\"") {
             // The kernel itself drops what is larger than the other end of a veth pair takes: no switch ever sees it.
-            eprintln!("{kind}: ports are veth pairs here, so nothing too big can reach the switch");
+            println!("{kind}: ports are veth pairs here, so nothing too big can reach the switch");
             return;
         }
         // The agent would set it right at once.
