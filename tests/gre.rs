@@ -6,10 +6,10 @@ mod support;
 
 use core::cell::RefCell;
 use core::net::IpAddr;
-use dvr::datapath::DropReason;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 
+use dvr::datapath::DropReason;
 use dvr::datapath::port::gre::{Endpoint, Sender, open, read};
 use dvr::datapath::port::{Batch, Tally};
 use dvr::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};

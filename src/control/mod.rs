@@ -4,10 +4,12 @@
 //! few and local, and a packet never waits for one.
 
 mod client;
+mod descriptors;
 mod line;
 mod server;
 
 pub use client::{Client, ControlError};
+pub use descriptors::raise_descriptor_limit;
 pub use server::{CLIENT_LIMIT, Reply, Server, ServerError, Service, Stopper, listen};
 
 #[cfg(test)]

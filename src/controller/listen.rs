@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -44,20 +43,11 @@ pub fn run(config: &ControllerConfig) -> Result<(), ControllerError> {
         std::fs::create_dir_all(dir)
             .map_err(|source| ControllerError::Directory { path: dir.to_path_buf(), source })?;
     }
-    raise_descriptor_limit();
+    control::raise_descriptor_limit();
     let system = |what: &str, source| ControllerError::System { what: what.to_owned(), source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| system("start its event loop", source))?;
     runtime.block_on(live(config))
-}
-
-/// Takes as many descriptors as this process may have: each agent and each watcher takes one.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
-    if let Err(errno) = raised {
-        tracing::warn!(%errno, "the limit on open files stays as it was: agents beyond it wait");
-    }
 }
 
 async fn live(config: &ControllerConfig) -> Result<(), ControllerError> {

@@ -26,11 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::control::{Server, ServerError};
+use crate::control::{self, Server, ServerError};
 use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
 use service::SwitchService;
@@ -131,7 +130,8 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     let start = |what| move |source| SwitchdError::Start { what, source };
     ends.thread_block().map_err(|errno| start("signal handling")(errno.into()))?;
-    raise_descriptor_limit();
+    // With several workers a TAP takes a descriptor each: the usual soft limit would be met by some hundred ports.
+    control::raise_descriptor_limit();
     let count = config.workers();
     let flow_limit = config.flow_limit.unwrap_or(LIMIT_FLOWS);
     let path = config.run_dir;
@@ -204,14 +204,4 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         Err(_) => died = true,
     }
     if died { Err(SwitchdError::Died) } else { Ok(()) }
-}
-
-/// Takes as many descriptors as this process may have: with several workers a TAP takes one each, and the usual soft
-/// limit of 1,024 would be met by some hundred ports.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
-    if let Err(errno) = raised {
-        tracing::warn!(%errno, "the limit on open files stays as it was: a port that exceeds it is refused by name");
-    }
 }

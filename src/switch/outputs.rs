@@ -1,12 +1,12 @@
 //! Where a worker sends frames: the engine's [`Egress`].
 
-use crate::datapath::DropReason;
 use core::cell::RefCell;
 use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::Shared;
 use super::line::{Line, Media, Remotes};
+use crate::datapath::DropReason;
 use crate::datapath::port::{Answer, Tally, Teller, frame, gre, vxlan};
 use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
 use crate::types::Timestamp;

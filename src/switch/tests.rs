@@ -1,6 +1,5 @@
 //! A whole switch but for its process: socket, workers, engine and tunnel, on loopback, as any user.
 
-use crate::datapath::DropReason;
 use core::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use super::*;
 use crate::api::VERSION;
 use crate::api::switch::{BridgeMode, FlowChange, Hello, PortConfig, PortKind, Request, Show, VlanMode};
 use crate::control::{Client, ControlError};
+use crate::datapath::DropReason;
 use crate::datapath::port::vxlan::{self, Endpoint, Sender};
 use crate::datapath::port::{Batch, Tally};
 use crate::datapath::{HEADROOM, Offload, Packet, TunnelMeta};
@@ -20,7 +20,7 @@ use crate::types::IfName;
 struct Fixture {
     directory: PathBuf,
     client: Client,
-    stopper: crate::control::Stopper,
+    stopper: control::Stopper,
     links: Arc<[WorkerLink]>,
     threads: Vec<thread::JoinHandle<()>>,
 }

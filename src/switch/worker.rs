@@ -1,6 +1,5 @@
 //! A worker: waits for frames, hands them to the engine, sends what comes of it.
 
-use crate::datapath::DropReason;
 use core::net::IpAddr;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::outputs::Outputs;
 use super::{Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
+use crate::datapath::DropReason;
 use crate::datapath::port::{Arrival, BUFFER_LEN, Batch, Ready, frame, gre, packet, vxlan};
 use crate::datapath::{Checksum, DpPort, Ingress, Packet, Worker};
 use crate::types::Timestamp;

@@ -1,12 +1,12 @@
 //! Reading many datagrams or frames at once, with what the kernel says beside each: `recvmmsg(2)`, `cmsg(3)`.
 
-use crate::datapath::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ptr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{BUFFER_LEN, packet_sys};
+use crate::datapath::DropReason;
 use crate::datapath::HEADROOM;
 
 /// Messages read at once.

@@ -1,11 +1,11 @@
 //! From tunnelled packets to frames: what several of them carry is joined where a card would have.
 
-use crate::datapath::DropReason;
 use core::ops::Range;
+use std::os::fd::BorrowedFd;
 
-use super::{Received, TAIL_LIMIT};
+use super::{Batch, Ready, Received, TAIL_LIMIT};
 use crate::datapath::offload::{Extended, Started, Train};
-use crate::datapath::{Checksum, Offload, Packet, TunnelMeta};
+use crate::datapath::{Checksum, DropReason, Offload, Packet, TunnelMeta};
 
 /// A packet's frame and what its tunnel said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,28 @@ struct Joining {
     count: usize,
 }
 
+/// Reads what waits at a tunnel's socket, at most one batch, and unpacks it.
+pub(super) fn read(
+    socket: BorrowedFd<'_>,
+    batch: &mut Batch,
+    open: impl Fn(&Received, &[u8], Range<usize>) -> Result<Segment, DropReason>,
+    take: &mut impl FnMut(Arrival<'_, '_>),
+) -> Ready {
+    match batch.receive(socket) {
+        Ok(count) => {
+            unpack(batch.parts(), open, take);
+            Ready::Frames(count)
+        }
+        // Errors of the underlay are no state of this socket: it is not connected.
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EBADF | libc::ENOTSOCK) => Ready::Gone,
+            _ => Ready::Empty,
+        },
+    }
+}
+
 /// Takes the frame out of each packet, by `open`, joins what belongs together, and hands each to `take`.
-pub(super) fn unpack(
+fn unpack(
     (memory, received): (&mut [u8], &[Received]),
     open: impl Fn(&Received, &[u8], Range<usize>) -> Result<Segment, DropReason>,
     take: &mut impl FnMut(Arrival<'_, '_>),

@@ -1,6 +1,5 @@
 //! Telling senders of frames that were too big for a tunnel, in time and in measure.
 
-use crate::datapath::DropReason;
 use core::net::{IpAddr, SocketAddr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,6 +8,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 
 use super::packet_sys;
 use super::too_big::{Pace, answer};
+use crate::datapath::DropReason;
 use crate::datapath::{DpPort, Offload, Packet, TunnelMeta};
 use crate::types::Timestamp;
 

@@ -1,6 +1,5 @@
 //! From frames to packets.
 
-use crate::datapath::DropReason;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::io::{self, IoSlice};
@@ -9,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::IntoBytes;
 
 use super::Endpoint;
+use crate::datapath::DropReason;
 use crate::datapath::offload::{HEADER_LIMIT, Segments, complete};
 use crate::datapath::port::send_sys::{self, Course, PACKET_LIMIT};
 use crate::datapath::port::{Tally, of_send};

@@ -1,31 +1,20 @@
 //! From datagrams to frames.
 
-use crate::datapath::DropReason;
 use core::net::IpAddr;
 use core::ops::Range;
 use std::os::fd::AsFd;
 
 use super::Endpoint;
-use crate::datapath::TunnelMeta;
-use crate::datapath::port::joining::{Segment, unpack};
+use crate::datapath::port::joining::{self, Segment};
 use crate::datapath::port::{Arrival, Batch, Ready, Received};
+use crate::datapath::{DropReason, TunnelMeta};
 use crate::wire::{ethernet, prefix, vxlan};
 
 /// Reads what waits at the endpoint, at most one batch, takes the frames out, joins what belongs together, and hands
 /// each to `take`.
 pub fn read(endpoint: &Endpoint, batch: &mut Batch, mut take: impl FnMut(Arrival<'_, '_>)) -> Ready {
-    match batch.receive(endpoint.receive.as_fd()) {
-        Ok(count) => {
-            let open = |message: &Received, memory: &[u8], at| open(message, endpoint.local, memory, at);
-            unpack(batch.parts(), open, &mut take);
-            Ready::Frames(count)
-        }
-        // Errors of the underlay are no state of this socket: it is not connected.
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EBADF | libc::ENOTSOCK) => Ready::Gone,
-            _ => Ready::Empty,
-        },
-    }
+    let open = |message: &Received, memory: &[u8], at| open(message, endpoint.local, memory, at);
+    joining::read(endpoint.receive.as_fd(), batch, open, &mut take)
 }
 
 /// The frame in a datagram.

@@ -1,12 +1,12 @@
 //! Two endpoints on loopback: what one sends, the other hands on, through the kernel's own cutting and joining.
 
-use crate::datapath::DropReason;
 use core::cell::RefCell;
 use core::net::{IpAddr, Ipv4Addr};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
+use crate::datapath::DropReason;
 use crate::datapath::port::{Batch, Tally};
 use crate::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
 
