@@ -155,7 +155,7 @@ fn same(one: &Flow, two: &Flow) -> bool {
 /// The changes that make the flows of a bridge those of `new`: what is gone is removed, what differs is put in its place
 /// anew, what is alike keeps its counters.
 #[must_use]
-pub fn replacement(old: &[Flow], new: &[Flow]) -> Vec<FlowChange> {
+pub(super) fn replacement(old: &[Flow], new: &[Flow]) -> Vec<FlowChange> {
     let differences = differences(old, new);
     let gone = differences.iter().filter(|difference| difference.new.is_none()).filter_map(|difference| difference.old);
     let removed = gone.map(|flow| FlowChange::DeleteStrict(strict(flow)));

@@ -40,13 +40,13 @@ mod trace;
 mod worker;
 mod xlate;
 
-pub use book::{Difference, FlowBook, SortKey, differences, plain, replacement, without_stats};
+pub use book::{Difference, FlowBook, SortKey, differences, plain, without_stats};
 pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
 pub use drop::DropReason;
 pub use error::SwitchError;
 pub use io::{DpPort, Egress, Ingress, TunnelMeta};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
-pub use steps::{change_flows, dump_flows};
+pub use steps::{change_flows, dump_flows, replace_flows};
 pub use switch::Switch;
 pub use table::LIMIT_FLOWS;
 pub use text::TextError;

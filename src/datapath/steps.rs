@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use super::book::replacement;
 use super::bridge::PortNumbers;
 use super::error::SwitchError;
 use super::flows::sort_flows;
@@ -39,6 +40,34 @@ pub fn change_flows(
     }
     // Ports come and go faster than texts are read: they have to wait for once.
     locked(switch).change_flows(bridge, changes, now)
+}
+
+/// Makes a bridge's flows these, as a dump tells them, at one instant; flows that are alike stay as they are. Returns how
+/// many flows were added, modified or removed. The switch is locked for the changes themselves, unless its tables keep
+/// changing while they are compared.
+///
+/// # Errors
+/// As [`Switch::change_flows`].
+pub fn replace_flows(
+    switch: &Mutex<Switch>,
+    bridge: &IfName,
+    wanted: &[Flow],
+    now: Timestamp,
+) -> Result<usize, SwitchError> {
+    for _ in 0..READ_LIMIT {
+        let revision = locked(switch).revisions().current();
+        let changes = replacement(&dump_flows(switch, bridge, "", false, now)?, wanted);
+        let ports = locked(switch).port_numbers(bridge)?;
+        let read = ports.read(&changes)?;
+        let mut switch = locked(switch);
+        // Any change, of ports too, is published as a revision.
+        if switch.revisions().current() == revision {
+            return switch.apply_flows(bridge, read, now);
+        }
+    }
+    let mut switch = locked(switch);
+    let changes = replacement(&switch.dump_flows(bridge, "", false, now)?, wanted);
+    switch.change_flows(bridge, &changes, now)
 }
 
 /// The flows of a bridge as [`Switch::dump_flows`] has them, but not of one instant: those that are gone before their

@@ -11,7 +11,7 @@ use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
 use crate::datapath::port::{PortError, tap};
-use crate::datapath::{self, DropReason, FlowBook, PortView, SwitchError, TraceInput, replacement};
+use crate::datapath::{self, DropReason, FlowBook, PortView, SwitchError, TraceInput};
 use crate::types::{IfName, Mac};
 
 /// The greatest VLAN of a frame (IEEE 802.1Q-2018 table 9-2).
@@ -145,10 +145,7 @@ impl SwitchService {
         let mut book = FlowBook::new(view.ports.into_iter().map(|port| (port.number, port.name)))?;
         book.change(&flows.into_iter().map(FlowChange::Add).collect::<Vec<_>>())?;
         let wanted = book.flows(false)?;
-        let mut switch = lock(&self.shared.switch);
-        let now = clock::monotonic();
-        let changes = replacement(&switch.dump_flows(bridge, "", false, now)?, &wanted);
-        Ok(switch.change_flows(bridge, &changes, now)?)
+        Ok(datapath::replace_flows(&self.shared.switch, bridge, &wanted, clock::monotonic())?)
     }
 
     fn obey(&self, request: Request) -> Result<Reply, SwitchRefusal> {
