@@ -446,19 +446,20 @@ fn a_capture_shows_the_tags_that_were_on_the_wire() {
     support::in_namespace("a_capture_shows_the_tags_that_were_on_the_wire", || {
         let _switch = Running::start();
         support::ip("link add v0 type veth peer name v1");
-        for end in ["v0", "v1"] {
+        support::ip("link add w0 type veth peer name w1");
+        for end in ["v0", "v1", "w0"] {
             let path = format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6");
             std::fs::write(path, "1").expect("it is ours: nothing but the machine's frames crosses it");
             support::ip(&format!("link set {end} up"));
         }
         good(&["add-br", "br0"]);
         good(&["add-port", "br0", "v0"]);
-        good(&["add-port", "br0", "t0", "--type", "tap", "--tag", "7"]);
+        good(&["add-port", "br0", "w0", "--tag", "7"]);
         let mut out = Vec::new();
         let selection = Selection { interfaces: vec!["v1".to_owned()], count: Some(1) };
         let mut sink = pcapng::Writer::new(&mut out).expect("memory takes all");
         // Once it is up, the kernel looks for routers and for its own address by it.
-        let begun = || drop(support::ip("link set t0 up"));
+        let begun = || drop(support::ip("link set w1 up"));
         let seen = run(&selection, &mut sink, &AtomicBool::new(false), begun).expect("root of its namespace");
         assert_eq!((seen.frames, seen.lost), (1, 0));
         let frames = file::read(out.as_slice()).expect("what was written");
