@@ -1,6 +1,6 @@
 //! Open vSwitch as a node of a lab, by its userspace datapath: the other end of our VXLAN and our GRE is not ours.
 //!
-//! Where `openvswitch-switch` is not installed a line says so, and nothing is tested.
+//! Where `openvswitch-switch` is not installed, or this user may make no TAP for it, a line says so, and nothing is tested.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -96,6 +96,12 @@ fn joins_a_lab(kind: &str) {
         .any(|dir| dir.join("ovs-vswitchd").is_file());
     if !installed || !Path::new(SCHEMA).exists() {
         println!("Open vSwitch is not installed (Debian: openvswitch-switch): {kind} was not tried with it");
+        return;
+    }
+    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        println!(
+            "Open vSwitch makes its bridges' own ports of TAPs, /dev/net/tun: {error}: {kind} was not tried with it"
+        );
         return;
     }
     let user = User::new(&format!("ovs-{kind}"), false);
