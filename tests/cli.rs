@@ -277,6 +277,11 @@ fn good(arguments: &[&str]) -> String {
     out
 }
 
+/// The same of a command as one line.
+fn good_line(line: &str) -> String {
+    good(&line.split(' ').collect::<Vec<_>>())
+}
+
 /// What a command that must fail says, and its exit code.
 fn bad(arguments: &[&str]) -> (Option<i32>, String) {
     let (output, _, err) = dvr(arguments);
@@ -362,33 +367,9 @@ fn bridges_ports_and_stations_of_ones_own() {
         support::ip("link set v0 up");
         good(&["add-port", "br0", "v0", "--tag", "5"]);
         good(&["add-br", "br1", "--mode", "flow"]);
-        good(&[
-            "add-port",
-            "br0",
-            "p0",
-            "--type",
-            "patch",
-            "--peer",
-            "p1",
-            "--tag",
-            "6",
-            "--vlan-mode",
-            "native-untagged",
-        ]);
+        good_line("add-port br0 p0 --type patch --peer p1 --tag 6 --vlan-mode native-untagged");
         good(&["add-port", "br1", "p1", "--type", "patch", "--peer", "p0"]);
-        good(&[
-            "add-port",
-            "br0",
-            "far",
-            "--type",
-            "vxlan",
-            "--local",
-            "127.0.0.1",
-            "--remote",
-            "127.0.0.2",
-            "--udp-port",
-            "14789",
-        ]);
+        good_line("add-port br0 far --type vxlan --local 127.0.0.1 --remote 127.0.0.2 --udp-port 14789");
         let shown = good(&["show"]);
         for line in [
             "Bridge br0 (normal mode, 1 flows)",

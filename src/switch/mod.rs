@@ -21,9 +21,9 @@ mod worker;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -152,38 +152,10 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         threads.push(thread);
     }
     let links: Arc<[WorkerLink]> = links.into();
-    let service = Arc::new(SwitchService::new(Arc::clone(&shared), Arc::clone(&links)));
     let stopper = server.stopper();
-    let sentinel = Sentinel(Arc::clone(&shared));
-    let serve = {
-        let service = Arc::clone(&service);
-        move || {
-            let _sentinel = sentinel;
-            let served = server.serve(&service);
-            if served.is_err() {
-                // Nobody could rule it any more: it ends, and says why.
-                let _ = kill(Pid::this(), Signal::SIGTERM);
-            }
-            served
-        }
-    };
-    let control = thread::Builder::new().name("accept".to_owned()).spawn(serve).map_err(start("the control socket"))?;
-    let (stop, stopped) = mpsc::channel::<()>();
-    let sentinel = Sentinel(Arc::clone(&shared));
-    let expire = {
-        let (shared, links) = (Arc::clone(&shared), Arc::clone(&links));
-        move || {
-            let _sentinel = sentinel;
-            while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                // By counters that are not up to date, flows in use would seem idle.
-                match worker::refresh(&links) {
-                    Ok(_) => drop(lock(&shared.switch).expire(crate::clock::monotonic())),
-                    Err(stale) => tracing::warn!(%stale, "nothing expires in this round"),
-                }
-            }
-        }
-    };
-    let expiry = thread::Builder::new().name("expiry".to_owned()).spawn(expire).map_err(start("expiry"))?;
+    let control = serve(server, &shared, &links).map_err(start("the control socket"))?;
+    let (stop, stopped) = mpsc::channel();
+    let expiry = expire(stopped, &shared, &links).map_err(start("expiry"))?;
 
     let tap = tap::probe();
     tracing::info!(socket = %socket.display(), workers = count, tap = tap.as_deref().unwrap_or("yes"), "the switch runs");
@@ -204,4 +176,41 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         Err(_) => died = true,
     }
     if died { Err(SwitchdError::Died) } else { Ok(()) }
+}
+
+/// The thread that answers on the control socket.
+fn serve(
+    server: Server,
+    shared: &Arc<Shared>,
+    links: &Arc<[WorkerLink]>,
+) -> io::Result<JoinHandle<Result<(), ServerError>>> {
+    let service = Arc::new(SwitchService::new(Arc::clone(shared), Arc::clone(links)));
+    let sentinel = Sentinel(Arc::clone(shared));
+    let serve = move || {
+        let _sentinel = sentinel;
+        let served = server.serve(&service);
+        if served.is_err() {
+            // Nobody could rule it any more: it ends, and says why.
+            let _ = kill(Pid::this(), Signal::SIGTERM);
+        }
+        served
+    };
+    thread::Builder::new().name("accept".to_owned()).spawn(serve)
+}
+
+/// The thread that ends flows and stations when their time has come, until `stopped` has no other end.
+fn expire(stopped: Receiver<()>, shared: &Arc<Shared>, links: &Arc<[WorkerLink]>) -> io::Result<JoinHandle<()>> {
+    let sentinel = Sentinel(Arc::clone(shared));
+    let (shared, links) = (Arc::clone(shared), Arc::clone(links));
+    let expire = move || {
+        let _sentinel = sentinel;
+        while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
+            // By counters that are not up to date, flows in use would seem idle.
+            match worker::refresh(&links) {
+                Ok(_) => drop(lock(&shared.switch).expire(crate::clock::monotonic())),
+                Err(stale) => tracing::warn!(%stale, "nothing expires in this round"),
+            }
+        }
+    };
+    thread::Builder::new().name("expiry".to_owned()).spawn(expire)
 }
