@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use super::commit::DpAction;
 use super::drop::DropReason;
-use super::key::{Bits, Key, Mask, MaskShape, Mixer};
+use super::key::{Bits, Key, Mask, MaskShape, Mixer, STATE_WORDS, WORDS};
 use super::learn::LearnedFlow;
 use super::revision::Tag;
 use super::table::FlowRef;
@@ -115,20 +115,28 @@ pub(crate) struct Cache {
     octets: usize,
 }
 
-/// Hashes a whole key in four lanes, which a processor works on at once.
+/// Hashes what a packet can bring in a key: metadata and registers are zero before the first table. Pairs of words are
+/// multiplied with each other, each pair with constants of its own, so that a processor works on many at once and words
+/// that change places change the hash.
+#[expect(clippy::cast_possible_truncation, reason = "both halves of the product are used")]
 fn full_hash(key: &Key) -> u64 {
-    let mut lanes = [Mixer::new(1), Mixer::new(2), Mixer::new(3), Mixer::new(4)];
-    for words in key.0.chunks(lanes.len()) {
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            lane.add(*word);
+    let mut hash = 0;
+    let mut constant = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut add = |words: &[[u64; 2]]| {
+        for [one, other] in words {
+            let product = u128::from(one ^ constant) * u128::from(other ^ constant.rotate_left(32));
+            hash ^= product as u64 ^ (product >> 64) as u64;
+            constant = constant.wrapping_mul(0xd6e8_feb8_6659_fd93);
         }
-    }
-    let [mut first, rest @ ..] = lanes;
-    for lane in rest {
-        first.add(lane.finish());
-    }
-    first.finish()
+    };
+    add(key.0[..STATE_WORDS.start].as_chunks().0);
+    add(key.0[STATE_WORDS.end..].as_chunks().0);
+    let mut mixer = Mixer::new(hash);
+    mixer.add(hash);
+    mixer.finish()
 }
+
+const _: () = assert!(STATE_WORDS.start.is_multiple_of(2) && (WORDS - STATE_WORDS.end).is_multiple_of(2));
 
 fn slot(hash: u64) -> usize {
     usize::try_from(hash >> 40).unwrap_or(0) % EXACT_SLOTS
@@ -312,6 +320,35 @@ impl Cache {
         order.sort_by_key(|index| core::cmp::Reverse(tables[*index].hits));
         for table in tables {
             table.hits /= 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::datapath::key::{
+        ETH_DST, ETH_SRC, IN_PORT, IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, TP_DST, TP_SRC, TUN_ID, VLAN_TCI,
+    };
+
+    /// Input: flows that differ in one field, by counting. Output: about as many slots as chance would take.
+    #[test]
+    fn whatever_flows_differ_in_spreads_them_over_the_exact_layer() {
+        for place in
+            [IN_PORT, TUN_ID, VLAN_TCI, ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IPV6_SRC, IPV6_DST, TP_SRC, TP_DST]
+        {
+            for shift in [0, 4, 8] {
+                let key = |number: u128| {
+                    let mut key = Bits::ZERO;
+                    key.set(place, number << shift);
+                    key
+                };
+                let slots: BTreeSet<usize> = (0..256).map(|number| slot(full_hash(&key(number)))).collect();
+                // 256 thrown into 4,096 take 248 on average; in 1 throw of a million as few as 235.
+                assert!(slots.len() > 230, "{place:?} << {shift}: {}", slots.len());
+            }
         }
     }
 }
