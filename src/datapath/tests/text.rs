@@ -14,7 +14,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Flows as they are written, and as Open vSwitch 3.1 prints them.
-const PRINTED: [(&str, &str); 19] = [
+const PRINTED: [(&str, &str); 20] = [
     ("actions=drop", "actions=drop"),
     ("actions=", "actions=drop"),
     ("priority=5,ip actions=normal", "priority=5,ip actions=NORMAL"),
@@ -57,6 +57,7 @@ const PRINTED: [(&str, &str); 19] = [
     ("dl_vlan=5,dl_vlan_pcp=1,dl_vlan=*,reg0=5,xreg0=0/3 actions=drop", "reg1=0/0x3,dl_vlan_pcp=1 actions=drop"),
     ("ip,nw_ecn=1,nw_tos=8,nw_tos=*,dl_vlan=5,dl_vlan=* actions=drop", "ip,nw_ecn=1 actions=drop"),
     ("icmp6,icmp_type=136,icmp_code=7,nd_target=::1 actions=drop", "icmp6,icmp_type=136,icmp_code=7 actions=drop"),
+    ("dl_vlan=3 actions=set_field:5->vlan_vid", "dl_vlan=3 actions=set_field:4101->vlan_vid"),
     ("icmp,tp_src=8/0xff,tp_dst=1 actions=drop", "icmp,icmp_type=8,icmp_code=1 actions=drop"),
 ];
 
