@@ -45,7 +45,7 @@ impl Match {
         }
     }
 
-    /// Demands of `field` just this, as a word of a text does: what an earlier word said of its bits is forgotten, and
+    /// Demands of a field just this, as a word of a text does: what an earlier word said of its bits is forgotten, and
     /// without a mask nothing is demanded of them.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all but tags are just their bits")]
     pub(crate) fn set_field(&mut self, info: &Info, value: u128, mask: u128) {

@@ -5,6 +5,7 @@
 //!   matched as ICMP's type and code beyond 255 or with a mask, which it drops, and the like;
 //! - `tcp_flags` beside neighbour discovery, of which it makes the type of an option: both are stored in one place there;
 //! - a number that is only `0x`; a negative one, which wraps around at 64 bits, but for the `-1` of a field that has them;
+//! - a number of `tcp_flags` with something behind it or from 2^32 on, which it reads past and wraps around;
 //! - a `vlan_tci` without the bit that says there is a tag, `drop` twice;
 //! - a name with nothing after its `=`, brackets that do not close, values given to words that take none;
 //! - `table=255` of a flow to be added, which adds to table 0; in OpenFlow 1.0 a `goto_table` backwards, which is a
@@ -12,7 +13,7 @@
 //! - `write_metadata` before other actions, which it refuses: we do it where it stands;
 //! - what is up to OpenFlow versions, for we have none: headers written or tags taken off without a match that ensures
 //!   them, which only 1.0 takes, beside `push_vlan`, `reset_counts`, or `write_metadata` with `goto_table`, which only
-//!   later ones take; `importance` and `send_flow_rem`, of which 1.0 does not tell;
+//!   later ones take and which change what 1.0 shows; `importance` and `send_flow_rem`, of which 1.0 does not tell;
 //! - a `cookie` without a mask to delete by, which OVS refuses: we take it for that cookie;
 //! - fields and actions that this switch does not have.
 
@@ -331,16 +332,31 @@ fn left_out(head: &[String], actions: &[String], openflow: u8) -> bool {
         ["tp_", "tcp_", "udp_", "sctp_"].iter().any(|start| name.starts_with(start)) && value.parse::<u8>().is_err()
     });
     let untold = any(&|name, _| matches!(name, "importance" | "send_flow_rem"));
-    let other =
-        any(&|name, value| (name, value) == ("table", "255") || name.starts_with("xxreg") && value.contains('-'));
+    let other = any(&|name, value| match name {
+        "table" => value == "255",
+        "tcp_flags" => {
+            value.split('/').nth(2).is_some() || ["08", ".", "4294967296"].iter().any(|odd| value.contains(odd))
+        }
+        _ => name.starts_with("xxreg") && value.contains('-'),
+    });
     let has = |names: &[&str]| actions.iter().any(|action| names.iter().any(|name| action.contains(name)));
-    let old = has(&["strip_vlan", "pop_vlan", "set_vlan_", "set_field:5->vlan_vid", "mod_nw_", "mod_tp_", "dec_ttl"]);
+    let old = has(&[
+        "strip_vlan",
+        "pop_vlan",
+        "set_vlan_",
+        "set_field:5->vlan_vid",
+        "mod_nw_",
+        "mod_tp_",
+        "dec_ttl",
+        "fin_timeout",
+    ]);
     let new = has(&["push_vlan"])
         || has(&["write_metadata"]) && has(&["goto_table"])
         || any(&|name, _| name == "reset_counts");
     let mut after_metadata = actions.iter().skip_while(|action| !action.starts_with("write_metadata")).skip(1);
     icmp && no_octet
-        || untold && openflow == 10
+        || untold && (openflow == 10 || old)
+        || new && openflow == 10
         || other
         || old && new
         || after_metadata.any(|action| !action.starts_with("goto_table"))
