@@ -328,8 +328,9 @@ fn left_out(head: &[String], actions: &[String], openflow: u8) -> bool {
     let icmp = any(&|name, value| {
         name.starts_with("icmp") || matches!(name, "nw_proto" | "ip_proto") && !matches!(value, "6" | "17")
     });
-    let no_octet = any(&|name, value| {
-        ["tp_", "tcp_", "udp_", "sctp_"].iter().any(|start| name.starts_with(start)) && value.parse::<u8>().is_err()
+    let flags_or_no_octet = any(&|name, value| {
+        let port = ["tp_", "tcp_", "udp_", "sctp_"].iter().any(|start| name.starts_with(start));
+        name == "tcp_flags" || port && value.parse::<u8>().is_err()
     });
     let untold = any(&|name, _| matches!(name, "importance" | "send_flow_rem"));
     let other = any(&|name, value| match name {
@@ -354,7 +355,7 @@ fn left_out(head: &[String], actions: &[String], openflow: u8) -> bool {
         || has(&["write_metadata"]) && has(&["goto_table"])
         || any(&|name, _| name == "reset_counts");
     let mut after_metadata = actions.iter().skip_while(|action| !action.starts_with("write_metadata")).skip(1);
-    icmp && no_octet
+    icmp && flags_or_no_octet
         || untold && (openflow == 10 || old)
         || new && openflow == 10
         || other
