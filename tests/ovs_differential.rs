@@ -22,8 +22,6 @@
 //! - Flows are printed as they were written, not as one OpenFlow version would carry them: the generator writes them
 //!   as the version that it uses prints them.
 //! - `tun_tos` is shown with its `0x`.
-//! - We have no OpenFlow versions: a tag taken off without a match that ensures one, which only 1.0 takes, is taken beside
-//!   instructions that only later versions have.
 //! - OVS gives up when a frame's actions pass the 64 KiB of a netlink attribute. Ours may be 65,536: a flood to all ports of a
 //!   large node is longer. What follows such a frame in a case is not compared.
 //! - Text that OVS takes for something else than it says is refused: `ovs/generate/text.rs` lists it.

@@ -371,6 +371,9 @@ pub struct Flow {
     /// Whether it asked to be told of when it goes; kept and shown, told to nobody.
     #[serde(default)]
     pub send_flow_rem: bool,
+    /// What it is worth to a switch that must make room; kept and shown, for none is evicted here.
+    #[serde(default)]
+    pub importance: u16,
     /// Its priority.
     pub priority: u16,
     /// Its match, without the priority, as `ovs-ofctl` prints it; empty for all.

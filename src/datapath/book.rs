@@ -148,7 +148,7 @@ pub fn differences<'a>(old: &'a [Flow], new: &'a [Flow]) -> Vec<Difference<'a>> 
 }
 
 fn same(one: &Flow, two: &Flow) -> bool {
-    let said = |flow: &Flow| (flow.cookie, flow.idle_timeout, flow.hard_timeout);
+    let said = |flow: &Flow| (flow.cookie, flow.idle_timeout, flow.hard_timeout, flow.importance);
     said(one) == said(two) && one.actions == two.actions
 }
 
@@ -170,9 +170,11 @@ fn strict(flow: &Flow) -> String {
 
 /// The flow as `add-flow` takes it.
 fn add(flow: &Flow) -> String {
-    let Flow { cookie, idle_timeout, hard_timeout, actions, .. } = flow;
+    let Flow { cookie, idle_timeout, hard_timeout, importance, actions, .. } = flow;
     let flag = if flow.send_flow_rem { "send_flow_rem," } else { "" };
-    let head = format!("cookie={cookie:#x},idle_timeout={idle_timeout},hard_timeout={hard_timeout},{flag}");
+    let head = format!(
+        "cookie={cookie:#x},idle_timeout={idle_timeout},hard_timeout={hard_timeout},importance={importance},{flag}"
+    );
     format!("{head}{} actions={actions}", strict(flow))
 }
 
@@ -187,9 +189,11 @@ pub fn plain(flow: &Flow) -> String {
     if flow.cookie != 0 {
         out.push_str(&format!(" cookie={:#x}", flow.cookie));
     }
-    for (name, seconds) in [("idle_timeout", flow.idle_timeout), ("hard_timeout", flow.hard_timeout)] {
-        if seconds != 0 {
-            out.push_str(&format!(" {name}={seconds}"));
+    let numbers =
+        [("idle_timeout", flow.idle_timeout), ("hard_timeout", flow.hard_timeout), ("importance", flow.importance)];
+    for (name, number) in numbers {
+        if number != 0 {
+            out.push_str(&format!(" {name}={number}"));
         }
     }
     out.push_str(" actions=");
@@ -214,6 +218,9 @@ pub fn without_stats(flow: &Flow) -> String {
     }
     if flow.send_flow_rem {
         out.push_str("send_flow_rem ");
+    }
+    if flow.importance != 0 {
+        out.push_str(&format!("importance={}, ", flow.importance));
     }
     let head = priority_and_match(flow);
     if !head.is_empty() {
@@ -242,7 +249,7 @@ mod tests {
         "table=0,priority=5,ip,nw_dst=10.0.0.0/8,actions=output:2",
         "priority=0,actions=NORMAL",
         "table=3,actions=drop",
-        "tcp,tp_dst=80,idle_timeout=10,hard_timeout=20,cookie=0x7,send_flow_rem,actions=1",
+        "tcp,tp_dst=80,idle_timeout=10,hard_timeout=20,importance=9,cookie=0x7,send_flow_rem,actions=1",
         "table=1 priority=7 in_port=1 actions=resubmit(,2)",
         "table=1 priority=7 in_port=2 dl_src=00:00:00:00:00:01 actions=resubmit(,2)",
     ];
@@ -274,7 +281,7 @@ mod tests {
             "priority=5,ip,nw_dst=10.0.0.0/8 actions=output:2",
             "table=1, priority=7,in_port=1 actions=resubmit(,2)",
             "table=1, priority=7,in_port=2,dl_src=00:00:00:00:00:01 actions=resubmit(,2)",
-            "cookie=0x7, idle_timeout=10, hard_timeout=20, send_flow_rem tcp,tp_dst=80 actions=output:1",
+            "cookie=0x7, idle_timeout=10, hard_timeout=20, send_flow_rem importance=9, tcp,tp_dst=80 actions=output:1",
             "table=3, actions=drop",
         ];
         assert_eq!(sorted(&[("priority", false)], false), by_priority);
@@ -311,7 +318,7 @@ mod tests {
         assert_eq!(
             differences(&old, &new).iter().flat_map(lines).collect::<Vec<_>>(),
             [
-                "-tcp,tp_dst=80 cookie=0x7 idle_timeout=10 hard_timeout=20 actions=output:1",
+                "-tcp,tp_dst=80 cookie=0x7 idle_timeout=10 hard_timeout=20 importance=9 actions=output:1",
                 "+tcp,tp_dst=80 cookie=0x8 idle_timeout=10 hard_timeout=20 actions=output:1",
                 "+priority=6,ip,nw_dst=10.0.0.0/8 actions=output:2",
                 "-priority=5,ip,nw_dst=10.0.0.0/8 actions=output:2",
@@ -325,7 +332,8 @@ mod tests {
     #[test]
     fn a_replacement_leaves_nothing_else_and_touches_nothing_alike() {
         let (mut book, old) = flows(&FLOWS, false);
-        let (_, new) = flows(&[FLOWS[1], "table=3,cookie=5,hard_timeout=9,send_flow_rem,actions=output:1"], false);
+        let (_, new) =
+            flows(&[FLOWS[1], "table=3,cookie=5,hard_timeout=9,importance=4,send_flow_rem,actions=output:1"], false);
         let changes = replacement(&old, &new);
         assert_eq!(changes.len(), 4 + 1, "four go, one differs, one stays: {changes:?}");
         book.change(&changes).expect("its own words");

@@ -31,6 +31,7 @@ pub(crate) fn flow(flow: &Flow, ports: &impl PortNames, now: Timestamp) -> api::
         idle_age: age(flow.used),
         hard_age: age(flow.modified),
         send_flow_rem: flow.send_flow_rem,
+        importance: flow.importance,
         priority: flow.priority,
         matching,
         actions,
@@ -60,6 +61,9 @@ fn line(shown: &api::switch::Flow, millis: u128) -> String {
     }
     if shown.send_flow_rem {
         out.push_str("send_flow_rem ");
+    }
+    if shown.importance != 0 {
+        let _ = write!(out, "importance={}, ", shown.importance);
     }
     let _ = write!(out, "idle_age={}, ", shown.idle_age);
     // `ovs-ofctl` tells them apart in whole seconds (`ofputil_flow_stats_format()`).

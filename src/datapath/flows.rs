@@ -204,6 +204,7 @@ fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
         idle_timeout: flow.idle_timeout,
         hard_timeout: flow.hard_timeout,
         send_flow_rem: flow.send_flow_rem,
+        importance: flow.importance,
         created: now,
         modified: now,
         used: now,

@@ -7,6 +7,10 @@ use crate::wire::{ethernet, ipv4, nd};
 /// The priority of a flow that names none (`OFP_DEFAULT_PRIORITY`).
 pub(crate) const DEFAULT_PRIORITY: u16 = 0x8000;
 
+/// The VLAN's and the priority's bits of a tag.
+const TCI_VID: u128 = 0x0fff;
+const TCI_PCP: u128 = 0xe000;
+
 /// Which packets a flow is for: those that agree with `value` where `mask` has ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Match {
@@ -41,6 +45,22 @@ impl Match {
         }
     }
 
+    /// Demands of a field just this, as a word of a text does: what an earlier word said of its bits is forgotten, and
+    /// without a mask nothing is demanded of them.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all but tags are just their bits")]
+    pub(crate) fn set_field(&mut self, info: &Info, value: u128, mask: u128) {
+        match info.field {
+            Field::DlVlan | Field::VlanVid if mask == 0 => self.forget_of_tag(TCI_VID, TCI_PCP),
+            Field::DlVlanPcp | Field::VlanPcp if mask == 0 => self.forget_of_tag(TCI_PCP, TCI_VID),
+            // Either leaves the other, and that there is a tag.
+            Field::DlVlan | Field::DlVlanPcp | Field::VlanPcp => self.demand_field(info, value, mask),
+            _ => {
+                self.forget_bits(info.place, info.exact());
+                self.demand_field(info, value, mask);
+            }
+        }
+    }
+
     /// Whether `key` is for it.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.value.agrees(key, &self.mask)
@@ -53,22 +73,38 @@ impl Match {
     }
 
     fn forget(&mut self, place: Place) {
-        self.value.set(place, 0);
-        self.mask.set(place, 0);
+        self.forget_bits(place, place.ones());
+    }
+
+    fn forget_bits(&mut self, place: Place, bits: u128) {
+        self.value.set_masked(place, 0, bits);
+        self.mask.set_masked(place, 0, bits);
+    }
+
+    /// Forgets `part` of the tag, and the tag with it unless `other` is demanded, which needs one.
+    fn forget_of_tag(&mut self, part: u128, other: u128) {
+        let rest = self.mask.get(key::VLAN_TCI) & other != 0;
+        self.forget_bits(key::VLAN_TCI, if rest { part } else { key::VLAN_TCI.ones() });
+    }
+
+    /// The Ethernet type and the protocol that it demands; 0 for none.
+    pub(crate) fn protocol(&self) -> (u16, u8) {
+        let typed = if self.mask.get(key::ETH_TYPE) == 0xffff { self.value.get16(key::ETH_TYPE) } else { 0 };
+        let proto =
+            if self.mask.get(key::IP_PROTO) == 0xff { self.value.get(key::IP_PROTO).to_be_bytes()[15] } else { 0 };
+        (typed, proto)
     }
 
     /// Drops demands on fields that the match does not ensure to exist, as `ofputil_normalize_match()` does: a
     /// switch would ignore them. Returns whether there were any.
     pub(crate) fn normalise(&mut self) -> bool {
         let before = self.mask.clone();
-        let typed = if self.mask.get(key::ETH_TYPE) == 0xffff { self.value.get16(key::ETH_TYPE) } else { 0 };
+        let (typed, proto) = self.protocol();
         let (v4, v6) = (typed == ethernet::TYPE_IPV4, typed == ethernet::TYPE_IPV6);
         let arp = Needs::Arp.ensured_by(&self.value, &self.mask);
         if !(v4 || v6 || arp) {
             self.forget(key::IP_PROTO);
         }
-        let proto =
-            if self.mask.get(key::IP_PROTO) == 0xff { self.value.get(key::IP_PROTO).to_be_bytes()[15] } else { 0 };
         let ported = match proto {
             ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_UDP | ipv4::PROTOCOL_SCTP => v4 || v6,
             ipv4::PROTOCOL_ICMP => v4,
@@ -102,7 +138,8 @@ impl Match {
 
     fn normalise_neighbour(&mut self, icmp6: bool, arp: bool) {
         let kind = self.value.get(key::TP_SRC);
-        let is = |wanted: u8| icmp6 && self.mask.get(key::TP_SRC) & 0xff == 0xff && kind == u128::from(wanted);
+        let neighbour = icmp6 && self.mask.get(key::TP_SRC) & 0xff == 0xff && self.value.get(key::TP_DST) == 0;
+        let is = |wanted: u8| neighbour && kind == u128::from(wanted);
         let (solicit, advert) = (is(nd::NEIGHBOUR_SOLICITATION), is(nd::NEIGHBOUR_ADVERTISEMENT));
         if !(solicit || advert) {
             self.forget(key::ND_TARGET);

@@ -160,6 +160,7 @@ impl Switch {
                 idle_timeout: 0,
                 hard_timeout: 0,
                 send_flow_rem: false,
+                importance: 0,
                 created: Timestamp::ZERO,
                 modified: Timestamp::ZERO,
                 used: Timestamp::ZERO,
@@ -488,9 +489,9 @@ impl Switch {
         let old = known.and_then(|known| held.tables.get(known));
         let past = |old: &Flow| (old.created, old.used, old.n_packets, old.n_bytes);
         let (created, used, n_packets, n_bytes) = old.map_or((now, now, 0, 0), past);
-        let times = |old: &Flow| (old.idle_timeout, old.hard_timeout, old.send_flow_rem);
-        let (idle_timeout, hard_timeout, send_flow_rem) =
-            old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem), times);
+        let kept = |old: &Flow| (old.idle_timeout, old.hard_timeout, old.send_flow_rem, old.importance);
+        let (idle_timeout, hard_timeout, send_flow_rem, importance) =
+            old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, 0), kept);
         let before = old.cloned().map(Box::new);
         let flow = Flow {
             table: flow.table,
@@ -501,6 +502,7 @@ impl Switch {
             idle_timeout,
             hard_timeout,
             send_flow_rem,
+            importance,
             created,
             modified: now,
             used,

@@ -42,20 +42,12 @@ fn answer_difference(step: &Step, ours: &str, theirs: &str) -> Option<String> {
             let (ours, theirs) = (learned(ours), learned(theirs));
             (ours != theirs).then(|| format!("OVS: {theirs:?}\ndvr: {ours:?}\n"))
         }
-        Step::Try { flow, .. } if is_of_two_versions(flow) => None,
         Step::Try { .. } | Step::Bundle { .. } => {
             let (ours, theirs) = (ours.trim(), theirs.trim());
             (ours != theirs).then(|| format!("OVS: {theirs}\ndvr: {ours}\n"))
         }
         Step::Change { .. } | Step::Wait(_) => None,
     }
-}
-
-/// Whether only OpenFlow 1.0 takes one part of a flow, as it is, and only later versions take another: we have no
-/// versions, and take both.
-fn is_of_two_versions(flow: &str) -> bool {
-    let has = |words: &[&str]| words.iter().any(|word| flow.contains(word));
-    has(&["pop_vlan", "strip_vlan"]) && !has(&["vlan=", "vlan_", "push_vlan"]) && has(&["goto_table", "write_metadata"])
 }
 
 /// A dump's line without how its flow was added, which later versions of OpenFlow tell, and if only its head is asked

@@ -74,7 +74,8 @@ fn frame(flow: &str, hex: &str) -> TraceInput {
 /// A dump's line without what `--no-stats` leaves out, as `ovs-ofctl` prints it then.
 fn without_stats(line: &str) -> String {
     let (head, actions) = line.split_once("actions=").expect("every flow has actions");
-    let kept = head.trim_start().split_inclusive(", ").filter(|part| {
+    // A flag has no comma behind it.
+    let kept = head.trim_start().split_inclusive(' ').filter(|part| {
         let past = ["duration=", "n_packets=", "n_bytes=", "idle_age=", "hard_age="];
         let silent = *part == "cookie=0x0, " || *part == "table=0, ";
         !past.iter().any(|name| part.starts_with(name)) && !silent

@@ -14,7 +14,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Flows as they are written, and as Open vSwitch 3.1 prints them.
-const PRINTED: [(&str, &str); 14] = [
+const PRINTED: [(&str, &str); 20] = [
     ("actions=drop", "actions=drop"),
     ("actions=", "actions=drop"),
     ("priority=5,ip actions=normal", "priority=5,ip actions=NORMAL"),
@@ -53,6 +53,12 @@ const PRINTED: [(&str, &str); 14] = [
         "udp,vlan_vid=0x5/0xf,vlan_pcp=3,tun_id=0x5/0xff,ip_frag=first actions=drop",
         "udp,tun_id=0x5/0xff,vlan_tci=0x7005/0xf00f,nw_frag=first actions=drop",
     ),
+    ("udp,nw_src=10.1.0.1,nw_src=10.1.0.1/31,in_port=3,in_port=* actions=drop", "udp,nw_src=10.1.0.0/31 actions=drop"),
+    ("dl_vlan=5,dl_vlan_pcp=1,dl_vlan=*,reg0=5,xreg0=0/3 actions=drop", "reg1=0/0x3,dl_vlan_pcp=1 actions=drop"),
+    ("ip,nw_ecn=1,nw_tos=8,nw_tos=*,dl_vlan=5,dl_vlan=* actions=drop", "ip,nw_ecn=1 actions=drop"),
+    ("icmp6,icmp_type=136,icmp_code=7,nd_target=::1 actions=drop", "icmp6,icmp_type=136,icmp_code=7 actions=drop"),
+    ("dl_vlan=3 actions=set_field:5->vlan_vid", "dl_vlan=3 actions=set_field:4101->vlan_vid"),
+    ("icmp,tp_src=8/0xff,tp_dst=1 actions=drop", "icmp,icmp_type=8,icmp_code=1 actions=drop"),
 ];
 
 #[test]
@@ -70,6 +76,16 @@ fn prints_what_it_reads() {
 }
 
 #[test]
+fn importance_is_kept_and_shown() {
+    let mut bench = Bench::new(0);
+    bench.add(&["importance=7,send_flow_rem,priority=5 actions=drop"]);
+    let now = bench.now;
+    let flow = bench.switch().dump_flows(&name("br"), "", false, now).expect("a bridge").remove(0);
+    assert_eq!(flow.importance, 7);
+    assert!(flow.line.ends_with("send_flow_rem importance=7, idle_age=0, priority=5 actions=drop"), "{}", flow.line);
+}
+
+#[test]
 fn errors_point_at_the_character() {
     let mut bench = Bench::new(1);
     for (text, at) in [
@@ -83,6 +99,12 @@ fn errors_point_at_the_character() {
         ("ip,nw_src=1.2.3.4/33 actions=drop", 18),
         ("ip", 2),
         ("actions=clone(output:1", 13),
+        ("icmp6,tp_src=65535,reg0=1 actions=drop", 6),
+        ("icmp_code=1,tp_dst=1/0x7,nw_proto=1,ip actions=drop", 12),
+        ("ipv6_label=10,icmp actions=drop", 0),
+        ("tp_dst=80,tcp,ip_frag=later actions=drop", 0),
+        ("udp6,ip_frag=later,priority=3,udp_src=0 actions=drop", 30),
+        ("ip_frag=later,tcp,tcp_flags=+syn actions=drop", 18),
     ] {
         let now = bench.now;
         let result = bench.switch().change_flows(&name("br"), &[FlowChange::Add(text.to_owned())], now);

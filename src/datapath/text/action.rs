@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::action::{Action, Actions, LIMIT_ACTIONS, LIMIT_NESTING, Learn, LearnSource, LearnSpec, port};
 use super::super::field::{Field, Format, Info, Subfield};
-use super::super::key::ones;
+use super::super::key::{TCI_PRESENT, ones};
 use super::PortNames;
 use super::lexer::{Piece, TextError, Word, words};
 use super::matching::pushable;
@@ -199,6 +199,9 @@ impl<P: PortNames> Parser<'_, P> {
             return Err(name.error(format!("{} cannot be written", info.name)));
         }
         let (value, mask) = masked(info, value, self.ports)?;
+        // A VLAN that is written is one of a tag, with or without the bit that says so.
+        let tag = if info.field == Field::VlanVid && mask == info.exact() { u128::from(TCI_PRESENT) } else { 0 };
+        let value = value | tag;
         Ok(Action::SetField { field: info.field, value: value & mask, mask })
     }
 

@@ -4,7 +4,7 @@ use super::super::action::{self, Actions};
 use super::super::matching::{DEFAULT_PRIORITY, Match};
 use super::PortNames;
 use super::lexer::{Piece, TextError, words};
-use super::matching::parse_word;
+use super::matching::{check_icmp, check_needs, parse_word};
 use super::value::{decimal, number16, number64, port_number};
 
 /// What a flow's text is for: which parts it must and may have.
@@ -46,6 +46,8 @@ pub(crate) struct FlowText {
     pub(crate) idle_timeout: u16,
     pub(crate) hard_timeout: u16,
     pub(crate) send_flow_rem: bool,
+    /// Kept and shown: flows are never evicted for others here.
+    pub(crate) importance: u16,
     pub(crate) check_overlap: bool,
     pub(crate) reset_counts: bool,
     /// Only flows that send to this port.
@@ -77,6 +79,7 @@ impl FlowText {
             idle_timeout: 0,
             hard_timeout: 0,
             send_flow_rem: false,
+            importance: 0,
             check_overlap: false,
             reset_counts: false,
             out_port: None,
@@ -87,7 +90,9 @@ impl FlowText {
         for word in words(head) {
             flow.word(word?, purpose, ports)?;
         }
+        check_icmp(&mut flow.matching, head)?;
         if purpose != Use::Packet {
+            check_needs(&flow.matching, head)?;
             flow.matching.normalise();
         }
         let with_actions = matches!(purpose, Use::Add | Use::Modify);
@@ -127,10 +132,7 @@ impl FlowText {
             ("idle_timeout", Some(value)) if purpose.gives() => self.idle_timeout = number16(value)?,
             ("hard_timeout", Some(value)) if purpose.gives() => self.hard_timeout = number16(value)?,
             ("out_port", Some(value)) if !purpose.gives() => self.out_port = Some(port_number(value, ports)?),
-            ("importance", Some(value)) if purpose == Use::Add => {
-                // Flows are never evicted for others here, so there is nothing to rank.
-                number16(value)?;
-            }
+            ("importance", Some(value)) if purpose == Use::Add => self.importance = number16(value)?,
             // What `dump-flows` prints of a flow's past, so that its lines can be added again.
             ("duration" | "n_packets" | "n_bytes" | "idle_age" | "hard_age", Some(_)) if purpose == Use::Add => {}
             ("send_flow_rem", None) if purpose.gives() => self.send_flow_rem = true,

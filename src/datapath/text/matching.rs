@@ -7,7 +7,7 @@ use super::super::field::{Field, Info};
 use super::super::key::{self, Place};
 use super::super::matching::Match;
 use super::PortNames;
-use super::lexer::{TextError, Word};
+use super::lexer::{Piece, TextError, Word, words};
 use super::value::{masked, print_masked};
 use crate::wire::{ethernet, ipv4};
 
@@ -58,10 +58,58 @@ pub(super) fn parse_word(matching: &mut Match, word: Word<'_>, ports: &impl Port
         "*" => (0, 0),
         _ => masked(info, value, ports)?,
     };
-    if mask != 0 {
-        matching.demand_field(info, value, mask);
-    }
+    matching.set_field(info, value, mask);
     Ok(true)
+}
+
+/// Refuses an ICMP type or code that is none. `head` is the match's text.
+pub(super) fn check_icmp(matching: &mut Match, head: Piece<'_>) -> Result<(), TextError> {
+    let (ether_type, protocol) = matching.protocol();
+    let icmp = match ether_type {
+        ethernet::TYPE_IPV4 => protocol == ipv4::PROTOCOL_ICMP,
+        ethernet::TYPE_IPV6 => protocol == ipv4::PROTOCOL_ICMPV6,
+        _ => false,
+    };
+    for (place, what) in [(key::TP_SRC, "type"), (key::TP_DST, "code")] {
+        let mask = matching.mask.get(place);
+        if !icmp || mask == 0 {
+            continue;
+        }
+        if matching.value.get(place) > 0xff || mask & 0xff != 0xff {
+            return Err(word_on(head, place).error(format!("an ICMP {what} is 0 to 255 and takes no mask")));
+        }
+        matching.mask.raise_all(place);
+    }
+    Ok(())
+}
+
+/// Refuses what the packets that are otherwise matched cannot have, where Open vSwitch refuses it; the rest it passes
+/// over, as [`Match::normalise`] does.
+pub(super) fn check_needs(matching: &Match, head: Piece<'_>) -> Result<(), TextError> {
+    let (value, mask) = (&matching.value, &matching.mask);
+    let (ether_type, protocol) = matching.protocol();
+    if ether_type == ethernet::TYPE_IPV4 && mask.get(key::IPV6_LABEL) != 0 {
+        return Err(word_on(head, key::IPV6_LABEL).error("packets of IPv4 have no ipv6_label"));
+    }
+    let transport: &[Place] = match (ether_type, protocol) {
+        (ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6, ipv4::PROTOCOL_TCP) => &[key::TP_SRC, key::TP_DST, key::TCP_FLAGS],
+        (ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6, ipv4::PROTOCOL_UDP | ipv4::PROTOCOL_SCTP) => {
+            &[key::TP_SRC, key::TP_DST]
+        }
+        _ => &[],
+    };
+    let later = value.get(key::IP_FRAG) & key::FRAG_LATER != 0;
+    match transport.iter().find(|place| later && mask.get(**place) != 0) {
+        Some(place) => Err(word_on(head, *place).error("later fragments have neither ports nor TCP's flags")),
+        None => Ok(()),
+    }
+}
+
+/// The last word on a place: the one that stands.
+fn word_on(head: Piece<'_>, place: Place) -> Piece<'_> {
+    let start = |place: Place| (place.word, place.shift);
+    let on = |word: &Word<'_>| Field::by_name(word.key.text()).is_some_and(|info| start(info.place) == start(place));
+    words(head).filter_map(Result::ok).filter(on).last().map_or(head, |word| word.whole)
 }
 
 struct Printer<'a, P> {

@@ -205,7 +205,7 @@ pub(super) fn masked(info: &Info, piece: Piece<'_>, ports: &impl PortNames) -> R
     };
     if !info.maskable {
         // All of its octets, or none of them, are no mask.
-        let all = ones(width(info).div_ceil(8) * 8);
+        let all = ones(info.bits.div_ceil(8) * 8);
         let mask = number(right, 128).ok().filter(|mask| info.format != Format::Port && (*mask == 0 || *mask == all));
         let mask = mask.ok_or_else(|| right.error(format!("{} takes no mask", info.name)))?;
         let value = plain(info, left, ports)?;
