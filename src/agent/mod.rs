@@ -17,6 +17,7 @@
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
 mod canonical;
+mod delta;
 mod desired;
 mod events;
 mod flows;
