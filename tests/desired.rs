@@ -22,6 +22,7 @@ use dvr::netns::Name;
 use dvr::plan::monitor::{Monitor, Pulse};
 use dvr::plan::{KernelSpec, NamespaceSpec};
 use dvr::program::COOKIE;
+use dvr::types::Mac;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
@@ -290,18 +291,21 @@ fn look_changes_nothing(node: &Node) {
         assert_eq!(node.bench.settled().operations, 0, "a second apply did something");
         assert_eq!(node.bench.switch.memory().changes, told, "the switch was told something");
         // What is heard first in each namespace is what is done to it after that.
-        let sentinel = "192.0.2.99";
-        names
-            .iter()
-            .for_each(|name| drop(ip(&format!("-n {name} neigh add {sentinel} lladdr 02:00:00:00:00:99 dev lo"))));
+        let sentinel = "02:00:00:00:00:99";
+        for name in &names {
+            ip(&format!("-n {name} neigh add 192.0.2.99 lladdr {sentinel} dev lo nud permanent"));
+        }
         let mut heard = BTreeSet::new();
         while heard.len() < names.len() {
             let pulse = monitor.next().await.expect("a pulse");
             let Pulse::Neighbours(netns, entries) = pulse else { panic!("a second apply was heard: {pulse:?}") };
-            assert!(entries.iter().all(|entry| entry.ip.to_string() == sentinel), "{netns}: {entries:?}");
+            let is_sentinel = |mac: Option<Mac>| mac.is_some_and(|mac| mac.to_string() == sentinel);
+            assert!(entries.iter().all(|entry| is_sentinel(entry.permanent)), "{netns}: {entries:?}");
             heard.insert(netns);
         }
-        names.iter().for_each(|name| drop(ip(&format!("-n {name} neigh del {sentinel} dev lo"))));
+        for name in &names {
+            ip(&format!("-n {name} neigh flush dev lo nud permanent"));
+        }
     });
 }
 
