@@ -3,236 +3,21 @@
 #![expect(clippy::disallowed_methods, reason = "these wait for a daemon, and say how long it took")]
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+mod agents;
 mod support;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use dvr::agent::{AgentConfig, AgentError, Attachment, purge, run};
-use dvr::api::agent::{Converged, Forwarding, Neighbour, Request as Ask, Responder, Show as AgentShow};
-use dvr::api::switch::{
-    Bridge, CacheCounters, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, PortKind, Request, Show, VlanMode,
-};
-use dvr::api::{Refusal, VERSION};
-use dvr::control::{Client, Reply, Server, Service, Stopper};
-use dvr::datapath::{BridgeView, DpPort, NewPort, NewPortKind, PortView, Switch, SwitchError};
+use agents::{Bench, LONG, empty};
+use dvr::agent::{AgentError, purge};
+use dvr::api::agent::{Converged, Forwarding, Neighbour, Request as Ask, Responder};
+use dvr::api::switch::{Flow, FlowChange, PortConfig, PortKind};
 use dvr::model::Topology;
+use dvr::model::view::{RemotePort, ViewChange};
 use dvr::program::{COOKIE, LEARNED_COOKIE};
-use dvr::types::{IfName, Timestamp};
+use dvr::types::Mac;
 use support::{in_namespace, ip, ip_json};
-
-const LONG: Duration = Duration::from_secs(20);
-
-/// What the switch was told: the engine itself, with ports that carry nothing, and how each was asked for.
-struct Memory {
-    engine: Switch,
-    ports: BTreeMap<IfName, PortConfig>,
-    changes: usize,
-    taps: bool,
-    refuse_port: Option<String>,
-}
-
-#[derive(Clone)]
-struct FakeSwitch {
-    memory: Arc<Mutex<Memory>>,
-}
-
-fn empty() -> Memory {
-    Memory { engine: Switch::new(), ports: BTreeMap::new(), changes: 0, taps: false, refuse_port: None }
-}
-
-impl FakeSwitch {
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("no test thread panicked")
-    }
-
-    fn flows(&self, bridge: &str) -> Vec<Flow> {
-        self.memory().engine.dump_flows(&ifname(bridge), "", true, Timestamp::ZERO).expect("it is there")
-    }
-
-    fn change(&self, bridge: &str, changes: &[FlowChange]) {
-        self.memory().engine.change_flows(&ifname(bridge), changes, Timestamp::ZERO).expect("good flows");
-    }
-}
-
-fn ifname(text: &str) -> IfName {
-    text.parse().expect("a name")
-}
-
-impl Memory {
-    fn add_port(&mut self, bridge: &IfName, port: PortConfig) -> Result<(), SwitchError> {
-        let dp = DpPort(u32::try_from(self.changes).expect("few ports"));
-        let kind = match &port.kind {
-            PortKind::Patch { peer } => NewPortKind::Patch { peer: peer.clone() },
-            PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local } => {
-                NewPortKind::Vxlan { dp, local: *local, remote: *remote }
-            }
-            PortKind::Tap { .. } | PortKind::Packet { .. } => NewPortKind::Netdev { dp },
-        };
-        let new = NewPort { name: port.name.clone(), kind, vlan: VlanMode::Trunk, number: None };
-        self.engine.add_port(bridge, new)?;
-        self.ports.insert(port.name.clone(), port);
-        Ok(())
-    }
-
-    fn show(&self) -> Show {
-        let port = |port: PortView| Port {
-            number: port.number,
-            config: self.ports[&port.name].clone(),
-            counters: PortCounters::default(),
-            fault: None,
-        };
-        let bridge = |bridge: BridgeView| Bridge {
-            name: bridge.name,
-            mode: bridge.mode,
-            flows: bridge.flows,
-            ports: bridge.ports.into_iter().map(port).collect(),
-        };
-        Show {
-            bridges: self.engine.bridges().into_iter().map(bridge).collect(),
-            drops: BTreeMap::new(),
-            cache: CacheCounters::default(),
-        }
-    }
-
-    fn answer(&mut self, request: Request) -> Result<Reply, SwitchError> {
-        let engine = &mut self.engine;
-        Ok(match request {
-            Request::Hello { .. } => Reply::of(&Hello {
-                version: VERSION,
-                release: String::new(),
-                pid: 0,
-                instance: "one".to_owned(),
-                workers: 1,
-                tap_refused: (!self.taps).then(|| "this one only remembers".to_owned()),
-            }),
-            Request::AddBridge { bridge, mode } => Reply::of(&engine.add_bridge(&bridge, mode)?),
-            Request::DelBridge { bridge } => {
-                engine.del_bridge(&bridge)?;
-                Reply::of(&())
-            }
-            Request::AddPort { bridge, port } => Reply::of(&self.add_port(&bridge, port)?),
-            Request::DelPort { bridge, port } => {
-                engine.del_port(&bridge, &port)?;
-                Reply::of(&())
-            }
-            Request::Show => Reply::of(&self.show()),
-            Request::Flows { bridge, changes } => {
-                engine.change_flows(&bridge, &changes, Timestamp::ZERO)?;
-                Reply::of(&())
-            }
-            Request::DumpFlows { bridge, filter, names } => {
-                Reply::of(&engine.dump_flows(&bridge, &filter, names, Timestamp::ZERO)?)
-            }
-            Request::Trace { .. }
-            | Request::Fdb { .. }
-            | Request::SetPort { .. }
-            | Request::ReplaceFlows { .. }
-            | Request::Follow { .. }
-            | Request::PinFdb { .. }
-            | Request::UnpinFdb { .. }
-            | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
-        })
-    }
-}
-
-impl Service for FakeSwitch {
-    type Request = Request;
-
-    fn greeting(&self, request: &Request) -> Option<u32> {
-        if let Request::Hello { version } = request { Some(*version) } else { None }
-    }
-
-    fn answer(&self, request: Request) -> Result<Reply, Refusal> {
-        let mut memory = self.memory();
-        let is_reading =
-            matches!(request, Request::Hello { .. } | Request::Show | Request::DumpFlows { .. } | Request::Fdb { .. });
-        memory.changes += usize::from(!is_reading);
-        if let Request::AddPort { port, .. } = &request
-            && memory.refuse_port.as_deref() == Some(port.name.as_str())
-        {
-            return Err(Refusal { message: format!("cannot add port {}", port.name), code: "kernel".to_owned() });
-        }
-        memory.answer(request).map_err(|error| Refusal { message: error.to_string(), code: "engine".to_owned() })
-    }
-}
-
-/// An agent of node1 and its switch, in one process.
-struct Bench {
-    config: AgentConfig,
-    topology: PathBuf,
-    switch: FakeSwitch,
-    switch_server: Option<(Stopper, JoinHandle<()>)>,
-    agent: Option<JoinHandle<()>>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let run_dir = PathBuf::from("/run/dvr");
-        std::fs::create_dir_all(&run_dir).expect("an empty /run");
-        let topology = run_dir.join("topology.yaml");
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/example.yaml");
-        std::fs::copy(example, &topology).expect("the example is readable");
-        let config =
-            AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology.clone(), run_dir) };
-        let switch = FakeSwitch { memory: Arc::new(Mutex::new(empty())) };
-        Self { config, topology, switch, switch_server: None, agent: None }
-    }
-
-    fn start_switch(&mut self) {
-        let server = Server::bind(&self.config.switch_socket).expect("nobody else is here");
-        let stopper = server.stopper();
-        let service = Arc::new(self.switch.clone());
-        let thread = thread::spawn(move || server.serve(&service).expect("accepting works"));
-        self.switch_server = Some((stopper, thread));
-    }
-
-    fn start_agent(&mut self) {
-        let config = self.config.clone();
-        self.agent = Some(thread::spawn(move || run(config).expect("the agent runs")));
-    }
-
-    fn client(&self) -> Client {
-        let until = Instant::now() + LONG;
-        loop {
-            match Client::connect(&self.config.socket(), LONG) {
-                Ok(mut client) => {
-                    let _: dvr::api::agent::Hello =
-                        client.call(&Ask::Hello { version: VERSION }).expect("the same release");
-                    return client;
-                }
-                Err(error) if error.is_absent() && Instant::now() < until => thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    fn settled(&self) -> Converged {
-        let state: Converged = self.client().call(&Ask::Wait { timeout_millis: 20_000 }).expect("it answers");
-        assert!(state.converged, "{state:?}");
-        state
-    }
-
-    fn stop_agent(&mut self) {
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).expect("a signal to oneself");
-        self.agent.take().expect("it was started").join().expect("it ends in order");
-    }
-
-    fn started() -> Self {
-        let mut bench = Self::new();
-        bench.start_switch();
-        bench.start_agent();
-        bench
-    }
-
-    fn router(&self) -> (String, AgentShow) {
-        let show: AgentShow = self.client().call(&Ask::Show).expect("it holds something");
-        (show.routers[0].netns.clone(), show)
-    }
-}
 
 fn names(json: &serde_json::Value, key: &str) -> Vec<String> {
     json.as_array().expect("a list").iter().map(|row| row[key].as_str().unwrap_or("?").to_owned()).collect()
@@ -317,6 +102,62 @@ fn drift_is_repaired_and_foreign_flows_stay() {
         ip("netns del vm-blue1");
         bench.settled();
         assert_eq!(names(&ip_json("-n vm-blue1 link show dev eth0"), "ifname"), ["eth0"]);
+        bench.stop_agent();
+    });
+}
+
+/// Input: twenty machines elsewhere, told of one by one, and one that leaves. Output: each is there by changes of its own; the
+/// switch is hardly ever asked to show itself, as each whole pass does; and then nothing is left to do.
+#[test]
+fn a_machine_elsewhere_costs_what_it_is() {
+    in_namespace("a_machine_elsewhere_costs_what_it_is", || {
+        let mut bench = Bench::new();
+        bench.start_switch();
+        let view = dvr::placement::view(&Topology::example(), "node1").expect("it is there");
+        let controller = bench.start_following(&view);
+        bench.settled();
+        let (router, show) = bench.router();
+        let port = &show.routers[0].interfaces[0];
+        let remote = |number: u8| RemotePort {
+            name: format!("more{number}"),
+            mac: Mac::new([2, 0, 0, 0, 1, number]),
+            ips: vec![[10, 1, 0, 100 + number].into()],
+            node: "node2".to_owned(),
+        };
+        let is_there = |number: u8| {
+            let RemotePort { mac, ips, .. } = remote(number);
+            let entry = ip(&format!("-n {router} neigh show {} dev {} nud permanent", ips[0], port.ifname));
+            let flows: usize = ["br-int", "br-tun"]
+                .into_iter()
+                .flat_map(|bridge| bench.switch.flows(bridge))
+                .filter(|flow| flow.line.contains(&mac.to_string()))
+                .count();
+            (entry.contains(&mac.to_string()), flows)
+        };
+        let told = bench.switch.memory().changes;
+        let shows = bench.switch.memory().shows;
+        let network = || port.network.clone();
+        for number in 0..20 {
+            controller.tell(&[ViewChange::RemotePort { network: network(), port: remote(number) }]);
+            let until = Instant::now() + LONG;
+            while is_there(number) != (true, 3) {
+                assert!(Instant::now() < until, "machine {number}: {:?}", is_there(number));
+                thread::yield_now();
+            }
+        }
+        let RemotePort { name, node, .. } = remote(0);
+        controller.tell(&[ViewChange::RemotePortGone { network: network(), name, node }]);
+        let until = Instant::now() + LONG;
+        while is_there(0) != (false, 0) {
+            assert!(Instant::now() < until, "machine 0 is left: {:?}", is_there(0));
+            thread::yield_now();
+        }
+        // Every change is one request to each bridge. An audit may fall into this time.
+        assert_eq!(bench.switch.memory().changes - told, 21 * 2);
+        assert!(bench.switch.memory().shows - shows < 4, "a whole pass followed changes");
+        let neighbours: Vec<Neighbour> = bench.client().call(&Ask::Neighbours).expect("it answers");
+        assert_eq!(neighbours.len(), 4 + 19, "readers are told too");
+        assert_eq!(bench.settled().operations, 0, "a whole pass wants something else");
         bench.stop_agent();
     });
 }

@@ -8,7 +8,7 @@ mod support;
 use std::path::PathBuf;
 
 use dvr::link::{LinkKind, LinkSpec};
-use dvr::neigh::NeighbourSpec;
+use dvr::neigh::{NeighbourChange, NeighbourSpec};
 use dvr::netns::{LinkPattern, Name, NetnsName, NetnsRule, Ownership, Pattern, Sysctl};
 use dvr::plan::kernel::Kernel;
 use dvr::plan::monitor::{Monitor, Pulse};
@@ -471,8 +471,12 @@ fn changes_are_heard_where_they_happen() {
             let checked = example().check().expect("no contradiction");
             monitor.watch(&checked).expect("watching");
             let router = netns("qrouter-1");
+            ip("-n qrouter-1 neigh del 10.1.0.10 dev qr-blue");
+            let Pulse::Neighbours(there, changes) = monitor.next().await.expect("a pulse") else { panic!("no entry") };
+            assert_eq!(there, router);
+            let gone = |change: &NeighbourChange| change.ip.to_string() == "10.1.0.10" && change.permanent.is_none();
+            assert!(!changes.is_empty() && changes.iter().all(gone), "{changes:?}");
             for harm in [
-                "-n qrouter-1 neigh del 10.1.0.10 dev qr-blue",
                 "-n qrouter-1 addr add 192.0.2.1/24 dev qr-blue",
                 "-n qrouter-1 route del 10.9.0.0/16",
                 "-n qrouter-1 link set qr-orange mtu 1400",

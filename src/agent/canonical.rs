@@ -3,7 +3,6 @@
 //! The words are had by asking: the flows are put into a bridge that carries nothing, of an engine that is our own, with
 //! ports of the same names and numbers, and read back.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::api::switch::{BridgeMode, Flow, FlowChange, Port, VlanMode};
@@ -39,7 +38,7 @@ impl Canonical {
 ///
 /// # Errors
 /// Names the first flow that the engine refuses.
-pub(super) fn canonical(flows: &[Cow<'_, ProgramFlow>], ports: &[Port]) -> Result<Vec<Canonical>, BadFlow> {
+pub(super) fn canonical(flows: &[ProgramFlow], ports: &[Port]) -> Result<Vec<Canonical>, BadFlow> {
     let bridge: IfName = fixed("scratch");
     let mut scratch = Switch::new();
     scratch.add_bridge(&bridge, BridgeMode::Flow)?;
@@ -49,17 +48,17 @@ pub(super) fn canonical(flows: &[Cow<'_, ProgramFlow>], ports: &[Port]) -> Resul
         scratch.add_port(&bridge, NewPort { name, kind, vlan: VlanMode::Trunk, number })?;
     }
     // Its place in the list is each flow's cookie.
-    let text = |(at, flow): (usize, &Cow<'_, ProgramFlow>)| {
+    let text = |(at, flow): (usize, &ProgramFlow)| {
         FlowChange::Add(format!("cookie={at:#x},{} actions={}", flow.strict_match(), flow.actions))
     };
     let changes: Vec<FlowChange> = flows.iter().enumerate().map(text).collect();
     scratch.change_flows(&bridge, &changes, Timestamp::ZERO)?;
     let dumped = scratch.dump_flows(&bridge, "", true, Timestamp::ZERO)?;
     let by_place: BTreeMap<u64, Canonical> = dumped.iter().map(|flow| (flow.cookie, Canonical::dumped(flow))).collect();
-    let of = |(at, flow): (u64, &Cow<'_, ProgramFlow>)| {
+    let of = |(at, flow): (u64, &ProgramFlow)| {
         by_place.get(&at).cloned().unwrap_or_else(|| {
             // One that a later flow replaced says nothing of its own.
-            let ProgramFlow { table, priority, matching, actions } = flow.as_ref().clone();
+            let ProgramFlow { table, priority, matching, actions } = flow.clone();
             Canonical { table, priority, matching, actions }
         })
     };

@@ -4,21 +4,30 @@ use std::path::PathBuf;
 
 use super::link::Link;
 use crate::model::Topology;
-use crate::model::view::NodeView;
+use crate::model::view::{NodeView, ViewChange};
 use crate::placement;
 
 /// A source of desired state. It is asked at the start, and again whenever something says that it has news.
 pub(super) trait Desired {
-    /// What the node is to hold now.
+    /// What is known of it since it was last asked.
     ///
     /// # Errors
-    /// When there is none, or none that could be: what is held already stays.
-    fn view(&mut self) -> Result<NodeView, DesiredError>;
+    /// When there is nothing to hold, or nothing that could be: what is held already stays.
+    fn news(&mut self) -> Result<News, DesiredError>;
 
     /// Whether it is known to have changed since it was last asked.
     fn has_news(&self) -> bool {
         false
     }
+}
+
+/// What the node is to hold.
+#[derive(Debug)]
+pub(super) enum News {
+    /// This, whatever was told before.
+    Whole(Box<NodeView>),
+    /// What was told before, with these changes, in order.
+    Changes(Vec<ViewChange>),
 }
 
 /// Why there is no desired state.
@@ -68,10 +77,10 @@ pub(super) enum Source {
 }
 
 impl Desired for Source {
-    fn view(&mut self) -> Result<NodeView, DesiredError> {
+    fn news(&mut self) -> Result<News, DesiredError> {
         match self {
-            Self::File(file) => file.view(),
-            Self::Link(link) => link.view(),
+            Self::File(file) => file.news(),
+            Self::Link(link) => link.news(),
         }
     }
 
@@ -91,12 +100,13 @@ pub(super) struct TopologyFile {
 }
 
 impl Desired for TopologyFile {
-    fn view(&mut self) -> Result<NodeView, DesiredError> {
+    fn news(&mut self) -> Result<News, DesiredError> {
         let path = || self.path.clone();
         let text = std::fs::read_to_string(&self.path).map_err(|source| DesiredError::Read { path: path(), source })?;
         let topology = Topology::parse(&text, &self.path.display().to_string())
             .map_err(|error| DesiredError::Bad { path: path(), why: error.to_string() })?;
         placement::view(&topology, &self.node)
+            .map(|view| News::Whole(Box::new(view)))
             .ok_or_else(|| DesiredError::NoNode { path: path(), node: self.node.clone() })
     }
 }

@@ -109,7 +109,7 @@ fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
 }
 
 /// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6.
-fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
+pub(super) fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
     let ipv6 = has_ipv6(network);
     let local =
         network.local_ports.iter().map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));

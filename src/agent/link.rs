@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::desired::{Desired, DesiredError};
+use super::desired::{Desired, DesiredError, News};
 use super::events::{Event, Events};
 use crate::model::view::{NodeView, ViewChange};
 use crate::rpc::proto::view_reply::What;
@@ -56,12 +56,33 @@ struct Known {
     view: NodeView,
 }
 
+/// Changes kept for the agent one by one; with more, it takes the whole again, which then costs less.
+const FRESH_MAX: usize = 1024;
+
+/// What the agent has yet to take of what is known.
+#[derive(Debug)]
+enum Fresh {
+    /// All of it.
+    Whole,
+    /// These changes, which may be none.
+    Changes(Vec<ViewChange>),
+}
+
+impl Fresh {
+    fn add(&mut self, changes: Vec<ViewChange>) {
+        match self {
+            Self::Changes(list) if list.len() + changes.len() <= FRESH_MAX => list.extend(changes),
+            Self::Changes(_) | Self::Whole => *self = Self::Whole,
+        }
+    }
+}
+
 /// What the link's thread and the agent's loop share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     known: Option<Known>,
-    /// Whether it changed since the agent took it.
-    fresh: bool,
+    /// What changed since the agent took it.
+    fresh: Fresh,
     /// Why there is no link; empty while there is one.
     trouble: String,
 }
@@ -91,7 +112,7 @@ impl Link {
             tracing::info!(node, revision = known.revision, "the last view is known from before");
         }
         let trouble = "no controller has answered yet".to_owned();
-        let shared = Arc::new(Mutex::new(Shared { fresh: known.is_some(), known, trouble }));
+        let shared = Arc::new(Mutex::new(Shared { known, fresh: Fresh::Whole, trouble }));
         let link =
             Self { shared: Arc::clone(&shared), addresses: controllers.addresses.clone(), node: node.to_owned() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -102,18 +123,26 @@ impl Link {
 }
 
 impl Desired for Link {
-    fn view(&mut self) -> Result<NodeView, DesiredError> {
+    fn news(&mut self) -> Result<News, DesiredError> {
         let mut shared = lock(&self.shared);
-        shared.fresh = false;
-        shared.known.as_ref().map(|known| known.view.clone()).ok_or_else(|| DesiredError::Unknown {
+        let Shared { known, fresh, trouble } = &mut *shared;
+        let known = known.as_ref().ok_or_else(|| DesiredError::Unknown {
             node: self.node.clone(),
             controllers: self.addresses.to_string(),
-            why: shared.trouble.clone(),
+            why: trouble.clone(),
+        })?;
+        Ok(match core::mem::replace(fresh, Fresh::Changes(Vec::new())) {
+            Fresh::Whole => News::Whole(Box::new(known.view.clone())),
+            Fresh::Changes(changes) => News::Changes(changes),
         })
     }
 
     fn has_news(&self) -> bool {
-        lock(&self.shared).fresh
+        let shared = lock(&self.shared);
+        match &shared.fresh {
+            Fresh::Whole => shared.known.is_some(),
+            Fresh::Changes(changes) => !changes.is_empty(),
+        }
     }
 }
 
@@ -257,24 +286,27 @@ impl End {
                 }
                 let octets = core::mem::take(whole);
                 let view: NodeView = serde_json::from_slice(&octets).map_err(|error| error.to_string())?;
-                lock(&self.shared).known = Some(Known { epoch, revision, view });
+                let mut shared = lock(&self.shared);
+                shared.known = Some(Known { epoch, revision, view });
+                shared.fresh = Fresh::Whole;
                 true
             }
             Some(What::Changes(octets)) => {
                 let changes: Vec<ViewChange> = serde_json::from_slice(&octets).map_err(|error| error.to_string())?;
                 let mut shared = lock(&self.shared);
-                let Some(known) = &mut shared.known else { return Err("changes come before the whole".to_owned()) };
-                if !changes.into_iter().all(|change| known.view.apply(change)) {
+                let Shared { known, fresh, .. } = &mut *shared;
+                let Some(known) = known else { return Err("changes come before the whole".to_owned()) };
+                if !changes.iter().cloned().all(|change| known.view.apply(change)) {
                     // Nothing to go on from: the next session asks for the whole.
                     known.epoch.clear();
                     return Err("changes of networks that never came".to_owned());
                 }
                 known.revision = revision;
+                fresh.add(changes);
                 true
             }
         };
         if changed {
-            lock(&self.shared).fresh = true;
             self.events.tell(Event::Desired);
         }
         Ok(changed)

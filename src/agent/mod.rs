@@ -8,6 +8,10 @@
 //!  SIGHUP, drift told by a kernel, a switch gone ─▶ events ─▶ one pass: observe, plan, apply, until nothing is left
 //! ```
 //!
+//! A change that says who bears which address elsewhere, or who floods where, needs no pass: `delta` computes what comes of
+//! it from those who bear the same addresses, one bundle of flows for each bridge and the routers' neighbour entries are
+//! changed, and nothing is looked at. Everything else is a pass, and so is an audit now and then.
+//!
 //! One thread does all that changes anything, a pass at a time; each conversation on the control socket has a thread of
 //! its own and reads what the last pass published, the switch, or, through an event, the kernel. Order within a pass:
 //! namespaces (and veth pairs) first, for the switch puts its TAPs there; bridges and ports; flows of br-int, then of
@@ -17,6 +21,7 @@
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
 mod canonical;
+mod delta;
 mod desired;
 mod events;
 mod flows;

@@ -3,21 +3,23 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::switch::{Request, Show};
+use crate::api::switch::{Request, Show, Synced};
 use crate::control::ControlError;
 use crate::link::LinkOp;
-use crate::model::view::{Attachment, NodeView};
+use crate::model::view::{Attachment, NodeView, ViewChange};
+use crate::neigh::NeighbourChange;
 use crate::netns::{NetnsName, Ownership, PORTS_NETNS};
 use crate::plan::kernel::Kernel;
-use crate::plan::monitor::Monitor;
-use crate::plan::{self, Checked, KernelSpec, KernelState, Op};
-use crate::program::{self, local_vlans};
+use crate::plan::monitor::{Monitor, Pulse};
+use crate::plan::{self, Checked, KernelSpec, KernelState, Op, Plan};
+use crate::program::{self, BR_INT, BR_TUN, Program, local_vlans};
 use crate::types::IfName;
 
-use super::desired::Desired;
+use super::delta::{Bearers, Delta, EarlyFull, Extent};
+use super::desired::{Desired, News};
 use super::kernel_spec::kernel_spec;
 use super::switch::Switch;
-use super::switch_spec::{self, BridgeSpec};
+use super::switch_spec::{self, BridgeSpec, fixed};
 use super::vlans::{self, Vlans};
 use super::{AgentConfig, Attach, Attachment as Wish, flows};
 
@@ -51,6 +53,21 @@ impl Outcome {
     }
 }
 
+/// What of the bridges' flows is known to be as the view asks, without looking.
+#[derive(Default)]
+struct FlowsKnown {
+    /// The switch it is known of.
+    instance: String,
+    /// Each bridge's revision since its flows were made so.
+    revisions: BTreeMap<IfName, u64>,
+}
+
+/// A node that is as desired, and what changed since.
+struct Following {
+    bearers: Bearers,
+    delta: Delta,
+}
+
 /// The node: its desired state and the ways to its kernel and its switch.
 pub(super) struct Node<D> {
     config: AgentConfig,
@@ -62,6 +79,15 @@ pub(super) struct Node<D> {
     vlans: Vlans,
     view: Option<NodeView>,
     attach: Option<Attach>,
+    flows_known: FlowsKnown,
+    /// The networks that routers' links are on, by namespace and ifindex.
+    router_links: BTreeMap<(NetnsName, u32), String>,
+    /// Whether the last whole pass left nothing to do.
+    settled: bool,
+    /// Set while changes may be made one by one.
+    following: Option<Following>,
+    /// What readers have yet to be told: everything, or these changes.
+    untold: (bool, Vec<ViewChange>),
 }
 
 impl<D: Desired> Node<D> {
@@ -72,23 +98,55 @@ impl<D: Desired> Node<D> {
         switch: Switch,
         vlans: Vlans,
     ) -> Self {
-        let ownership = Ownership::agent();
-        Self { config, desired, kernel, monitor, switch, ownership, vlans, view: None, attach: None }
-    }
-
-    /// What is to be held, once it is known.
-    pub(super) fn held(&self) -> Option<Held> {
-        let (view, attach) = (self.view.clone()?, self.attach?);
-        Some(Held { view, vlans: self.vlans.clone(), attach })
-    }
-
-    /// Waits until the kernel tells of a change.
-    pub(super) async fn drift(&mut self) {
-        match self.monitor.next().await {
-            Ok(pulse) => tracing::trace!(?pulse, "drift"),
-            // The look that follows meets the same trouble, and tells.
-            Err(error) => tracing::debug!(%error, "cannot listen for drift"),
+        Self {
+            config,
+            desired,
+            kernel,
+            monitor,
+            switch,
+            ownership: Ownership::agent(),
+            vlans,
+            view: None,
+            attach: None,
+            flows_known: FlowsKnown::default(),
+            router_links: BTreeMap::new(),
+            settled: false,
+            following: None,
+            untold: (false, Vec::new()),
         }
+    }
+
+    /// What is to be held, once it is known, if readers do not know it yet.
+    pub(super) fn untold(&mut self) -> Option<Held> {
+        let (view, attach) = (self.view.as_ref()?, self.attach?);
+        let (whole, changes) = core::mem::take(&mut self.untold);
+        (whole || !changes.is_empty()).then(|| Held { view: view.clone(), vlans: self.vlans.clone(), attach })
+    }
+
+    /// The changes that readers do not know yet, after a pass that made only those.
+    pub(super) fn untold_changes(&mut self) -> Vec<ViewChange> {
+        core::mem::take(&mut self.untold.1)
+    }
+
+    /// Waits until the kernel tells of a change that is not what the node is to hold anyway.
+    pub(super) async fn drift(&mut self) {
+        loop {
+            match self.monitor.next().await {
+                Ok(Pulse::Neighbours(netns, changes)) if self.are_desired(&netns, &changes) => {}
+                Ok(pulse) => return tracing::trace!(?pulse, "drift"),
+                // The look that follows meets the same trouble, and tells.
+                Err(error) => return tracing::debug!(%error, "cannot listen for drift"),
+            }
+        }
+    }
+
+    /// Whether neighbour entries of routers became what they are to be: then it was most likely this agent.
+    fn are_desired(&self, netns: &NetnsName, changes: &[NeighbourChange]) -> bool {
+        let (Some(view), Some(Following { bearers, .. })) = (&self.view, &self.following) else { return false };
+        changes.iter().all(|change| {
+            let Some(network) = self.router_links.get(&(netns.clone(), change.link)) else { return false };
+            bearers.neighbour(view, network, change.ip) == change.permanent
+        })
     }
 
     /// The switch is another, or gone: the next pass asks anew.
@@ -106,15 +164,103 @@ impl<D: Desired> Node<D> {
     /// # Errors
     /// As the source says; what was desired before still is.
     pub(super) fn reload(&mut self) -> Result<(), String> {
-        let view = self.desired.view().map_err(|error| error.to_string())?;
+        match self.desired.news().map_err(|error| error.to_string())? {
+            News::Whole(view) => {
+                self.number(&view)?;
+                self.view = Some(*view);
+                self.untold = (true, Vec::new());
+                self.forget_known();
+            }
+            News::Changes(changes) => {
+                self.take(changes).map_err(|error| error.to_string())?;
+                if self.following.is_none()
+                    && let Some(view) = self.view.take()
+                {
+                    let numbered = self.number(&view);
+                    self.view = Some(view);
+                    numbered?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is known to be as the view asks.
+    fn forget_known(&mut self) {
+        self.following = None;
+        self.flows_known.revisions.clear();
+    }
+
+    /// Takes changes into the view, and notes what comes of them as far as that can be told without a whole pass.
+    fn take(&mut self, changes: Vec<ViewChange>) -> Result<(), EarlyFull> {
+        let Some(view) = &mut self.view else { return Ok(()) };
+        for change in changes {
+            self.untold.1.push(change.clone());
+            let extent = match &mut self.following {
+                Some(Following { bearers, delta }) => bearers.take(view, &self.vlans, change, delta)?,
+                None if view.apply(change) => Extent::Whole,
+                None => return Err(EarlyFull),
+            };
+            if extent == Extent::Whole {
+                self.following = None;
+                self.flows_known.revisions.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each network of the view its local VLAN.
+    fn number(&mut self, view: &NodeView) -> Result<(), String> {
         let vlans = local_vlans(&self.vlans, view.networks.iter().map(|network| network.id));
         let vlans = vlans.map_err(|error| error.to_string())?;
         if vlans != self.vlans {
             // Written before they are used: a crash in between must not renumber a network that carries frames.
             vlans::save(&self.config.run_dir, &vlans).map_err(|error| error.to_string())?;
             self.vlans = vlans;
+            self.untold.0 = true;
         }
-        self.view = Some(view);
+        Ok(())
+    }
+
+    /// Prepares to make changes one by one, if the node is as desired.
+    pub(super) fn follow(&mut self) {
+        if self.settled
+            && self.following.is_none()
+            && let Some(view) = &self.view
+        {
+            self.following = Some(Following { bearers: Bearers::of(view), delta: Delta::default() });
+        }
+    }
+
+    /// Makes the changes that came since the node was as desired, and looks at nothing else. `None` if it takes a whole
+    /// pass.
+    pub(super) async fn amend(&mut self) -> Option<Outcome> {
+        let delta = core::mem::take(&mut self.following.as_mut()?.delta);
+        let mut outcome = Outcome::default();
+        match self.make(&delta, &mut outcome).await {
+            Ok(()) => Some(outcome),
+            Err(error) => {
+                tracing::debug!(%error, "a change could not be made by itself");
+                self.forget_known();
+                None
+            }
+        }
+    }
+
+    async fn make(&mut self, delta: &Delta, outcome: &mut Outcome) -> Result<(), String> {
+        for (bridge, changes) in [fixed(BR_INT), fixed(BR_TUN)].into_iter().zip(delta.flows()) {
+            if changes.is_empty() {
+                continue;
+            }
+            outcome.operations += changes.len();
+            self.switch.change(&bridge, changes).map_err(|error| error.to_string())?;
+            if let Some(revision) = self.flows_known.revisions.get_mut(&bridge) {
+                *revision += 1;
+            }
+        }
+        let ops = delta.neighbours().map_err(|error| error.to_string())?;
+        let plan = Plan { ops, ..Plan::default() };
+        outcome.operations += self.kernel.apply(&plan).await.map_err(|failure| failure.to_string())?.done;
         Ok(())
     }
 
@@ -141,13 +287,23 @@ impl<D: Desired> Node<D> {
         if let Err(error) = self.settle(&mut outcome).await {
             outcome.fails(error);
         }
+        self.settled = outcome.errors.is_empty();
+        match &mut self.following {
+            Some(following) if self.settled => following.delta = Delta::default(),
+            Some(_) => self.following = None,
+            None => {}
+        }
         outcome
     }
 
     async fn settle(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         let hello = self.switch.hello().map_err(|error| error.to_string())?;
-        let refused = hello.tap_refused.as_deref();
-        self.attach = Some(attach(self.config.attachment, refused)?);
+        if hello.instance != self.flows_known.instance {
+            self.flows_known = FlowsKnown { instance: hello.instance.clone(), revisions: BTreeMap::new() };
+        }
+        let attach = Some(attach(self.config.attachment, hello.tap_refused.as_deref())?);
+        self.untold.0 |= self.attach != attach;
+        self.attach = attach;
         let spec = self.kernel_spec()?;
         for round in 0..ROUNDS_MAX {
             let before = outcome.operations;
@@ -165,6 +321,7 @@ impl<D: Desired> Node<D> {
     /// Brings the kernel to `spec`. Returns the ports whose interfaces are not there, or not the ones they were.
     async fn kernel_step(&mut self, spec: &Checked, outcome: &mut Outcome) -> Result<BTreeSet<IfName>, String> {
         let observed = self.kernel.observe(spec).await.map_err(|error| error.to_string())?;
+        self.router_links = self.view.as_ref().map(|view| router_links(view, &observed)).unwrap_or_default();
         let plan = plan::diff(spec, &observed, &self.ownership);
         for blocked in &plan.blocked {
             outcome.fails(blocked);
@@ -192,7 +349,7 @@ impl<D: Desired> Node<D> {
         Ok(lost)
     }
 
-    fn lost_ports(&self, plan: &plan::Plan) -> BTreeSet<IfName> {
+    fn lost_ports(&self, plan: &Plan) -> BTreeSet<IfName> {
         let mut ports = BTreeMap::new();
         for vm in self.view.iter().flat_map(|view| &view.networks).flat_map(|network| &network.local_ports) {
             if let Attachment::Netns { netns, ifname } = &vm.attach {
@@ -222,10 +379,10 @@ impl<D: Desired> Node<D> {
         lost: &BTreeSet<IfName>,
         outcome: &mut Outcome,
     ) -> Result<(), ControlError> {
-        let Some(Held { view, vlans, attach }) = self.held() else { return Ok(()) };
+        let (Some(view), Some(attach)) = (&self.view, self.attach) else { return Ok(()) };
         let netns_dir = self.config.netns_dir.clone();
-        let bridges = |view: &NodeView| switch_spec::bridges(view, &vlans, attach, &netns_dir);
-        let mut spec = match bridges(&view) {
+        let bridges = |view: &NodeView| switch_spec::bridges(view, attach, &netns_dir);
+        let mut spec = match bridges(view) {
             Ok(spec) => spec,
             Err(error) => {
                 outcome.fails(error);
@@ -241,44 +398,65 @@ impl<D: Desired> Node<D> {
         }
         let lost = lost.iter().cloned().chain(broken.into_keys()).collect();
         let requests = switch_spec::preparation(&spec, &show, &lost);
+        let mut less = None;
         if !requests.is_empty() {
+            self.flows_known.revisions.clear();
             let failed = self.ask_all(&requests, outcome)?;
             if !failed.is_empty() {
                 // The rest of the node works without them.
-                match bridges(&without(&view, &failed)) {
-                    Ok(less) => spec = less,
-                    Err(error) => outcome.fails(error),
+                less = self.view.as_ref().map(|view| without(view, &failed));
+                match less.as_ref().map(bridges) {
+                    Some(Ok(bridges)) => spec = bridges,
+                    Some(Err(error)) => outcome.fails(error),
+                    None => {}
                 }
             }
             show = self.switch.show()?;
         }
-        for bridge in &spec {
-            self.flow_step(bridge, &show, outcome)?;
-        }
+        self.flow_step(&show, less.as_ref(), outcome)?;
         let stale = switch_spec::removals(&spec, &show);
         self.ask_all(&stale, outcome)?;
         Ok(())
     }
 
-    fn flow_step(&mut self, bridge: &BridgeSpec, show: &Show, outcome: &mut Outcome) -> Result<(), ControlError> {
-        let ports = show.bridges.iter().find(|there| there.name == bridge.name).map_or(&[][..], |there| &there.ports);
-        let observed = self.switch.flows(&bridge.name)?;
-        let changes = match flows::changes(&bridge.flows, &observed, ports) {
-            Ok(changes) => changes,
+    /// Makes the flows of br-int, then of br-tun, what the view asks for, or what `less` does; so nothing comes from the
+    /// wire before br-int knows what to do with it.
+    fn flow_step(&mut self, show: &Show, less: Option<&NodeView>, outcome: &mut Outcome) -> Result<(), ControlError> {
+        let bridges = [fixed(BR_INT), fixed(BR_TUN)];
+        let revision =
+            |name: &IfName| show.bridges.iter().find(|there| there.name == *name).map(|there| there.revision);
+        let revisions = bridges.each_ref().map(revision);
+        let is_known = |known: &FlowsKnown, at: usize| {
+            less.is_none() && revisions[at].is_some() && known.revisions.get(&bridges[at]).copied() == revisions[at]
+        };
+        let Some(view) = less.or(self.view.as_ref()) else { return Ok(()) };
+        if (0..bridges.len()).all(|at| is_known(&self.flows_known, at)) {
+            return Ok(());
+        }
+        let Program { br_int, br_tun } = match Program::of(view, &self.vlans) {
+            Ok(program) => program,
             Err(error) => {
-                outcome.fails(format!("{}: {error}", bridge.name));
+                outcome.fails(error);
                 return Ok(());
             }
         };
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let count = changes.len();
-        tracing::debug!(bridge = %bridge.name, changes = count, "flows");
-        match self.switch.change(&bridge.name, changes) {
-            Ok(()) => outcome.operations += count,
-            Err(error) if error.refusal().is_some() => outcome.fails(format!("flows of {}: {error}", bridge.name)),
-            Err(error) => return Err(error),
+        for (at, flows) in [br_int, br_tun].iter().enumerate() {
+            let bridge = &bridges[at];
+            if is_known(&self.flows_known, at) {
+                continue;
+            }
+            self.flows_known.revisions.remove(bridge);
+            match self.switch.sync(bridge, flows::lines(flows)) {
+                Ok(Synced { changes, revision }) => {
+                    tracing::debug!(%bridge, changes, "flows");
+                    outcome.operations += changes;
+                    if less.is_none() {
+                        self.flows_known.revisions.insert(bridge.clone(), revision);
+                    }
+                }
+                Err(error) if error.refusal().is_some() => outcome.fails(format!("flows of {bridge}: {error}")),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -301,6 +479,21 @@ impl<D: Desired> Node<D> {
         }
         Ok(failed)
     }
+}
+
+/// The networks that routers' links are on.
+fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName, u32), String> {
+    let mut links = BTreeMap::new();
+    for (netns, state) in &observed.namespaces {
+        let NetnsName::Named(name) = netns else { continue };
+        let routers = view.routers.iter().filter(|router| router.netns == name.as_str());
+        for port in routers.flat_map(|router| &router.interfaces) {
+            if let Some(link) = state.links.get(&port.ifname) {
+                links.insert((netns.clone(), link.index), port.network.clone());
+            }
+        }
+    }
+    links
 }
 
 /// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.

@@ -81,7 +81,9 @@ struct Outside {
 /// Why the agent looks again, gathered from all that came at once.
 #[derive(Default)]
 struct Reasons {
+    /// To look at everything.
     look: bool,
+    /// To ask what is desired.
     reload: bool,
     stop: bool,
 }
@@ -104,7 +106,7 @@ impl Outside {
                 biased;
                 _ = self.terminate.recv() => reasons.stop = true,
                 _ = self.interrupt.recv() => reasons.stop = true,
-                _ = self.hangup.recv() => reasons.reload = true,
+                _ = self.hangup.recv() => reasons.hangup(),
                 Some(event) = self.inbox.recv() => reasons.take(event, node).await,
                 () = node.drift() => {
                     reasons.look = true;
@@ -115,7 +117,9 @@ impl Outside {
         }
         // One turn of the event loop, so that a signal sent before a question was asked is met before its answer.
         sleep(TURN).await;
-        reasons.reload |= self.hangup.recv().now_or_never().is_some();
+        if self.hangup.recv().now_or_never().is_some() {
+            reasons.hangup();
+        }
         reasons.stop |= self.terminate.recv().now_or_never().is_some();
         for _ in 0..EVENTS_MAX {
             let Ok(event) = self.inbox.try_recv() else { break };
@@ -126,6 +130,10 @@ impl Outside {
 }
 
 impl Reasons {
+    const fn hangup(&mut self) {
+        (self.look, self.reload) = (true, true);
+    }
+
     async fn take<D: Desired>(&mut self, event: Event, node: &mut Node<D>) {
         match event {
             Event::Look => self.look = true,
@@ -159,10 +167,11 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     let kept = vlans::load(&config.run_dir)?;
     let name = config.node.clone();
     let mut node = Node::new(config, desired, (kernel, monitor), switch, kept);
-    let mut reasons = Reasons { reload: true, ..Reasons::default() };
+    let mut reasons = Reasons { look: true, reload: true, stop: false };
     let mut undesired = None;
     let mut retry = RETRY_FIRST;
     let mut told = Vec::new();
+    let mut deadline = Instant::now();
     while !reasons.stop {
         shared.begin();
         let started = Instant::now();
@@ -170,15 +179,27 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
         if reasons.reload || node.has_news() {
             undesired = node.reload().err();
         }
-        let outcome = node.converge().await;
+        let amended = if reasons.look { None } else { node.amend().await };
+        let whole = amended.is_none();
+        let outcome = match amended {
+            Some(outcome) => outcome,
+            None => node.converge().await,
+        };
         let took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
         let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
-        tell(&name, &state, &mut told);
         let converged = state.converged;
-        shared.end(node.held(), state);
-        retry = if converged { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
-        let deadline = Instant::now() + if converged { AUDIT } else { retry };
+        if whole {
+            tell(&name, &state, &mut told);
+            shared.end(node.untold(), state);
+            node.follow();
+            retry = if converged { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
+            // Changes made one by one do not put it off.
+            deadline = Instant::now() + if converged { AUDIT } else { retry };
+        } else {
+            tracing::debug!(node = %name, operations = state.operations, took_micros, "changed");
+            shared.amend(node.untold_changes(), state);
+        }
         reasons = outside.reasons(deadline, &mut node).await;
     }
     tracing::info!(node = %name, "the agent ends; what it made stays");

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::api::agent::Converged;
+use crate::model::view::ViewChange;
 
 use super::events::{Event, Events};
 use super::node::Held;
@@ -12,7 +13,7 @@ use super::node::Held;
 struct Published {
     held: Option<Arc<Held>>,
     state: Option<Converged>,
-    /// Passes begun and passes ended: equal between passes.
+    /// Passes begun, and the last whole one that ended.
     begun: u64,
     ended: u64,
 }
@@ -35,14 +36,31 @@ impl Shared {
         self.lock().begun += 1;
     }
 
-    /// A pass ended: what is held, and what it came to.
+    /// A whole pass ended: what is held, if that changed, and what it came to.
     pub(super) fn end(&self, held: Option<Held>, state: Converged) {
         let mut published = self.lock();
-        published.held = held.map(Arc::new);
+        if let Some(held) = held {
+            published.held = Some(Arc::new(held));
+        }
         published.state = Some(state);
         published.ended = published.begun;
         drop(published);
         self.changed.notify_all();
+    }
+
+    /// A pass ended that only made these changes, and looked at nothing else: whoever waits for one that does goes on
+    /// waiting.
+    pub(super) fn amend(&self, changes: Vec<ViewChange>, state: Converged) {
+        let mut published = self.lock();
+        if let Some(held) = &mut published.held {
+            // Copied only while a reader has it.
+            let held = Arc::make_mut(held);
+            for change in changes {
+                // What is dropped concerns networks that are not there, which no reader is shown.
+                let _kept = held.view.apply(change);
+            }
+        }
+        published.state = Some(state);
     }
 
     /// What is held, and what the last pass came to.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::api;
-use crate::api::switch::{Flow, FlowChange, Hello, Request, Show};
+use crate::api::switch::{Flow, FlowChange, Hello, Request, Show, Synced};
 use crate::control::{Client, ControlError};
+use crate::program::COOKIE;
 use crate::types::IfName;
 
 use super::events::{Event, Events};
@@ -73,6 +74,11 @@ impl Switch {
     /// Every flow of a bridge, ports by name.
     pub(super) fn flows(&mut self, bridge: &IfName) -> Result<Vec<Flow>, ControlError> {
         self.call(&Request::DumpFlows { bridge: bridge.clone(), filter: String::new(), names: true })
+    }
+
+    /// Makes the program's flows of a bridge these, one a line.
+    pub(super) fn sync(&mut self, bridge: &IfName, flows: String) -> Result<Synced, ControlError> {
+        self.call(&Request::SyncFlows { bridge: bridge.clone(), cookie: COOKIE, flows })
     }
 
     pub(super) fn change(&mut self, bridge: &IfName, changes: Vec<FlowChange>) -> Result<(), ControlError> {

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use uuid::Uuid;
-
 use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, Show, VlanMode};
 use crate::model::view::{Attachment, NetworkKind, NodeView};
 use crate::netns::PORTS_NETNS;
-use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow};
-use crate::types::{IfName, Mac, VlanId};
+use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN};
+use crate::types::{IfName, Mac};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
 use super::Attach;
@@ -19,7 +17,6 @@ use super::Attach;
 pub(super) struct BridgeSpec {
     pub(super) name: IfName,
     pub(super) ports: BTreeMap<IfName, PortKind>,
-    pub(super) flows: Vec<ProgramFlow>,
 }
 
 /// The name of a bridge or patch port that is fixed in the program.
@@ -27,30 +24,13 @@ pub(super) fn fixed(name: &'static str) -> IfName {
     IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
-/// Why a view has no switch that would do.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SwitchSpecError {
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error(transparent)]
-    Tunnels(#[from] BadTunnels),
-}
-
-/// The switch's part of `view`: br-int, then br-tun, the order in which their flows are to change, so that nothing
-/// comes from the wire before br-int knows what to do with it.
+/// The switch's part of `view` but for the flows: br-int, then br-tun.
 ///
 /// # Errors
-/// As [`Program::of`] and [`vxlan::tunnels`].
-pub(super) fn bridges(
-    view: &NodeView,
-    vlans: &BTreeMap<Uuid, VlanId>,
-    attach: Attach,
-    netns_dir: &Path,
-) -> Result<[BridgeSpec; 2], SwitchSpecError> {
-    let Program { br_int, br_tun } = Program::of(view, vlans)?;
-    let integration =
-        BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir), flows: br_int };
-    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view)?, flows: br_tun };
+/// As [`vxlan::tunnels`].
+pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<[BridgeSpec; 2], BadTunnels> {
+    let integration = BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir) };
+    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view)? };
     Ok([integration, tunnel])
 }
 

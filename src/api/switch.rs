@@ -68,6 +68,16 @@ pub enum Request {
         /// Flows as [`FlowChange::Add`] takes them.
         flows: Vec<String>,
     },
+    /// Makes the flows under a cookie these and no others, at one instant, and leaves flows under other cookies alone; one
+    /// that is there already keeps its counters, and so does one that only acts differently. Answered with [`Synced`].
+    SyncFlows {
+        /// The bridge.
+        bridge: IfName,
+        /// The cookie.
+        cookie: u64,
+        /// Flows as [`FlowChange::Add`] takes them, one a line; whatever cookie they name is not looked at.
+        flows: String,
+    },
     /// Flows with their counters.
     DumpFlows {
         /// The bridge.
@@ -273,6 +283,15 @@ pub struct Hello {
     pub tap_refused: Option<String>,
 }
 
+/// What became of the flows under a cookie, in answer to [`Request::SyncFlows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// How many flows were added, modified or removed.
+    pub changes: usize,
+    /// The bridge's [`Bridge::revision`] then.
+    pub revision: u64,
+}
+
 /// A bridge, in answer to [`Request::Show`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bridge {
@@ -284,6 +303,10 @@ pub struct Bridge {
     pub flows: usize,
     /// Its ports by number.
     pub ports: Vec<Port>,
+    /// Another one after every request that changed its ports or flows, and greater by one if it was flows: whoever finds
+    /// the one it left knows that nobody else changed any. Flows that were learned or ran out do not count.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// A port, in answer to [`Request::Show`].

@@ -73,6 +73,8 @@ pub struct BridgeView {
     pub flows: usize,
     /// Its ports by number.
     pub ports: Vec<PortView>,
+    /// Another one after every change of its ports or, by users, of its flows; never that of an earlier bridge.
+    pub revision: u64,
 }
 
 /// A port of a bridge as it is.
@@ -107,13 +109,22 @@ pub(crate) struct Bridge {
     pub(crate) ports: BTreeMap<u32, Port>,
     /// Grows with every change of `ports`.
     pub(crate) ports_revision: u64,
+    /// Grows with every change of flows that somebody asked for: not with what flows learn, nor with what runs out.
+    pub(crate) flows_revision: u64,
     pub(crate) tables: Tables,
     pub(crate) fdb: Fdb,
 }
 
 impl Bridge {
-    pub(crate) fn new(name: IfName, mode: BridgeMode, tables: Tables) -> Self {
-        Self { name, mode, ports: BTreeMap::new(), ports_revision: 0, tables, fdb: Fdb::default() }
+    /// A bridge without ports; `first` is where its revisions begin.
+    pub(crate) fn new(name: IfName, mode: BridgeMode, tables: Tables, first: u64) -> Self {
+        let (ports, fdb) = (BTreeMap::new(), Fdb::default());
+        Self { name, mode, ports, ports_revision: first, flows_revision: 0, tables, fdb }
+    }
+
+    /// What stands for its ports and flows as they are.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.ports_revision + self.flows_revision
     }
 
     /// The number of the port called `name`.
@@ -134,6 +145,7 @@ impl Bridge {
             mode: self.mode,
             flows: self.tables.len(),
             ports: self.ports.iter().map(view).collect(),
+            revision: self.revision(),
         }
     }
 }

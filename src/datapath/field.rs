@@ -2,6 +2,10 @@
 //!
 //! Names, widths and prerequisites are those of Open vSwitch's `ovs-fields(7)`.
 
+use std::sync::LazyLock;
+
+use hashbrown::HashMap;
+
 use super::key::{self, Key, Mask, Place};
 use crate::wire::{arp, ethernet, ipv4, nd};
 
@@ -432,17 +436,32 @@ impl Field {
 
     /// The field a match or `set_field` calls by `name`.
     pub(crate) fn by_name(name: &str) -> Option<&'static Info> {
-        Self::all().find(|info| info.name == name || (!info.alias.is_empty() && info.alias == name)).or_else(|| {
-            // As actions call the IPv4 and ARP fields interchangeably with NXM names.
-            Self::by_xm(name)
-        })
+        // As actions call the IPv4 and ARP fields interchangeably with NXM names.
+        BY_NAME.get(name).copied().or_else(|| Self::by_xm(name))
     }
 
     /// The field that `load` or `move` calls by `name`.
     pub(crate) fn by_xm(name: &str) -> Option<&'static Info> {
-        Self::all()
-            .find(|info| !info.nxm.is_empty() && (info.nxm == name || (!info.oxm.is_empty() && info.oxm == name)))
+        BY_XM.get(name).copied()
     }
+}
+
+type ByName = HashMap<&'static str, &'static Info>;
+
+/// Fields by their names in matches; of two with one name, the first.
+static BY_NAME: LazyLock<ByName> = LazyLock::new(|| named(|info| [info.name, info.alias]));
+/// Fields by their NXM and OXM names.
+static BY_XM: LazyLock<ByName> =
+    LazyLock::new(|| named(|info| [info.nxm, if info.nxm.is_empty() { "" } else { info.oxm }]));
+
+fn named(names: impl Fn(&Info) -> [&'static str; 2]) -> ByName {
+    let mut all = ByName::new();
+    for info in Field::all() {
+        for name in names(info).into_iter().filter(|name| !name.is_empty()) {
+            all.entry(name).or_insert(info);
+        }
+    }
+    all
 }
 
 impl Info {

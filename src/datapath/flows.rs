@@ -69,6 +69,7 @@ impl Switch {
         }
         held.tables.settle();
         if count > 0 {
+            held.flows_revision += 1;
             self.revisions().publish();
         }
         Ok(count)
@@ -194,7 +195,7 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
     })
 }
 
-fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
+pub(super) fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
     bridge.tables.insert(Flow {
         table: flow.table.unwrap_or(0),
         priority: flow.priority,

@@ -12,7 +12,7 @@ use super::flows::sort_flows;
 use super::switch::Switch;
 use super::text::{FlowText, Use};
 use super::worker::locked;
-use crate::api::switch::{Flow, FlowChange};
+use crate::api::switch::{Flow, FlowChange, Synced};
 use crate::types::{IfName, Timestamp};
 
 /// Flows copied in one step.
@@ -40,6 +40,28 @@ pub fn change_flows(
     }
     // Ports come and go faster than texts are read: they have to wait for once.
     locked(switch).change_flows(bridge, changes, now)
+}
+
+/// Makes the flows under a cookie those of `text` as [`Switch::sync_flows`] does. The switch is locked for the comparison
+/// and the changes, not to read the text.
+///
+/// # Errors
+/// As [`Switch::sync_flows`].
+pub fn sync_flows(
+    switch: &Mutex<Switch>,
+    bridge: &IfName,
+    (cookie, text): (u64, &str),
+    now: Timestamp,
+) -> Result<Synced, SwitchError> {
+    for _ in 0..READ_LIMIT {
+        let ports = locked(switch).port_numbers(bridge)?;
+        let wanted = ports.read_lines(text, cookie)?;
+        let mut switch = locked(switch);
+        if switch.has_ports_as(bridge, &ports)? {
+            return switch.apply_sync(bridge, cookie, wanted, now);
+        }
+    }
+    locked(switch).sync_flows(bridge, cookie, text, now)
 }
 
 /// Makes a bridge's flows these, as a dump tells them, at one instant; flows that are alike stay as they are. Returns how

@@ -149,7 +149,9 @@ impl Switch {
             return Err(SwitchError::TooManyBridges(name.clone()));
         }
         let id = self.next_bridge;
-        let mut bridge = Bridge::new(name.clone(), mode, Tables::new(id, Arc::clone(&self.revisions)));
+        let tables = Tables::new(id, Arc::clone(&self.revisions));
+        // No bridge lives to see 2^32 changes, so no two ever have the same revision.
+        let mut bridge = Bridge::new(name.clone(), mode, tables, u64::from(id) << 32);
         if mode == BridgeMode::Normal {
             bridge.tables.insert(Flow {
                 table: 0,

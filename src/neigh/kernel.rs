@@ -11,7 +11,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::link::kernel::{absent_is_done, index_of, mac};
 use crate::netlink::{Connection, Error};
 
-use super::{NeighOp, NeighbourSpec, NeighbourState};
+use super::{NeighOp, NeighbourChange, NeighbourSpec, NeighbourState};
 
 /// Every IPv4 and IPv6 entry of the connection's namespace, with its link's index.
 ///
@@ -27,7 +27,9 @@ const PERMANENT: u16 = 0x80;
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
 fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
-    let RouteNetlinkMessage::NewNeighbour(message) = object else { return None };
+    let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) = object else {
+        return None;
+    };
     let (mut ip, mut address) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -39,6 +41,13 @@ fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
     }
     let permanent = u16::from(message.header.state) & PERMANENT != 0;
     ip.map(|ip| (message.header.ifindex, NeighbourState { ip, mac: address, permanent }))
+}
+
+/// What a notification says of an entry.
+pub(crate) fn change(object: &RouteNetlinkMessage) -> Option<NeighbourChange> {
+    let (link, state) = decode(object)?;
+    let is_there = matches!(object, RouteNetlinkMessage::NewNeighbour(_));
+    Some(NeighbourChange { link, ip: state.ip, permanent: state.project().filter(|_| is_there).map(|spec| spec.mac) })
 }
 
 /// Why an op on many entries failed: at which entry, and why.

@@ -10,4 +10,4 @@ mod state;
 
 pub use diff::{NeighOp, diff};
 pub use spec::NeighbourSpec;
-pub use state::NeighbourState;
+pub use state::{NeighbourChange, NeighbourState};

@@ -24,3 +24,14 @@ impl NeighbourState {
         self.mac.filter(|_| self.permanent).map(|mac| NeighbourSpec { ip: self.ip, mac })
     }
 }
+
+/// What became of a neighbour entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighbourChange {
+    /// The link's index.
+    pub link: u32,
+    /// The neighbour's IP address.
+    pub ip: IpAddr,
+    /// The MAC address it is PERMANENT with; `None` if it is in another state, or gone.
+    pub permanent: Option<Mac>,
+}

@@ -1,7 +1,7 @@
 //! What the kernel tells without being asked: that something changed.
 //!
-//! Only the fact is passed on, not the change: whoever hears it looks again at the whole. So nothing here has to be kept in
-//! order, and a lost notification (`ENOBUFS`) costs no more than any other.
+//! Whoever hears of a change looks again at the whole; so a lost notification (`ENOBUFS`) costs no more than any other. What
+//! became of neighbour entries is passed on as it came: whoever writes thousands of them would look again for each.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,8 +18,10 @@ use super::connection::decode;
 use super::{Error, sys};
 
 /// What was heard since the last time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
+    /// These neighbour entries changed, in this order, and nothing else: messages of new ones and of those that are gone.
+    Neighbours(Vec<RouteNetlinkMessage>),
     /// Something changed that may matter.
     Change,
     /// The kernel dropped notifications because they were not read fast enough: anything may have changed.
@@ -81,32 +83,45 @@ impl Listener {
     }
 }
 
-/// Reads until nothing is left, or [`DRAIN_MAX`] notifications; WouldBlock only if there was nothing at all.
+impl Heard {
+    /// Hears this message too.
+    fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
+        let NetlinkPayload::InnerMessage(message) = payload else { return self.hear_change() };
+        match (self, message) {
+            (_, RouteNetlinkMessage::NewNeighbour(entry)) if u16::from(entry.header.state) & TELLING_STATES == 0 => {}
+            (
+                Self::Neighbours(entries),
+                message @ (RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_)),
+            ) => entries.push(message),
+            (heard, _) => heard.hear_change(),
+        }
+    }
+
+    fn hear_change(&mut self) {
+        if matches!(self, Self::Neighbours(_)) {
+            *self = Self::Change;
+        }
+    }
+}
+
+/// Reads until nothing is left, or [`DRAIN_MAX`] notifications; `None` if nothing mattered, WouldBlock only if there was
+/// nothing at all.
 fn drain(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<Heard>> {
-    let mut heard = None;
+    let mut heard = Heard::Neighbours(Vec::new());
     for read in 0..DRAIN_MAX {
         match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
-            Ok(length) => {
+            Ok(length) => match buffer.get(..length).and_then(|octets| decode(octets).ok()) {
+                Some(messages) => messages.into_iter().for_each(|message| heard.hear(message.payload)),
                 // What cannot be read may have been anything.
-                let messages = buffer.get(..length).and_then(|octets| decode(octets).ok());
-                let matters = messages.is_none_or(|messages| messages.iter().any(|message| matters(&message.payload)));
-                if matters && heard.is_none() {
-                    heard = Some(Heard::Change);
-                }
-            }
-            Err(Errno::ENOBUFS) => heard = Some(Heard::Overrun),
+                None => heard.hear_change(),
+            },
+            Err(Errno::ENOBUFS) => heard = Heard::Overrun,
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) if read == 0 => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(Errno::EAGAIN) => return Ok(heard),
+            Err(Errno::EAGAIN) => break,
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(heard.or(Some(Heard::Change)))
-}
-
-fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
-    if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) = payload {
-        return u16::from(message.header.state) & TELLING_STATES != 0;
-    }
-    true
+    let nothing = Heard::Neighbours(Vec::new());
+    Ok((heard != nothing).then_some(heard))
 }

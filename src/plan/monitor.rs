@@ -1,7 +1,8 @@
 //! Drift as it happens: a pulse whenever something changes in a namespace that a spec describes.
 //!
-//! A pulse says where to look, not what happened; whoever gets one observes, plans and applies. One's own changes pulse too:
-//! the plan that follows is empty, and there it ends.
+//! A pulse says where to look; whoever gets one observes, plans and applies. One's own changes pulse too: the plan that
+//! follows is empty, and there it ends. What became of neighbour entries is told, so that whoever wanted just that need not
+//! look.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::neigh::NeighbourChange;
+use crate::neigh::kernel as neighbours;
 use crate::netlink;
 use crate::netlink::monitor::{Heard, Listener, socket};
 use crate::netns::kernel::{self as netns, Directory, Identity};
@@ -28,6 +31,8 @@ const PULSES_MAX: usize = 256;
 /// Why to look again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pulse {
+    /// These neighbour entries changed in this namespace, in this order, and nothing else.
+    Neighbours(NetnsName, Vec<NeighbourChange>),
     /// Something changed in this namespace.
     Changed(NetnsName),
     /// Notifications of this namespace were lost, or it can no longer be listened to: anything in it may have changed.
@@ -146,6 +151,9 @@ async fn pass_on(netns: NetnsName, mut listener: Listener, pulses: mpsc::Sender<
     loop {
         let heard: Result<Heard, netlink::Error> = listener.next().await;
         let (pulse, last) = match heard {
+            Ok(Heard::Neighbours(entries)) => {
+                (Pulse::Neighbours(netns.clone(), entries.iter().filter_map(neighbours::change).collect()), false)
+            }
             Ok(Heard::Change) => (Pulse::Changed(netns.clone()), false),
             Ok(Heard::Overrun) => (Pulse::Lost(netns.clone()), false),
             Err(_) => (Pulse::Lost(netns.clone()), true),

@@ -46,7 +46,9 @@ impl ProgramFlow {
 
 impl fmt::Display for ProgramFlow {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "cookie={COOKIE:#x},{} actions={}", self.strict_match(), self.actions)
+        let Self { table, priority, matching, actions } = self;
+        let comma = if matching.is_empty() { "" } else { "," };
+        write!(out, "cookie={COOKIE:#x},table={table},priority={priority}{comma}{matching} actions={actions}")
     }
 }
 
@@ -66,7 +68,8 @@ pub(super) fn outputs<'a>(ports: impl IntoIterator<Item = &'a IfName>) -> Vec<St
 
 /// An address as the number `load` takes.
 pub(super) fn mac_number(mac: Mac) -> String {
-    format!("0x{}", mac.octets().iter().map(|octet| format!("{octet:02x}")).collect::<String>())
+    let bits = mac.octets().into_iter().fold(0_u64, |bits, octet| bits << 8 | u64::from(octet));
+    format!("0x{bits:012x}")
 }
 
 /// The match on a network's local VLAN.

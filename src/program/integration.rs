@@ -41,8 +41,8 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
             flows.extend(to_host(net, router));
         }
         flows.extend(from_router(net));
-        flows.extend(responder(net));
         flows.extend(local(net));
+        flows.extend(elsewhere(net));
     }
     flows
 }
@@ -185,6 +185,13 @@ fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
     net.router_ips(router).into_iter().map(answer).collect()
 }
 
+/// The flows that machines elsewhere have a say in: the responder's, and table 61's to their addresses.
+pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let mut flows = responder(net);
+    flows.extend(remote(net));
+    flows
+}
+
 /// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it.
 fn responder(net: &Net<'_>) -> Vec<ProgramFlow> {
     let mut flows = Vec::new();
@@ -248,9 +255,13 @@ fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
         ),
         ProgramFlow::new(UNKNOWN, 2, format!("in_port={PATCH_TUN},{vlan}"), flood),
     ]);
-    // What the control plane says of a remote address outranks what a local machine pretends.
-    flows.extend(net.remote.iter().map(|(mac, _)| {
-        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, format!("{vlan},dl_dst={mac}"), format!("output:{PATCH_TUN}"))
-    }));
     flows
+}
+
+/// Table 61's flows to remote addresses: what the control plane says of one outranks what a local machine pretends.
+fn remote(net: &Net<'_>) -> impl Iterator<Item = ProgramFlow> {
+    let vlan = flow::vlan(net.vlan);
+    net.remote.iter().map(move |(mac, _)| {
+        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, format!("{vlan},dl_dst={mac}"), format!("output:{PATCH_TUN}"))
+    })
 }

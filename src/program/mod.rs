@@ -117,6 +117,18 @@ impl Program {
         let site = Site::new(view, vlans)?;
         Ok(Self { br_int: ordered(integration::flows(&site)), br_tun: ordered(tunnel::flows(&site)) })
     }
+
+    /// The part of [`Self::of`] that ports and floods elsewhere have a say in, in no order; of two flows with one match
+    /// the later counts. Each of these flows depends on the ports that bear an address, on a network's routers, and on
+    /// its flood list; so the same flows of a view that lacks other ports are the same.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn elsewhere(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
+        let site = Site::new(view, vlans)?;
+        let br_int = site.networks.iter().flat_map(integration::elsewhere).collect();
+        Ok(Self { br_int, br_tun: site.networks.iter().flat_map(tunnel::elsewhere).collect() })
+    }
 }
 
 fn ordered(mut flows: Vec<ProgramFlow>) -> Vec<ProgramFlow> {

@@ -37,7 +37,8 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     }));
     for net in &site.networks {
         flows.extend(routers(net, site.node.host_mac));
-        flows.extend(network(net));
+        flows.push(network(net));
+        flows.extend(elsewhere(net));
     }
     flows
 }
@@ -110,15 +111,19 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     flows
 }
 
-/// Tables 3 or 4, 20 and 22 for a network: its key, its remote addresses, its flood list.
-fn network(net: &Net<'_>) -> Vec<ProgramFlow> {
-    let mut flows = vec![ProgramFlow::new(
+/// Table 3's or 4's flow for a network: its key.
+fn network(net: &Net<'_>) -> ProgramFlow {
+    ProgramFlow::new(
         by_key(net.view.kind),
         1,
         format!("tun_id={:#x}", net.view.vni.get()),
         format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),
-    )];
-    flows.extend(net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)));
+    )
+}
+
+/// Tables 20 and 22 for a network: its remote addresses, its flood list.
+pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let mut flows: Vec<ProgramFlow> = net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)).collect();
     if !net.flood.is_empty() {
         flows.push(ProgramFlow::new(
             FLOOD,

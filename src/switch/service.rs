@@ -107,7 +107,7 @@ impl SwitchService {
                 Some(Port { number: there.number, config: port.config.clone(), counters, fault: port.fault() })
             };
             let ports = view.ports.into_iter().filter_map(port).collect();
-            Bridge { name: view.name, mode: view.mode, flows: view.flows, ports }
+            Bridge { name: view.name, mode: view.mode, flows: view.flows, ports, revision: view.revision }
         });
         Ok(Show { bridges: bridges.collect(), drops, cache })
     }
@@ -175,6 +175,10 @@ impl SwitchService {
                 Reply::of(&datapath::change_flows(&self.shared.switch, &bridge, &changes, clock::monotonic())?)
             }
             Request::ReplaceFlows { bridge, flows } => Reply::of(&self.replace(&bridge, flows)?),
+            Request::SyncFlows { bridge, cookie, flows } => {
+                let wanted = (cookie, flows.as_str());
+                Reply::of(&datapath::sync_flows(&self.shared.switch, &bridge, wanted, clock::monotonic())?)
+            }
             Request::DumpFlows { bridge, filter, names } => {
                 worker::refresh(&self.links)?;
                 Reply::of(&datapath::dump_flows(&self.shared.switch, &bridge, &filter, names, clock::monotonic())?)

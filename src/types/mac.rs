@@ -61,8 +61,14 @@ impl Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
-        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        // Programs are made of these: thirty thousand for ten thousand machines.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b':'; 17];
+        for (at, octet) in self.0.into_iter().enumerate() {
+            text[at * 3] = DIGITS[usize::from(octet >> 4)];
+            text[at * 3 + 1] = DIGITS[usize::from(octet & 0xf)];
+        }
+        out.write_str(core::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
