@@ -175,6 +175,7 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
         let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
         tell(&name, &state, &mut told);
+        node.came_to(&state.errors);
         let converged = state.converged;
         shared.end(node.held(), state);
         retry = if converged { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
