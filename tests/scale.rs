@@ -1,34 +1,94 @@
-//! Many simulated agents over the real protocol: how long until a change has reached everybody concerned, and what a
-//! controller takes. Run by whoever wants the figures:
+//! Many simulated agents over the real protocol: how long until a change has reached everybody concerned, whom it costs
+//! work, and what a controller takes. An ordinary run is small and judges by counts; the figures are for whoever wants
+//! them, at the size that operators of other control planes tell of:
 //!
 //! ```text
 //! cargo test --release --test scale -- --ignored --nocapture
 //! ```
-//!
-//! `DVR_SCALE=0.1` makes a tenth of everything.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::print_stderr, reason = "figures are told, and asserted only loosely")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dvr::model::view::{NodeView, ViewChange};
 use dvr::rpc::proto::view_reply::What;
-use dvr::rpc::proto::{ApplyRequest, Edit, ViewRequest, edit};
+use dvr::rpc::proto::{ApplyRequest, Edit, StatusReply, StatusRequest, ViewRequest, edit};
 use dvr::rpc::{Address, Client, connect};
-use tokio::sync::watch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-const NODES: usize = 1_000;
-const NETWORKS: usize = 500;
-const ROUTERS: usize = 100;
-const PORTS: usize = 100_000;
-/// Ports added one by one, and measured.
-const ADDED: usize = 200;
+/// Nodes on which a network has ports.
+const SPREAD: usize = 20;
 /// Edits in one request while everything is made.
-const PART: usize = 2_000;
+const PART: usize = 20_000;
+/// What comes last, and reaches everybody: whoever has it has all that came before.
+const FENCE: &str = "fence";
+
+/// How much there is of everything.
+struct Size {
+    nodes: usize,
+    networks: usize,
+    routers: usize,
+    ports: usize,
+    /// Ports added one by one.
+    added: usize,
+    /// Nodes whose agents come one by one.
+    late: usize,
+}
+
+impl Size {
+    /// The network and the node of a port.
+    fn place(&self, port: usize) -> (usize, usize) {
+        let network = port % self.networks;
+        (network, (network * 7 + (port / self.networks) % SPREAD * 13) % self.nodes)
+    }
+
+    /// The networks that a network's router joins, itself included: each router joins two.
+    fn region(&self, network: usize) -> Vec<usize> {
+        let (first, second) = (network / 2 * 2, network / 2 * 2 + 1);
+        if network / 2 < self.routers && second < self.networks { vec![first, second] } else { vec![network] }
+    }
+
+    /// By network, the nodes that hold it.
+    fn holders(&self) -> Vec<BTreeSet<usize>> {
+        let mut hosts = vec![BTreeSet::new(); self.networks];
+        for (network, node) in (0..self.ports).map(|port| self.place(port)) {
+            hosts[network].insert(node);
+        }
+        let of = |network| self.region(network).iter().flat_map(|joined| hosts[*joined].iter().copied()).collect();
+        (0..self.networks).map(of).collect()
+    }
+
+    fn port(&self, name: &str, number: usize) -> Edit {
+        let (network, node) = self.place(number);
+        put(format!(r#"{{"kind":"port","name":"{name}","network":"net{network}","node":"node{node}"}}"#))
+    }
+
+    /// Everything there is at first.
+    fn edits(&self) -> Vec<Edit> {
+        let node = |at: usize| {
+            put(format!(r#"{{"kind":"node","name":"node{at}","address":"10.99.{}.{}"}}"#, at / 250, at % 250 + 1))
+        };
+        let network = |at: usize| {
+            let subnet = |host| format!("10.{}.{}.{host}", at / 32, at % 32 * 8);
+            let (cidr, gateway) = (subnet(0), subnet(1));
+            put(format!(
+                r#"{{"kind":"network","name":"net{at}","subnets":[{{"cidr":"{cidr}/21","gateway":"{gateway}"}}]}}"#
+            ))
+        };
+        let router = |at: usize| {
+            let (one, other) = (2 * at, 2 * at + 1);
+            put(format!(
+                r#"{{"kind":"router","name":"r{at}","interfaces":[{{"network":"net{one}"}},{{"network":"net{other}"}}]}}"#
+            ))
+        };
+        let routers = self.routers.min(self.networks / 2);
+        let all = (0..self.nodes).map(node).chain((0..self.networks).map(network)).chain((0..routers).map(router));
+        all.chain((0..self.ports).map(|number| self.port(&format!("p{number}"), number))).collect()
+    }
+}
 
 /// A controller of its own in a directory of its own.
 struct Controller {
@@ -45,8 +105,9 @@ impl Controller {
         command.arg("controller").arg("--socket").arg(dir.join("c.sock")).arg("--store").arg(dir.join("store"));
         command.args(["--log", "warn"]);
         let child = command.stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("the program starts");
-        let controller = Self { child, dir };
+        let mut controller = Self { child, dir };
         while !controller.dir.join("c.sock").exists() {
+            assert!(controller.child.try_wait().expect("our child").is_none(), "the controller ended");
             std::thread::sleep(Duration::from_millis(10));
         }
         controller
@@ -56,7 +117,7 @@ impl Controller {
         Address::Unix(self.dir.join("c.sock"))
     }
 
-    /// The memory it holds, in MiB (`VmRSS`, `VmHWM`: proc(5)).
+    /// The memory it holds and held at most, in MiB (`VmRSS`, `VmHWM`: proc(5)).
     fn memory(&self) -> (usize, usize) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let of = |word: &str| {
@@ -81,154 +142,239 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn scaled(whole: usize) -> usize {
-    let factor = std::env::var("DVR_SCALE").ok().and_then(|text| {
-        text.parse::<usize>().ok().map(|n| (n, 1)).or_else(|| {
-            text.strip_prefix("0.")
-                .and_then(|digits| Some((digits.parse().ok()?, 10_usize.pow(u32::try_from(digits.len()).ok()?))))
-        })
-    });
-    let (numerator, denominator) = factor.unwrap_or((1, 1));
-    (whole * numerator / denominator).max(1)
-}
-
 fn put(text: String) -> Edit {
     Edit { what: Some(edit::What::Put(text.into_bytes())), revision: None }
 }
 
-async fn apply(client: &mut Client, edits: Vec<Edit>) -> u64 {
+async fn apply(client: &mut Client, edits: Vec<Edit>) {
     let request = ApplyRequest { edits, dry_run: false, underlay: Vec::new() };
-    let reply = client.apply(request).await.unwrap_or_else(|status| panic!("{}", status.message()));
-    reply.into_inner().revision
+    client.apply(request).await.unwrap_or_else(|status| panic!("{}", status.message()));
 }
 
-/// A port on one of its network's nodes: twenty nodes have each network.
-fn port(number: usize, nodes: usize, networks: usize) -> (String, usize) {
-    let network = number % networks;
-    let node = (network * 7 + (number / networks) % 20 * 13) % nodes;
-    let text = format!(r#"{{"kind":"port","name":"p{number}","network":"net{network}","node":"node{node}"}}"#);
-    (text, network)
+async fn status(client: &mut Client) -> StatusReply {
+    client.status(StatusRequest {}).await.expect("it answers").into_inner()
 }
 
-/// An agent that holds its view and tells when a port named `x…` has come.
-async fn agent(address: Address, node: String, heard: Arc<Mutex<Vec<(String, Instant)>>>, held: watch::Sender<usize>) {
+/// What an agent was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// Its whole view.
+    Whole,
+    /// A port, by name, here or elsewhere.
+    Port(String),
+    /// Another node.
+    Peer(String),
+    Other,
+}
+
+impl Word {
+    fn of(change: ViewChange) -> Self {
+        if let ViewChange::LocalPort { port, .. } = change {
+            Self::Port(port.name)
+        } else if let ViewChange::RemotePort { port, .. } = change {
+            Self::Port(port.name)
+        } else if let ViewChange::Peer(peer) = change {
+            Self::Peer(peer.name)
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// What which agent has heard, and when.
+#[derive(Debug)]
+struct Heard {
+    node: usize,
+    word: Word,
+    at: Instant,
+}
+
+/// An agent that holds its view, and tells of all it hears.
+async fn agent(address: Address, node: usize, tell: UnboundedSender<Heard>) {
     let mut client = connect(&address, None).await.unwrap_or_else(|error| panic!("{error}"));
-    let request = ViewRequest { node, ..ViewRequest::default() };
+    let request = ViewRequest { node: format!("node{node}"), ..ViewRequest::default() };
     let mut stream = client.view(request).await.expect("a stream").into_inner();
     let mut octets = Vec::new();
+    // Whoever listened may be done.
+    let tell = |word| drop(tell.send(Heard { node, word, at: now() }));
     while let Ok(Some(reply)) = stream.message().await {
         match reply.what {
             Some(What::Whole(part)) => {
                 octets.extend(part.octets);
                 if part.last {
                     let _view: NodeView = serde_json::from_slice(&octets).expect("a view");
-                    octets.clear();
-                    held.send_modify(|held| *held += 1);
+                    octets = Vec::new();
+                    tell(Word::Whole);
                 }
             }
             Some(What::Changes(octets)) => {
-                let at = now();
                 let changes: Vec<ViewChange> = serde_json::from_slice(&octets).expect("changes");
-                for change in changes {
-                    let name = if let ViewChange::LocalPort { port, .. } = change {
-                        port.name
-                    } else if let ViewChange::RemotePort { port, .. } = change {
-                        port.name
-                    } else {
-                        continue;
-                    };
-                    if name.starts_with('x') {
-                        heard.lock().expect("no panic").push((name, at));
-                    }
-                }
+                changes.into_iter().for_each(|change| tell(Word::of(change)));
             }
             Some(What::Absent(_) | What::Resumed(_)) | None => {}
         }
     }
 }
 
-fn percentile(sorted: &[Duration], per_cent: usize) -> Duration {
-    sorted.get((sorted.len() * per_cent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+/// Durations, told by their percentiles.
+struct Spans(Vec<Duration>);
+
+impl Spans {
+    fn of(mut spans: Vec<Duration>) -> Self {
+        spans.sort();
+        Self(spans)
+    }
+
+    fn percentile(&self, per_cent: usize) -> Duration {
+        let at = (self.0.len() * per_cent / 100).min(self.0.len().saturating_sub(1));
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    fn told(&self) -> String {
+        let millis = |per_cent| self.percentile(per_cent).as_secs_f64() * 1e3;
+        format!("{:.1} ms (p50), {:.1} ms (p99), {:.1} ms (all)", millis(50), millis(99), millis(100))
+    }
+}
+
+/// What was measured.
+struct Figures {
+    /// A late agent, from its start until it holds its whole view.
+    resyncs: Spans,
+    /// A port, from the question until the answer.
+    answers: Spans,
+    /// A port, from the question until one of the nodes concerned has it; and until the last of them has.
+    reached: Spans,
+    complete: Spans,
+    /// MiB held by the controller, and at most.
+    memory: (usize, usize),
+}
+
+/// Everybody at one event loop.
+struct Fleet {
+    size: Size,
+    controller: Controller,
+    client: Client,
+    tell: UnboundedSender<Heard>,
+    heard: UnboundedReceiver<Heard>,
+}
+
+impl Fleet {
+    async fn start(size: Size) -> Self {
+        let controller = Controller::start();
+        let client = connect(&controller.address(), None).await.unwrap_or_else(|error| panic!("{error}"));
+        let (tell, heard) = unbounded_channel();
+        Self { size, controller, client, tell, heard }
+    }
+
+    async fn next(&mut self) -> Heard {
+        self.heard.recv().await.expect("we hold the other end")
+    }
+
+    fn begin(&self, node: usize) {
+        tokio::spawn(agent(self.controller.address(), node, self.tell.clone()));
+    }
+
+    /// Makes everything, and starts the agents: most at once, the late ones after each other.
+    async fn fill(&mut self) -> Spans {
+        let begun = now();
+        let edits = self.size.edits();
+        let count = edits.len();
+        for part in edits.chunks(PART) {
+            apply(&mut self.client, part.to_vec()).await;
+        }
+        println!("{count} objects applied in {:.1} s", begun.elapsed().as_secs_f64());
+        let early = self.size.nodes - self.size.late;
+        let begun = now();
+        (0..early).for_each(|node| self.begin(node));
+        for _ in 0..early {
+            assert_eq!(self.next().await.word, Word::Whole);
+        }
+        println!("{early} agents that come at once hold their views after {:.2} s", begun.elapsed().as_secs_f64());
+        let mut spans = Vec::new();
+        for node in early..self.size.nodes {
+            let begun = now();
+            self.begin(node);
+            let heard = self.next().await;
+            assert_eq!((heard.node, heard.word), (node, Word::Whole));
+            spans.push(heard.at - begun);
+        }
+        Spans::of(spans)
+    }
+
+    /// Adds ports one by one: each reaches those who hold its network, once, and costs what they are.
+    async fn add(&mut self) -> [Spans; 3] {
+        let holders = self.size.holders();
+        let (mut answers, mut reached, mut complete) = (Vec::new(), Vec::new(), Vec::new());
+        for added in 0..self.size.added {
+            let (name, number) = (format!("x{added}"), added * 37 % self.size.ports);
+            let concerned = &holders[self.size.place(number).0];
+            let before = status(&mut self.client).await.work;
+            let begun = now();
+            apply(&mut self.client, vec![self.size.port(&name, number)]).await;
+            answers.push(begun.elapsed());
+            let mut met = BTreeSet::new();
+            while met.len() < concerned.len() {
+                let Heard { node, word, at } = self.next().await;
+                assert_eq!(word, Word::Port(name.clone()), "node{node}");
+                assert!(concerned.contains(&node) && met.insert(node), "node{node} is told of {name}, or told twice");
+                reached.push(at - begun);
+            }
+            complete.extend(reached.last());
+            let work = status(&mut self.client).await.work - before;
+            let most = 4 * concerned.len() as u64;
+            assert!(work <= most, "{name} cost {work} looks and words, where {most} would do for its nodes");
+        }
+        [Spans::of(answers), Spans::of(reached), Spans::of(complete)]
+    }
+
+    /// Whoever is told of a new node has been told all that came before; and that was nothing more.
+    async fn nothing_more(&mut self) {
+        apply(&mut self.client, vec![put(format!(r#"{{"kind":"node","name":"{FENCE}"}}"#))]).await;
+        for _ in 0..self.size.nodes {
+            let Heard { node, word, .. } = self.next().await;
+            assert_eq!(word, Word::Peer(FENCE.to_owned()), "node{node}");
+        }
+    }
+}
+
+fn measured(size: Size) -> Figures {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
+    runtime.block_on(async {
+        let mut fleet = Fleet::start(size).await;
+        let resyncs = fleet.fill().await;
+        let [answers, reached, complete] = fleet.add().await;
+        fleet.nothing_more().await;
+        Figures { resyncs, answers, reached, complete, memory: fleet.controller.memory() }
+    })
+}
+
+#[test]
+fn a_port_is_told_to_its_nodes_and_costs_what_they_are() {
+    measured(Size { nodes: 60, networks: 20, routers: 4, ports: 1_000, added: 20, late: 3 });
 }
 
 #[test]
 #[ignore = "takes minutes; it is for its figures"]
-fn a_change_reaches_all_concerned() {
-    let (nodes, networks, routers, ports) = (scaled(NODES), scaled(NETWORKS), scaled(ROUTERS), scaled(PORTS));
-    let controller = Controller::start();
-    let address = controller.address();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
-    runtime.block_on(async {
-        let mut client = connect(&address, None).await.unwrap_or_else(|error| panic!("{error}"));
-        let mut edits: Vec<Edit> = (0..nodes)
-            .map(|at| put(format!(r#"{{"kind":"node","name":"node{at}","address":"10.99.{}.{}"}}"#, at / 250, at % 250 + 1)))
-            .collect();
-        edits.extend((0..networks).map(|at| {
-            let cidr = format!("10.{}.{}.0/21", at / 32, at % 32 * 8);
-            let gateway = format!("10.{}.{}.1", at / 32, at % 32 * 8);
-            put(format!(r#"{{"kind":"network","name":"net{at}","subnets":[{{"cidr":"{cidr}","gateway":"{gateway}"}}]}}"#))
-        }));
-        // Each router joins two networks; the other networks have none.
-        edits.extend((0..routers).filter(|at| 2 * at + 1 < networks).map(|at| {
-            let (one, other) = (2 * at, 2 * at + 1);
-            put(format!(r#"{{"kind":"router","name":"r{at}","interfaces":[{{"network":"net{one}"}},{{"network":"net{other}"}}]}}"#))
-        }));
-        edits.extend((0..ports).map(|number| put(port(number, nodes, networks).0)));
-        let count = edits.len();
-        let begun = now();
-        let mut edits = edits.into_iter().peekable();
-        while edits.peek().is_some() {
-            let part: Vec<Edit> = edits.by_ref().take(PART).collect();
-            apply(&mut client, part).await;
-        }
-        eprintln!("{count} objects applied in {:.1} s", begun.elapsed().as_secs_f64());
-
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (held, mut holding) = watch::channel(0);
-        let begun = now();
-        for node in 0..nodes {
-            tokio::spawn(agent(address.clone(), format!("node{node}"), Arc::clone(&heard), held.clone()));
-        }
-        holding.wait_for(|held| *held >= nodes).await.expect("agents hold their views");
-        eprintln!("{nodes} agents hold their views after {:.2} s", begun.elapsed().as_secs_f64());
-
-        let begun = now();
-        let last = holding.borrow_and_update().to_owned();
-        tokio::spawn(agent(address.clone(), "node0".into(), Arc::clone(&heard), held.clone()));
-        holding.wait_for(|held| *held > last).await.expect("one more");
-        let resync = begun.elapsed();
-        heard.lock().expect("no panic").clear();
-
-        let (mut answers, mut reached, mut told) = (Vec::new(), Vec::new(), 0);
-        for added in 0..ADDED {
-            let (text, _) = port(added * 37, nodes, networks);
-            let text = text.replacen(&format!("\"p{}\"", added * 37), &format!("\"x{added}\""), 1);
-            let begun = now();
-            apply(&mut client, vec![put(text)]).await;
-            answers.push(begun.elapsed());
-            // Everybody concerned has heard when nobody more does.
-            let mut before = usize::MAX;
-            loop {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                let count = heard.lock().expect("no panic").len();
-                if count == before && count > 0 {
-                    break;
-                }
-                before = count;
-            }
-            for (name, at) in heard.lock().expect("no panic").drain(..) {
-                assert_eq!(name, format!("x{added}"));
-                reached.push(at - begun);
-                told += 1;
-            }
-        }
-        answers.sort();
-        reached.sort();
-        let (rss, most) = controller.memory();
-        eprintln!("one port: answered in {:?} (p50), {:?} (p99)", percentile(&answers, 50), percentile(&answers, 99));
-        eprintln!("one port: at each of {} nodes in {:?} (p50), {:?} (p99)", told / ADDED, percentile(&reached, 50), percentile(&reached, 99));
-        eprintln!("one node's full resync: {resync:?}; the controller holds {rss} MiB, {most} MiB at most");
-        assert!(told / ADDED < nodes.max(50), "only nodes that have the network are told");
-        assert!(resync < Duration::from_secs(30), "a resync took {resync:?}");
-    });
+fn a_thousand_nodes_and_a_hundred_thousand_ports() {
+    let size = Size { nodes: 1_000, networks: 500, routers: 100, ports: 100_000, added: 500, late: 50 };
+    let Figures { resyncs, answers, reached, complete, memory: (held, most) } = measured(size);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("1,000 nodes, 500 networks, 100 routers, 100,000 ports; one controller; load {}", load.trim());
+    println!("one more port, answered: {}", answers.told());
+    println!("one more port, at each node concerned: {}", reached.told());
+    println!("one more port, at all of them: {}", complete.told());
+    println!("one node's whole view: {}", resyncs.told());
+    println!("the controller holds {held} MiB, and held {most} MiB at most");
+    println!(
+        "published: OVN, one more port on 10,000 and 1,000 nodes until all have its flows: 20.6 s, then 7.3 s (2019);"
+    );
+    println!(
+        "  its all-host sync at 12,000 ports on 1,200 nodes: 13.7 s, then 3.3 s; 3,000 nodes: 1 s, then 0.4 s (2020)"
+    );
+    println!(
+        "  Neutron DVR, 1,000 computes, 20,000 machines: 5 to 10 min until agents know each other, 20 GB in one server"
+    );
+    assert!(reached.percentile(99) < Duration::from_millis(50), "a port took {}", reached.told());
+    assert!(resyncs.percentile(100) < Duration::from_secs(1), "a whole view took {}", resyncs.told());
+    assert!(most < 1_024, "the controller held {most} MiB");
 }

@@ -9,6 +9,8 @@
 
 #![expect(clippy::expect_used, reason = "what a test needs and does not get ends it")]
 
+#[path = "support/loopback.rs"]
+mod loopback;
 mod stores;
 
 use std::time::Duration;
@@ -126,13 +128,16 @@ mod etcd_alone {
     #[test]
     fn certificates_are_asked_for_both_ways() {
         let Some((etcd, tls)) = Etcd::start_with_tls() else { return };
-        within(outage::certificates_are_asked_for_both_ways(&etcd, &tls));
+        within(async {
+            outage::certificates_are_asked_for_both_ways(&etcd, &tls).await;
+            outage::a_controller_shows_its_certificate(&etcd).await;
+        });
     }
 }
 
 mod killed {
     use super::Etcd;
-    use super::stores::{Dir, torture, within};
+    use super::stores::{Dir, alone, torture, within};
 
     #[test]
     fn writers_of_an_embedded_store() {
@@ -140,7 +145,7 @@ mod killed {
             return within(torture::child());
         }
         let dir = Dir::new();
-        within(torture::writers(
+        alone(torture::writers(
             "killed::writers_of_an_embedded_store",
             &torture::Target::Embedded(dir.file()),
             torture::kills(),
@@ -153,7 +158,7 @@ mod killed {
             return within(torture::child());
         }
         let Some(etcd) = Etcd::start() else { return };
-        within(torture::writers(
+        alone(torture::writers(
             "killed::writers_of_etcd",
             &torture::Target::Etcd(etcd.endpoint()),
             torture::kills().div_ceil(5),
@@ -163,7 +168,7 @@ mod killed {
     #[test]
     fn the_server_of_etcd() {
         let Some(mut etcd) = Etcd::start() else { return };
-        within(torture::server(&mut etcd, torture::kills().div_ceil(20)));
+        alone(torture::server(&mut etcd, torture::kills().div_ceil(20)));
     }
 }
 

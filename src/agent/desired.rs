@@ -19,6 +19,9 @@ pub(super) trait Desired {
     fn has_news(&self) -> bool {
         false
     }
+
+    /// What making the node so came to: every error that stands, none if it is as last told by [`Self::view`].
+    fn came_to(&mut self, _errors: &[String]) {}
 }
 
 /// What the node is to hold.
@@ -88,6 +91,13 @@ impl Desired for Source {
         match self {
             Self::File(file) => file.has_news(),
             Self::Link(link) => link.has_news(),
+        }
+    }
+
+    fn came_to(&mut self, errors: &[String]) {
+        match self {
+            Self::File(file) => file.came_to(errors),
+            Self::Link(link) => link.came_to(errors),
         }
     }
 }

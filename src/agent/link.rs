@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::desired::{Desired, DesiredError, News};
 use super::events::{Event, Events};
@@ -28,8 +29,8 @@ use crate::tls::{self, Identity};
 
 /// The first wait before a controller is tried again, and the longest; each failure in a row adds half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(2));
-/// How often a node says that it lives.
-const BEAT: Duration = Duration::from_secs(3);
+/// How often a node says that it lives, and how soon it may say again how it is when that changed.
+const BEAT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
 /// How long what came may wait to be written down, so that a burst is written once.
 const SAVE_DELAY: Duration = Duration::from_millis(200);
 /// Octets of a whole view at most.
@@ -85,12 +86,20 @@ struct Shared {
     fresh: Fresh,
     /// Why there is no link; empty while there is one.
     trouble: String,
+    /// The revision of what the agent took last.
+    taken: u64,
+    /// The revision that the node is made to.
+    applied: u64,
+    /// What stands in the way of a later one.
+    errors: Vec<String>,
 }
 
 /// The agent's side of the link.
 #[derive(Debug)]
 pub(super) struct Link {
     shared: Arc<Mutex<Shared>>,
+    /// Says that there is something new to say of the node.
+    changed: Arc<Notify>,
     addresses: Addresses,
     node: String,
 }
@@ -112,11 +121,17 @@ impl Link {
             tracing::info!(node, revision = known.revision, "the last view is known from before");
         }
         let trouble = "no controller has answered yet".to_owned();
-        let shared = Arc::new(Mutex::new(Shared { known, fresh: Fresh::Whole, trouble }));
-        let link =
-            Self { shared: Arc::clone(&shared), addresses: controllers.addresses.clone(), node: node.to_owned() };
+        let shared = Shared { known, fresh: Fresh::Whole, trouble, taken: 0, applied: 0, errors: Vec::new() };
+        let shared = Arc::new(Mutex::new(shared));
+        let changed = Arc::new(Notify::new());
+        let link = Self {
+            shared: Arc::clone(&shared),
+            changed: Arc::clone(&changed),
+            addresses: controllers.addresses.clone(),
+            node: node.to_owned(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = End { node: node.to_owned(), file, controllers, shared, events };
+        let end = End { node: node.to_owned(), file, controllers, shared, changed, events };
         std::thread::Builder::new().name("controller-link".to_owned()).spawn(move || runtime.block_on(end.keep()))?;
         Ok(link)
     }
@@ -125,12 +140,13 @@ impl Link {
 impl Desired for Link {
     fn news(&mut self) -> Result<News, DesiredError> {
         let mut shared = lock(&self.shared);
-        let Shared { known, fresh, trouble } = &mut *shared;
+        let Shared { known, fresh, trouble, taken, .. } = &mut *shared;
         let known = known.as_ref().ok_or_else(|| DesiredError::Unknown {
             node: self.node.clone(),
             controllers: self.addresses.to_string(),
             why: trouble.clone(),
         })?;
+        *taken = known.revision;
         Ok(match core::mem::replace(fresh, Fresh::Changes(Vec::new())) {
             Fresh::Whole => News::Whole(Box::new(known.view.clone())),
             Fresh::Changes(changes) => News::Changes(changes),
@@ -144,6 +160,16 @@ impl Desired for Link {
             Fresh::Changes(changes) => !changes.is_empty(),
         }
     }
+
+    fn came_to(&mut self, errors: &[String]) {
+        let mut shared = lock(&self.shared);
+        let applied = if errors.is_empty() { shared.taken } else { shared.applied };
+        if applied != shared.applied || errors != shared.errors {
+            shared.applied = applied;
+            shared.errors = errors.to_vec();
+            self.changed.notify_one();
+        }
+    }
 }
 
 /// The link's own end.
@@ -152,6 +178,7 @@ struct End {
     file: PathBuf,
     controllers: Controllers,
     shared: Arc<Mutex<Shared>>,
+    changed: Arc<Notify>,
     events: Events,
 }
 
@@ -227,7 +254,8 @@ impl End {
         let request = ViewRequest { node: self.node.clone(), tunnel_ip, epoch, revision };
         let refused = |status| RpcError::of(address, &status);
         let mut stream = client.view(request).await.map_err(refused)?.into_inner();
-        let _beats = Beats(tokio::spawn(beat(client, self.node.clone())));
+        let (shared, changed) = (Arc::clone(&self.shared), Arc::clone(&self.changed));
+        let _beats = Beats(tokio::spawn(beat(client, self.node.clone(), shared, changed)));
         let mut whole = Vec::new();
         let mut save_at = None;
         loop {
@@ -341,13 +369,20 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Says that the node lives, until dropped. What fails here fails on the stream too, which tells.
-async fn beat(mut client: Client, node: String) {
+/// Says that the node lives, and how it is, until dropped. What fails here fails on the stream too, which tells.
+async fn beat(mut client: Client, node: String, shared: Arc<Mutex<Shared>>, changed: Arc<Notify>) {
     loop {
-        if let Err(status) = client.beat(BeatRequest { node: node.clone() }).await {
+        let request = {
+            let shared = lock(&shared);
+            BeatRequest { node: node.clone(), applied: shared.applied, errors: shared.errors.clone() }
+        };
+        if let Err(status) = client.beat(request).await {
             tracing::debug!(node, %status, "a beat was not heard");
         }
-        sleep(BEAT).await;
+        let (most, least) = BEAT;
+        sleep(least).await;
+        // A beat that is due anyway is as good as one for a change.
+        let _due = timeout(most - least, changed.notified()).await;
     }
 }
 

@@ -159,6 +159,11 @@ impl<D: Desired> Node<D> {
         self.desired.has_news()
     }
 
+    /// Lets whoever desires know what the last pass came to.
+    pub(super) fn came_to(&mut self, errors: &[String]) {
+        self.desired.came_to(errors);
+    }
+
     /// Asks for desired state.
     ///
     /// # Errors

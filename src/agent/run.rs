@@ -188,6 +188,7 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
         let took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
         let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
+        node.came_to(&state.errors);
         let converged = state.converged;
         if whole {
             tell(&name, &state, &mut told);

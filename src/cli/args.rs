@@ -308,6 +308,15 @@ pub struct ControllerArgs {
     /// Keep desired state in etcd instead: its endpoints, such as `http://10.0.0.1:2379`
     #[arg(long, value_name = "URL[,URL]", value_delimiter = ',', conflicts_with = "store")]
     pub etcd: Vec<String>,
+    /// Who vouches for etcd's members, where their URLs are `https://`
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub etcd_ca: Option<PathBuf>,
+    /// The certificate to show to etcd's members, where they ask for one
+    #[arg(long, value_name = "FILE", requires = "etcd_ca", requires = "etcd_key")]
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
     /// Where others reach it, under mutual TLS; may be given again
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Vec<SocketAddr>,

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, SwitchArgs};
 use super::error::{CliError, DONE};
 use super::output;
-use crate::controller::{self, ControllerConfig, StoreAt};
+use crate::controller::{self, ControllerConfig, EtcdFiles, StoreAt};
 use crate::lab::{self, LabName};
 use crate::{agent, switch, tls};
 
@@ -63,8 +63,9 @@ pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
 /// When it cannot start, or ends by an error.
 pub(super) fn controller(args: ControllerArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
-    let ControllerArgs { store, etcd, listen, socket, certs, apply, log: _ } = args;
-    let store = if etcd.is_empty() { StoreAt::File(store) } else { StoreAt::Etcd(etcd) };
+    let ControllerArgs { store, etcd, etcd_ca, etcd_cert, etcd_key, listen, socket, certs, apply, log: _ } = args;
+    let tls = etcd_ca.map(|ca| EtcdFiles { ca, identity: etcd_cert.zip(etcd_key) });
+    let store = if etcd.is_empty() { StoreAt::File(store) } else { StoreAt::Etcd { endpoints: etcd, tls } };
     let config = ControllerConfig { store, socket, listen, certs, apply };
     controller::run(&config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)

@@ -13,7 +13,7 @@ use super::wishes::Wishes;
 use crate::lab;
 use crate::model::resource::{NetworkSpec, NodeSpec, PortSpec, RouterSpec};
 use crate::model::{Kind, Object, Resource};
-use crate::rpc::proto::{ApplyReply, ApplyRequest, Change, Edit, Item, Name, WatchRequest, edit};
+use crate::rpc::proto::{ApplyReply, ApplyRequest, Change, Edit, Item, Name, NodeHealth, WatchRequest, edit};
 
 /// How long each node of a lab may take to become what was applied.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
@@ -28,6 +28,34 @@ struct Listed {
     /// Of a node, whether an agent lives.
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<bool>,
+    /// Of a node, how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
+}
+
+/// How far a node is.
+#[derive(Debug, Serialize)]
+struct Health {
+    /// The last revision at which it was told something.
+    told: u64,
+    /// The revision that it is made to.
+    applied: u64,
+    /// What stands in the way, as its agent says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<String>,
+}
+
+impl Health {
+    /// In a few words.
+    fn state(&self, lives: bool) -> String {
+        match self.errors.as_slice() {
+            _ if !lives => "no agent lives".to_owned(),
+            [] if self.applied >= self.told => "as desired".to_owned(),
+            [] => format!("at {}, told {}", self.applied, self.told),
+            [only] => only.clone(),
+            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        }
+    }
 }
 
 /// `dvr apply`.
@@ -158,7 +186,8 @@ fn listed(item: Item) -> Result<Listed, CliError> {
             "the controller's answer makes no sense to this release: {error}; use the same release of both"
         ))
     })?;
-    Ok(Listed { resource, revision: item.revision, live: item.live })
+    let health = item.health.map(|NodeHealth { told, applied, errors }| Health { told, applied, errors });
+    Ok(Listed { resource, revision: item.revision, live: item.live, health })
 }
 
 /// `dvr get`.
@@ -247,16 +276,17 @@ fn row(one: &Listed) -> [[String; 6]; 2] {
     let heads = |words: [&str; 6]| words.map(str::to_owned);
     match &one.resource {
         Resource::Node(NodeSpec { name, address, host_mac }) => {
-            let live = if one.live == Some(true) { "yes" } else { "no" };
+            let lives = one.live == Some(true);
+            let state = one.health.as_ref().map(|health| health.state(lives));
             let cells = [
                 name.clone(),
                 text(address.map(|ip| ip.to_string())),
                 text(host_mac.map(|mac| mac.to_string())),
-                live.to_owned(),
+                if lives { "yes" } else { "no" }.to_owned(),
                 revision,
-                String::new(),
+                text(state),
             ];
-            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "REVISION", ""]), cells]
+            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "REVISION", "STATE"]), cells]
         }
         Resource::Network(NetworkSpec { name, vni, mtu, subnets, .. }) => {
             let cells = [

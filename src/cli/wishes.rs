@@ -35,6 +35,10 @@ struct Printed {
     #[serde(default)]
     #[expect(dead_code, reason = "read to be passed over")]
     live: Option<IgnoredAny>,
+    /// As `live`.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read to be passed over")]
+    health: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,7 +96,7 @@ impl Wishes {
         let underlay = Vec::new();
         let mut all =
             Self { origin: origin.to_owned(), edits: Vec::new(), objects: BTreeMap::new(), underlay, whole: false };
-        for Printed { resource, revision, live: _ } in printed {
+        for Printed { resource, revision, live: _, health: _ } in printed {
             all.edits.push(put(&resource, revision)?);
             all.objects.insert(resource.object(), None);
         }
@@ -150,7 +154,7 @@ mod tests {
     fn a_topology_and_resources_are_told_apart() {
         for (text, objects) in [
             (crate::model::EXAMPLE, 9),
-            ("- kind: node\n  name: n1\n  revision: 7\n  live: true\n", 1),
+            ("- kind: node\n  name: n1\n  revision: 7\n  live: true\n  health: {told: 7, applied: 7}\n", 1),
             ("# a node\nkind: node\nname: n1\n", 1),
             ("{\"kind\": \"port\", \"name\": \"p\", \"network\": \"a\"}", 1),
             ("[]", 0),

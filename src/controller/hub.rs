@@ -1,21 +1,37 @@
 //! What all of a controller's tasks share, and the one that follows the store.
 
+use core::convert::Infallible;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::beats::Heard;
 use super::keys;
+use super::streams::Open;
 use super::world::World;
-use crate::store::{Expect, LeaseId, Op, Outcome, Store, StoreError, Txn};
+use crate::store::{Expect, Op, Outcome, Snapshot, Store, StoreError, Txn};
 
 /// How long to wait before a store that fails is asked again; each failure in a row doubles it.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// Edits that may wait for their turn to be written, of all requests together.
+const EDITS_WAITING: usize = 2 * super::write::EDITS_MAX;
+/// Whole views that are on their way at once: each is a copy of much that the state holds.
+const WHOLES: usize = 32;
 
 /// What happened since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counters {
+    /// Connections open.
+    pub(super) connections: u64,
+    /// Those of them that have not shown who they are.
+    pub(super) strangers: u64,
+    /// Connections not taken because there were too many.
+    pub(super) turned_away: u64,
+    /// Connections ended because they did not show who they are.
+    pub(super) shown_out: u64,
     /// View streams open.
     pub(super) views: u64,
     /// Watches open.
@@ -26,6 +42,8 @@ pub(super) struct Counters {
     pub(super) resumes: u64,
     /// Streams that fell behind and started anew.
     pub(super) resets: u64,
+    /// Streams that ended because their node opened another.
+    pub(super) replaced: u64,
     /// Requests refused because a limit was met.
     pub(super) limited: u64,
     /// Commits that another writer overtook.
@@ -37,51 +55,116 @@ pub(super) struct Hub {
     pub(super) store: Store,
     world: Mutex<World>,
     counters: Mutex<Counters>,
+    /// Why nobody can be served yet; `None` as soon as they can.
+    absence: Mutex<Option<String>>,
     /// Held by whoever writes.
     pub(super) writers: tokio::sync::Mutex<()>,
-    /// The lease of each node that this controller hears.
-    pub(super) leases: Mutex<BTreeMap<String, LeaseId>>,
+    /// A permit for each edit that waits to be written.
+    pub(super) waiting: Semaphore,
+    /// A permit for each whole view on its way.
+    pub(super) wholes: Semaphore,
+    /// Each node that this controller hears.
+    pub(super) heard: Mutex<BTreeMap<String, Heard>>,
+    /// Each node's stream.
+    pub(super) open: Mutex<BTreeMap<String, Open>>,
 }
 
 impl Hub {
+    /// Of a store that was not read yet.
+    pub(super) fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            world: Mutex::new(World::new()),
+            counters: Mutex::default(),
+            absence: Mutex::new(Some("it has not been read yet".to_owned())),
+            writers: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(EDITS_WAITING),
+            wholes: Semaphore::new(WHOLES),
+            heard: Mutex::default(),
+            open: Mutex::default(),
+        })
+    }
+
     /// Reads the store once.
     ///
     /// # Errors
     /// As the store says.
-    pub(super) async fn open(store: Store) -> Result<Arc<Self>, StoreError> {
+    pub(super) async fn open(&self) -> Result<(), StoreError> {
+        let snapshot = self.read().await?;
+        self.world().load(&snapshot);
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Snapshot, StoreError> {
         let txn = Txn {
             expect: vec![Expect::Absent(keys::EPOCH.to_owned())],
             ops: vec![Op::Put { key: keys::EPOCH.to_owned(), value: fresh_epoch(), lease: None }],
         };
         // There already, or put by another controller at this moment: either is fine, and read below.
-        match store.commit(txn).await {
+        match self.store.commit(txn).await {
             Ok(Outcome::Committed(_) | Outcome::Conflict { .. }) | Err(StoreError::Unknown { .. }) => {}
             Err(error) => return Err(error),
         }
-        let snapshot = store.read(keys::PREFIX).await?;
-        let mut world = World::new();
-        world.load(&snapshot);
-        Ok(Arc::new(Self {
-            store,
-            world: Mutex::new(world),
-            counters: Mutex::default(),
-            writers: tokio::sync::Mutex::default(),
-            leases: Mutex::default(),
-        }))
+        self.store.read(keys::PREFIX).await
+    }
+
+    /// Reads the store if it is there.
+    ///
+    /// # Errors
+    /// What time does not mend.
+    pub(super) async fn open_if_there(&self) -> Result<bool, StoreError> {
+        match self.open().await {
+            Ok(()) => Ok(true),
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
+                if lock(&self.absence).replace(error.to_string()).is_none_or(|before| before != error.to_string()) {
+                    tracing::warn!(%error, "the store is not there: waiting for it");
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the store as soon as it is there.
+    ///
+    /// # Errors
+    /// What time does not mend.
+    pub(super) async fn wait_for_store(&self) -> Result<(), StoreError> {
+        let mut retry = RETRY.0;
+        while !self.open_if_there().await? {
+            sleep(retry).await;
+            retry = (retry * 2).min(RETRY.1);
+        }
+        Ok(())
+    }
+
+    /// From here on everybody is served.
+    pub(super) fn serve(&self) {
+        *lock(&self.absence) = None;
+    }
+
+    /// Why nobody can be served yet.
+    pub(super) fn absence(&self) -> Option<String> {
+        lock(&self.absence).clone()
     }
 
     /// The state. Never held over a wait.
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.world)
     }
 
     pub(super) fn counters(&self) -> Counters {
-        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.counters)
     }
 
     pub(super) fn counted<T>(&self, count: impl FnOnce(&mut Counters) -> T) -> T {
-        count(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
+        count(&mut lock(&self.counters))
     }
+}
+
+/// What is locked is changed in steps that leave it whole: a task that panicked left nothing half-done.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A name for a new history: as the kernel makes unique ones, each read another.
@@ -93,7 +176,7 @@ fn fresh_epoch() -> Vec<u8> {
 }
 
 /// Follows the store for ever: every change in order, the whole again when history does not reach back far enough.
-pub(super) async fn follow(hub: &Hub) {
+pub(super) async fn follow(hub: &Hub) -> Infallible {
     let mut retry = RETRY.0;
     loop {
         let after = hub.world().revision;

@@ -6,8 +6,11 @@
 //! | `underlay` | what carries the tunnels, in JSON |
 //! | `serial` | put by every write of desired state, expected by the next: writers follow each other |
 //! | `host-mac/MAC` | the node that has it; made only where it is not, so no two nodes ever share one |
-//! | `live/NODE` | that an agent of the node lives; goes with its lease |
+//! | `live/NODE` | that an agent of the node lives, and what it says ([`Report`]); goes with its lease |
 //! | `epoch` | tells this history of revisions from that of another store |
+//! | `compacted` | the revision up to which history may go, once nobody has moved it for a while |
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Kind, Object, Resource};
 use crate::types::Mac;
@@ -20,6 +23,34 @@ pub(super) const SERIAL: &str = "/dvr/v1/serial";
 pub(super) const UNDERLAY: &str = "/dvr/v1/underlay";
 /// Which history it is.
 pub(super) const EPOCH: &str = "/dvr/v1/epoch";
+/// How much of history may go.
+pub(super) const COMPACTED: &str = "/dvr/v1/compacted";
+
+/// What a node's agent says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// The revision that the node is made to, by its agent's last look without errors.
+    #[serde(default)]
+    pub(super) applied: u64,
+    /// What stands in the way of a later one.
+    #[serde(default)]
+    pub(super) errors: Vec<String>,
+}
+
+impl Report {
+    /// Errors kept at most, and octets of each.
+    const ERRORS: (usize, usize) = (8, 300);
+
+    /// What an agent says, as far as it is kept.
+    pub(super) fn new(applied: u64, mut errors: Vec<String>) -> Self {
+        let (most, octets) = Self::ERRORS;
+        errors.truncate(most);
+        for error in &mut errors {
+            error.truncate(error.floor_char_boundary(octets));
+        }
+        Self { applied, errors }
+    }
+}
 
 /// What a key is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +61,7 @@ pub(super) enum Key {
     HostMac,
     Live(String),
     Epoch,
+    Compacted,
     /// Not of this release.
     Foreign,
 }
@@ -42,6 +74,7 @@ impl Key {
             ("underlay", _) => Self::Underlay,
             ("serial", _) => Self::Serial,
             ("epoch", _) => Self::Epoch,
+            ("compacted", _) => Self::Compacted,
             (_, Some(("host-mac", _))) => Self::HostMac,
             (_, Some(("live", node))) if !node.is_empty() => Self::Live(node.to_owned()),
             (_, Some((word, name))) if !name.is_empty() => {
@@ -78,6 +111,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_report_is_kept_within_bounds() {
+        let Report { applied, errors } = Report::new(7, vec!["é".repeat(300); 20]);
+        assert_eq!((applied, errors.len(), errors[0].len()), (7, 8, 300));
+        assert_eq!(serde_json::from_slice::<Report>(b"{}").expect("of a release before"), Report::default());
+    }
+
+    #[test]
     fn keys_say_what_they_are_about() {
         for kind in Kind::ALL {
             let named = Object::new(kind, "a/b");
@@ -88,6 +128,7 @@ mod tests {
             (SERIAL, Key::Serial),
             (UNDERLAY, Key::Underlay),
             (EPOCH, Key::Epoch),
+            (COMPACTED, Key::Compacted),
             (&host_mac(mac), Key::HostMac),
             (&live("n1"), Key::Live("n1".into())),
             ("/dvr/v1/port/", Key::Foreign),

@@ -1,6 +1,7 @@
 //! `dvr controller`: owns desired state, and tells every node what it is to hold.
 //!
 //! ```text
+//!  door, access: who is let in, and what they may ask
 //!  apply, delete ─▶ write: plan against the world, commit where nobody wrote since ─▶ store (file | etcd)
 //!                                                                                      │ watch, in order
 //!  agents  ◀─ view: whole, then changes ◀─ a ring for each node ◀┐                     ▼
@@ -11,10 +12,13 @@
 //! changes comes back through the store's watch, also what this very controller wrote, so there is one way in which
 //! things become true, and an answer to `apply` means that this controller has gone it.
 //!
-//! One thread does all of it. The world is locked for a look or for a batch, never over a wait.
+//! One thread does all of it but what takes long: large plans, and the disk. The world is locked for a look or for a
+//! batch, never over a wait.
 
 mod access;
 mod beats;
+mod compact;
+mod door;
 mod hub;
 mod keys;
 mod listen;
@@ -53,7 +57,21 @@ pub enum StoreAt {
     /// In a file, by this controller alone.
     File(PathBuf),
     /// In etcd, by any number of controllers.
-    Etcd(Vec<String>),
+    Etcd {
+        /// Its members: `http://HOST:PORT`, or `https://HOST:PORT` with files.
+        endpoints: Vec<String>,
+        /// What secures the way to them.
+        tls: Option<EtcdFiles>,
+    },
+}
+
+/// Where the certificates for etcd are, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdFiles {
+    /// Who vouches for the members.
+    pub ca: PathBuf,
+    /// The controllers' certificate and its key, where members ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl ControllerConfig {

@@ -30,8 +30,10 @@ impl<T> Ring<T> {
         Self { kept: VecDeque::new(), floor, octets: 0, most }
     }
 
-    /// Adds what happened at a revision later than all before, and forgets the oldest.
+    /// Adds what happened at a revision later than all before, and forgets the oldest. `octets` are those that the item
+    /// holds beside itself.
     pub(super) fn push(&mut self, revision: Revision, octets: usize, item: T) {
+        let octets = octets + size_of::<(Revision, usize, T)>();
         self.kept.push_back((revision, octets, item));
         self.octets += octets;
         while self.kept.len() > self.most.items || self.octets > self.most.octets {
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn tells_what_came_after_or_that_it_forgot() {
-        let mut ring = Ring::new(10, Bound { items: 2, octets: 100 });
+        let mut ring = Ring::new(10, Bound { items: 2, octets: 1_000 });
         assert_eq!(told(&ring, 9), None);
         assert_eq!(told(&ring, 10), Some(vec![]));
         ring.push(12, 1, 'a');
@@ -85,10 +87,11 @@ mod tests {
 
     #[test]
     fn one_item_too_large_is_forgotten_at_once() {
-        let mut ring = Ring::new(0, Bound { items: 8, octets: 10 });
+        let own = size_of::<(Revision, usize, char)>();
+        let mut ring = Ring::new(0, Bound { items: 8, octets: 10 + own });
         ring.push(1, 6, 'a');
         ring.push(2, 6, 'b');
-        assert_eq!(told(&ring, 0), None);
+        assert_eq!(told(&ring, 0), None, "an item is more than what it holds");
         assert_eq!(told(&ring, 1), Some(vec![(2, 'b')]));
         ring.push(3, 11, 'c');
         assert_eq!(told(&ring, 2), None);

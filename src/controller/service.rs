@@ -7,8 +7,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::access::Access;
 use super::hub::Hub;
+use super::keys::Report;
 use super::streams::{self, Stream};
-use super::write::{self, Made, Wish, WriteError};
+use super::write::{self, Made, Wish, WriteError, aside};
 use super::{beats, keys};
 use crate::model::resource::NodeSpec;
 use crate::model::{Edit, Kind, Object, Refusal, Resource};
@@ -42,7 +43,7 @@ impl Service {
         let address: IpAddr = tunnel_ip
             .parse()
             .map_err(|_| Status::invalid_argument(format!("`{tunnel_ip}` is no IP address for tunnels to end at")))?;
-        let known = self.hub.world().fabric.nodes().get(node).map(|spec| spec.address);
+        let known = self.hub.world().fabric().nodes().get(node).map(|spec| spec.address);
         if known == Some(Some(address)) {
             return Ok(());
         }
@@ -99,7 +100,9 @@ fn status(error: &WriteError) -> Status {
         WriteError::Stale { .. } => Code::Aborted,
         WriteError::Underlay(_) => Code::FailedPrecondition,
         WriteError::Overtaken { .. } | WriteError::Silent { .. } => Code::Unavailable,
-        WriteError::TooMany { .. } => Code::ResourceExhausted,
+        WriteError::TooMany { .. } | WriteError::Crowded => Code::ResourceExhausted,
+        WriteError::Tied { .. } => Code::InvalidArgument,
+        WriteError::Ended => Code::Internal,
         WriteError::Store { source, .. } => return store_status(source, error.to_string()),
     };
     Status::new(code, error.to_string())
@@ -123,27 +126,25 @@ impl Controller for Service {
     type ViewStream = Stream<ViewReply>;
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyReply>, Status> {
-        Access::all(&request)?;
-        let (wish, dry_run) = Self::wish(request.into_inner())?;
-        let applied = write::apply(&self.hub, &wish, dry_run).await.map_err(|error| status(&error))?;
+        let request = request.into_inner();
+        let edits = request.edits.len();
+        let (wish, dry_run) = aside(edits, move || Self::wish(request)).await?;
+        let applied = write::apply(&self.hub, Arc::new(wish), dry_run).await.map_err(|error| status(&error))?;
         if !dry_run && !applied.made.is_empty() {
             tracing::info!(changes = applied.made.len(), revision = applied.revision, "applied");
-            let gone = applied.made.iter().filter(|made| made.object.kind == Kind::Node && made.after.is_none());
-            for made in gone {
-                beats::forget(&self.hub, &made.object.name).await;
-            }
         }
-        let changes = applied.made.iter().map(change).collect();
-        Ok(Response::new(ApplyReply { revision: applied.revision, changes }))
+        let reply = move || {
+            let changes = applied.made.iter().map(change).collect();
+            ApplyReply { revision: applied.revision, changes }
+        };
+        Ok(Response::new(aside(edits, reply).await))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        Access::all(&request)?;
         Ok(Response::new(streams::list(&self.hub, request.into_inner())))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Access::all(&request)?;
         streams::watch(&self.hub, request.into_inner()).map(Response::new)
     }
 
@@ -151,27 +152,47 @@ impl Controller for Service {
         Access::node(&request, &request.get_ref().node)?;
         let request = request.into_inner();
         self.register(&request.node, &request.tunnel_ip).await?;
+        beats::register(&self.hub, &request.node);
         streams::view(&self.hub, request).map(Response::new)
     }
 
     async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatReply>, Status> {
         Access::node(&request, &request.get_ref().node)?;
-        let node = request.into_inner().node;
-        if !self.hub.world().fabric.nodes().contains_key(&node) {
+        let BeatRequest { node, applied, errors } = request.into_inner();
+        if !self.hub.world().fabric().nodes().contains_key(&node) {
             return Err(Status::not_found(format!("desired state has no node `{node}`")));
         }
-        beats::beat(&self.hub, &node).await.map_err(|error| store_status(&error, error.to_string()))?;
+        let report = Report::new(applied, errors);
+        beats::beat(&self.hub, &node, &report).await.map_err(|error| store_status(&error, error.to_string()))?;
         let ttl_millis = u64::try_from(beats::TTL.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(BeatReply { ttl_millis }))
     }
 
-    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        Access::all(&request)?;
-        let super::hub::Counters { views, watches, wholes, resumes, resets, limited, overtaken } = self.hub.counters();
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let counters = self.hub.counters();
+        let super::hub::Counters { connections, strangers, turned_away, shown_out, .. } = counters;
+        let super::hub::Counters { views, watches, wholes, resumes, resets, replaced, limited, overtaken, .. } =
+            counters;
         let world = self.hub.world();
-        let (epoch, revision, foreign) = (world.epoch.clone(), world.revision, world.foreign);
-        let reply =
-            StatusReply { epoch, revision, views, watches, wholes, resumes, resets, limited, overtaken, foreign };
-        Ok(Response::new(reply))
+        let (epoch, revision, foreign, work) = (world.epoch.clone(), world.revision, world.foreign, world.work());
+        drop(world);
+        Ok(Response::new(StatusReply {
+            epoch,
+            revision,
+            views,
+            watches,
+            wholes,
+            resumes,
+            resets,
+            limited,
+            overtaken,
+            foreign,
+            connections,
+            strangers,
+            turned_away,
+            shown_out,
+            replaced,
+            work,
+        }))
     }
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch::Receiver;
-use tokio::time::timeout;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::hub::{Counters, Hub};
-use super::world::{Cursor, News, Next};
-use crate::model::Object;
+use super::hub::{Counters, Hub, lock};
+use super::world::{Cursor, Health, News, Next};
+use crate::model::{Object, Resource};
 use crate::rpc::PART_LEN;
 use crate::rpc::proto::view_reply::What;
-use crate::rpc::proto::{Item, ListReply, ListRequest, Name, Part, ViewReply, ViewRequest, WatchReply, WatchRequest};
+use crate::rpc::proto::{
+    Item, ListReply, ListRequest, Name, NodeHealth, Part, ViewReply, ViewRequest, WatchReply, WatchRequest,
+};
 use crate::store::Revision;
 
 /// Agents that one controller serves at most.
@@ -26,6 +29,11 @@ const WATCHES_MAX: u64 = 1_024;
 const UNDER_WAY: usize = 8;
 /// Resources in one part of a list.
 const LIST_PART: usize = 500;
+/// How long a node's stream lives at least before another takes its place: two agents of one name, which take it from each
+/// other for ever, do so no more often than this.
+const REPLACED_AFTER: Duration = Duration::from_secs(1);
+/// How long a whole view may take to be sent before the next may be made: a reader may be slow, or not read at all.
+const WHOLE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a controller that is behind the one an agent came from may take to follow.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
@@ -58,26 +66,111 @@ impl Drop for Seat {
     }
 }
 
-/// A node's stream.
+/// A node's stream, for whoever opens the next.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Tells it from those before and after it.
+    turn: u64,
+    since: Instant,
+    sender: Sender<Result<ViewReply, Status>>,
+    task: AbortHandle,
+}
+
+/// A stream's place as its node's, given back when dropped.
+struct Turn {
+    hub: Arc<Hub>,
+    node: String,
+    turn: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut open = lock(&self.hub.open);
+        if open.get(&self.node).is_some_and(|stream| stream.turn == self.turn) {
+            open.remove(&self.node);
+        }
+        drop(open);
+        self.hub.world().leave(&self.node);
+    }
+}
+
+/// A node's stream; the one it had before ends.
 ///
 /// # Errors
 /// When there are too many.
 pub(super) fn view(hub: &Arc<Hub>, request: ViewRequest) -> Result<Stream<ViewReply>, Status> {
     let seat = Seat::take(hub, |counters| &mut counters.views, VIEWS_MAX, "agents")?;
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
-    let hub = Arc::clone(hub);
-    tokio::spawn(async move {
+    let mut open = lock(&hub.open);
+    let former = open.remove(&request.node);
+    let (turn, begin) = match &former {
+        Some(former) => (former.turn + 1, former.since + REPLACED_AFTER),
+        None => (0, Instant::now()),
+    };
+    if let Some(Open { sender, task, .. }) = former {
+        hub.counted(|counters| counters.replaced += 1);
+        tracing::info!(node = request.node, "a newer stream takes the place of the one there was");
+        let why = format!("node `{}` has opened another stream: does another agent run under its name?", request.node);
+        // Whoever does not read need not be told.
+        let _full = sender.try_send(Err(Status::aborted(why)));
+        task.abort();
+    }
+    let node = request.node.clone();
+    let place = Turn { hub: Arc::clone(hub), node: node.clone(), turn };
+    let told = sender.clone();
+    let task = tokio::spawn(async move {
+        let Turn { hub, .. } = &place;
+        sleep_until(begin).await;
         let pulse = hub.world().attend(&request.node);
         // Whatever ends it is the other side's going.
-        let _gone = show(&hub, &request, pulse, &sender).await;
-        hub.world().leave(&request.node);
+        let _gone = show(hub, &request, pulse, &told).await;
         drop(seat);
     });
+    open.insert(node, Open { turn, since: begin, sender, task: task.abort_handle() });
     Ok(ReceiverStream::new(receiver))
 }
 
 /// The other side is no more.
 struct Gone;
+
+/// What is said to one reader.
+struct Voice<'s> {
+    epoch: String,
+    sender: &'s Sender<Result<ViewReply, Status>>,
+}
+
+impl Voice<'_> {
+    async fn say(&self, revision: Revision, what: What) -> Result<(), Gone> {
+        let reply = ViewReply { epoch: self.epoch.clone(), revision, what: Some(what) };
+        self.sender.send(Ok(reply)).await.map_err(|_| Gone)
+    }
+
+    /// Says all that a node is to hold, when there is room for it. Gives its revision, if there is such a node still.
+    async fn whole(&self, hub: &Hub, node: &str) -> Result<Option<Revision>, Gone> {
+        let permit = hub.wholes.acquire().await.map_err(|_| Gone)?;
+        let Some((view, revision)) = hub.world().whole(node) else { return Ok(None) };
+        hub.counted(|counters| counters.wholes += 1);
+        let text = serde_json::to_vec(&view).unwrap_or_else(|error| unreachable!("a view has text keys: {error}"));
+        drop(view);
+        let mut sending = Box::pin(async {
+            let mut parts = text.chunks(PART_LEN).peekable();
+            while let Some(part) = parts.next() {
+                let last = parts.peek().is_none();
+                self.say(revision, What::Whole(Part { octets: part.to_vec(), last })).await?;
+            }
+            // All of it is under way when there is room for as much again.
+            self.sender.reserve_many(UNDER_WAY).await.map(drop).map_err(|_| Gone)
+        });
+        match timeout(WHOLE_LIMIT, &mut sending).await {
+            Ok(sent) => sent?,
+            Err(_) => {
+                drop(permit);
+                sending.await?;
+            }
+        }
+        Ok(Some(revision))
+    }
+}
 
 async fn show(
     hub: &Hub,
@@ -86,15 +179,11 @@ async fn show(
     sender: &Sender<Result<ViewReply, Status>>,
 ) -> Result<(), Gone> {
     let node = request.node.as_str();
-    let epoch = hub.world().epoch.clone();
-    let say = async |revision, what| {
-        let reply = ViewReply { epoch: epoch.clone(), revision, what: Some(what) };
-        sender.send(Ok(reply)).await.map_err(|_| Gone)
-    };
+    let voice = Voice { epoch: hub.world().epoch.clone(), sender };
     let mut cursor = resume(hub, request).await;
     if let Cursor::At(revision) = cursor {
         hub.counted(|counters| counters.resumes += 1);
-        say(revision, What::Resumed(true)).await?;
+        voice.say(revision, What::Resumed(true)).await?;
     }
     loop {
         // What comes after this look wakes the wait below.
@@ -109,30 +198,23 @@ async fn show(
             }
             Next::Changes(changes) => {
                 for (revision, octets) in changes {
-                    say(revision, What::Changes(octets.to_vec())).await?;
+                    voice.say(revision, What::Changes(octets.to_vec())).await?;
                     cursor = Cursor::At(revision);
                 }
             }
-            Next::Whole(view, revision) => {
-                hub.counted(|counters| {
-                    counters.wholes += 1;
-                    counters.resets += u64::from(matches!(cursor, Cursor::At(_)));
-                });
-                let text =
-                    serde_json::to_vec(&view).unwrap_or_else(|error| unreachable!("a view has text keys: {error}"));
-                let mut parts = text.chunks(PART_LEN).peekable();
-                while let Some(part) = parts.next() {
-                    let last = parts.peek().is_none();
-                    say(revision, What::Whole(Part { octets: part.to_vec(), last })).await?;
+            Next::Anew => {
+                let resets = u64::from(matches!(cursor, Cursor::At(_)));
+                if let Some(revision) = voice.whole(hub, node).await? {
+                    hub.counted(|counters| counters.resets += resets);
+                    cursor = Cursor::At(revision);
                 }
-                cursor = Cursor::At(revision);
             }
             Next::Absent => {
                 let why = format!(
                     "desired state has no node `{node}`: apply one of that name, or give its agent --tunnel-ip so that it registers"
                 );
                 let revision = hub.world().revision;
-                say(revision, What::Absent(why)).await?;
+                voice.say(revision, What::Absent(why)).await?;
                 cursor = Cursor::Absent;
             }
         }
@@ -166,9 +248,14 @@ impl Filter {
     }
 }
 
-fn item(object: &Object, revision: Revision, resource: Option<&crate::model::Resource>, live: Option<bool>) -> Item {
+fn item(object: &Object, revision: Revision, resource: Vec<u8>, health: Option<&Health>) -> Item {
     let name = Some(Name { kind: object.kind.word().to_owned(), name: object.name.clone() });
-    Item { name, revision, resource: resource.map(super::keys::value).unwrap_or_default(), live }
+    let told = |Health { lives: _, told, report }: &Health| NodeHealth {
+        told: *told,
+        applied: report.applied,
+        errors: report.errors.clone(),
+    };
+    Item { name, revision, resource, live: health.map(|health| health.lives), health: health.map(told) }
 }
 
 /// What is desired now.
@@ -181,13 +268,13 @@ pub(super) fn list(hub: &Arc<Hub>, request: ListRequest) -> Stream<ListReply> {
             .into_iter()
             .filter(|kind| filter.kind.is_empty() || filter.kind == kind.word())
             .flat_map(|kind| match filter.name.as_str() {
-                "" => world.fabric.list(kind),
-                name => world.fabric.get(&Object::new(kind, name)).into_iter().collect(),
+                "" => world.fabric().list(kind),
+                name => world.fabric().get(&Object::new(kind, name)).into_iter().collect(),
             });
         let found: Vec<_> = resources
             .map(|resource| {
                 let object = resource.object();
-                (world.changed(&object).unwrap_or(world.revision), world.liveness(&object), object, resource)
+                (world.changed(&object).unwrap_or(world.revision), world.health(&object), object, resource)
             })
             .collect();
         (world.revision, found)
@@ -197,8 +284,10 @@ pub(super) fn list(hub: &Arc<Hub>, request: ListRequest) -> Stream<ListReply> {
             let _gone = sender.send(Ok(ListReply { revision, items: Vec::new() })).await;
         }
         for part in found.chunks(LIST_PART) {
-            let items =
-                part.iter().map(|(at, live, object, resource)| item(object, *at, Some(resource), *live)).collect();
+            let item = |(at, health, object, resource): &(Revision, Option<Health>, Object, Resource)| {
+                item(object, *at, super::keys::value(resource), health.as_ref())
+            };
+            let items = part.iter().map(item).collect();
             if sender.send(Ok(ListReply { revision, items })).await.is_err() {
                 return;
             }
@@ -241,9 +330,11 @@ async fn tell(
         };
         for (revision, changed) in &news {
             let taken = changed.iter().filter(|news| filter.takes(&news.object));
-            let items: Vec<Item> = taken
-                .map(|News { object, resource, live }| item(object, *revision, resource.as_ref(), *live))
-                .collect();
+            let told = |News { object, resource, health }: &News| {
+                let resource = resource.as_deref().unwrap_or_default().to_vec();
+                item(object, *revision, resource, health.as_ref())
+            };
+            let items: Vec<Item> = taken.map(told).collect();
             if !items.is_empty() {
                 sender.send(Ok(WatchReply { revision: *revision, items })).await.map_err(|_| Gone)?;
             }

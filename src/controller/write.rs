@@ -3,23 +3,30 @@
 //! Every write expects `serial` as it was followed and puts it anew, so that writers of all controllers follow each
 //! other and what was checked still holds when it is committed. Only a revision that the asking side names makes a
 //! conflict that it is told of.
+//!
+//! A write that has begun goes on to its end, whether or not somebody still waits for its answer. What is large is
+//! planned on another thread, against a state that stays as it was: agents are told of changes meanwhile.
+
+mod parts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use self::parts::{Parts, Step};
 use super::hub::Hub;
-use super::keys;
+use super::world::Desired;
+use super::{beats, keys};
 use crate::model::{Change, Edit, Fabric, Kind, Object, Refusal, Resource, Underlay};
-use crate::store::{Entry, Expect, Op, Outcome, Revision, StoreError, Txn};
-use crate::types::Mac;
+use crate::store::{Entry, Outcome, Revision, StoreError};
 
 /// How often a write is tried while others overtake it.
 const TRIES: usize = 32;
-/// Operations and octets of one transaction that are the objects': the rest of what a store takes is for the others.
-const PART: (usize, usize) = (80, 512 << 10);
+/// From so many edits on, what is made of them is made on another thread.
+const ASIDE: usize = 256;
 /// How long what was committed may take to come back as a change.
 const ECHO_LIMIT: Duration = Duration::from_secs(5);
 /// Edits of one request at most.
@@ -65,6 +72,14 @@ pub(super) enum WriteError {
     Silent { done: usize },
     #[error("{edits} edits in one request: {EDITS_MAX} are the most; apply them in parts")]
     TooMany { edits: usize },
+    #[error("too many changes wait for their turn already: apply it again when some are made")]
+    Crowded,
+    #[error(
+        "{count} changes around {object} need each other and would have to be made at one instant, of which the store takes {most}: make them in parts, such as first a new node, then the moves, then the old one's end"
+    )]
+    Tied { object: Object, count: usize, most: usize },
+    #[error("the controller ended while it wrote: read again to see what was made")]
+    Ended,
 }
 
 fn refused(refusal: &Refusal) -> String {
@@ -126,8 +141,7 @@ enum Attempt {
 
 /// What is to be committed, made against one state.
 struct Plan {
-    made: Vec<Made>,
-    changes: Vec<Change>,
+    steps: Vec<Step>,
     underlay: Option<Underlay>,
     serial: Option<Revision>,
     /// Revisions that the asking side named.
@@ -135,23 +149,80 @@ struct Plan {
     revision: Revision,
 }
 
-/// Makes a wish true, or only tells what that would take.
+/// The state that a plan is made against.
+struct Basis {
+    desired: Arc<Desired>,
+    serial: Option<Revision>,
+    revision: Revision,
+}
+
+/// Does what takes long for so many edits on another thread.
+pub(super) async fn aside<T: Send + 'static>(edits: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if edits < ASIDE {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and this with it.
+        Err(Err(_)) => core::future::pending().await,
+    }
+}
+
+/// Makes a wish true, or only tells what that would take. It is made whole once it has begun, also if nobody waits for
+/// the answer any more; whoever leaves before its turn has asked for nothing.
 ///
 /// # Errors
 /// [`WriteError`] says whether something of it was done.
-pub(super) async fn apply(hub: &Hub, wish: &Wish, dry_run: bool) -> Result<Applied, WriteError> {
-    if wish.edits.len() > EDITS_MAX {
-        return Err(WriteError::TooMany { edits: wish.edits.len() });
+pub(super) async fn apply(hub: &Arc<Hub>, wish: Arc<Wish>, dry_run: bool) -> Result<Applied, WriteError> {
+    let edits = wish.edits.len();
+    if edits > EDITS_MAX {
+        return Err(WriteError::TooMany { edits });
     }
-    // Writers of this controller wait for each other instead of overtaking each other.
-    let _turn = hub.writers.lock().await;
+    let (mut answer, answered) = oneshot::channel();
+    let hub = Arc::clone(hub);
+    tokio::spawn(async move {
+        let places = u32::try_from(edits.max(1)).unwrap_or(u32::MAX);
+        let Ok(_place) = hub.waiting.try_acquire_many(places) else {
+            hub.counted(|counters| counters.limited += 1);
+            let _left = answer.send(Err(WriteError::Crowded));
+            return;
+        };
+        // Writers of this controller wait for each other instead of overtaking each other.
+        let turn = tokio::select! {
+            biased;
+            () = answer.closed() => return,
+            turn = hub.writers.lock() => turn,
+        };
+        let written = write(&hub, &wish, dry_run).await;
+        drop(turn);
+        if let (Ok(applied), false) = (&written, dry_run) {
+            let gone = applied.made.iter().filter(|made| made.object.kind == Kind::Node && made.after.is_none());
+            for made in gone {
+                beats::forget(&hub, &made.object.name).await;
+            }
+        }
+        let _left = answer.send(written);
+    });
+    answered.await.unwrap_or(Err(WriteError::Ended))
+}
+
+async fn write(hub: &Hub, wish: &Arc<Wish>, dry_run: bool) -> Result<Applied, WriteError> {
     let mut progress = Progress::default();
     let mut last = String::new();
     for _ in 0..TRIES {
         let mut pulse = hub.world().pulse();
-        let plan = plan(hub, wish, &progress.left)?;
-        if dry_run || (plan.changes.is_empty() && plan.underlay.is_none()) {
-            progress.made.extend(plan.made);
+        let basis = {
+            let world = hub.world();
+            Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
+        };
+        let (wish, left) = (Arc::clone(wish), core::mem::take(&mut progress.left));
+        let planned = aside(wish.edits.len(), move || (plan(&basis, &wish, &left), left));
+        let (planned, left) = planned.await;
+        progress.left = left;
+        let plan = planned?;
+        if dry_run || (plan.steps.is_empty() && plan.underlay.is_none()) {
+            progress.made.extend(plan.steps.into_iter().flatten().map(|(made, _)| made));
             return Ok(Applied { revision: progress.reached.max(plan.revision), made: progress.made });
         }
         let attempt = commit(hub, plan, &mut progress).await?;
@@ -178,13 +249,13 @@ async fn follow(pulse: &mut tokio::sync::watch::Receiver<Revision>, revision: Re
     waited.map_err(drop)?.map(drop).map_err(drop)
 }
 
-fn plan(hub: &Hub, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -> Result<Plan, WriteError> {
-    let world = hub.world();
+fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -> Result<Plan, WriteError> {
+    let Basis { desired, serial, revision } = basis;
     let mut named = BTreeMap::new();
     for edit in &wish.edits {
         let (Edit::Put { revision, .. } | Edit::Delete { revision, .. }) = edit;
         let object = edit.object();
-        let found = world.changed(&object);
+        let found = desired.changed(&object);
         // What is made already must not undo what others did to it since.
         if let Some(left) = done.get(&object) {
             if *left != found {
@@ -197,54 +268,41 @@ fn plan(hub: &Hub, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -> Re
             named.insert(object, found);
         }
     }
-    let underlay = wish.underlay.as_ref().filter(|underlay| *underlay != world.fabric.underlay()).cloned();
-    let changes = match &underlay {
-        None => world.fabric.plan(&wish.edits),
-        Some(_) if Kind::ALL.iter().any(|kind| world.fabric.count(*kind) > 0) => {
-            return Err(WriteError::Underlay(world.fabric.underlay().clone()));
+    let fabric = &desired.fabric;
+    let underlay = wish.underlay.as_ref().filter(|underlay| *underlay != fabric.underlay()).cloned();
+    let (changes, numbers) = match &underlay {
+        None => in_steps(fabric, &wish.edits)?,
+        Some(_) if Kind::ALL.iter().any(|kind| fabric.count(*kind) > 0) => {
+            return Err(WriteError::Underlay(fabric.underlay().clone()));
         }
-        Some(underlay) => Fabric::new(underlay.clone()).plan(&wish.edits),
+        Some(underlay) => in_steps(&Fabric::new(underlay.clone()), &wish.edits)?,
     };
-    let changes = changes.map_err(WriteError::Refused)?;
-    let made = |change: &Change| {
+    let made = |change: Change| {
         let object = change.object();
-        let before = world.fabric.get(&object);
-        let after = match change {
+        let before = fabric.get(&object);
+        let after = match &change {
             Change::Put(resource) => Some(resource.clone()),
             Change::Delete(_) => None,
         };
-        Made { object, before, after }
+        Some((Made { object, before, after }, change))
     };
-    let made = changes.iter().map(made).collect();
-    Ok(Plan { made, changes, underlay, serial: world.serial, named, revision: world.revision })
+    let mut all: Vec<_> = changes.into_iter().map(made).collect();
+    let step = |step: Vec<usize>| step.into_iter().filter_map(|number| all[number].take()).collect();
+    let steps = parts::divide(numbers.into_iter().map(step).collect())?;
+    Ok(Plan { steps, underlay, serial: *serial, named, revision: *revision })
+}
+
+fn in_steps(fabric: &Fabric, edits: &[Edit]) -> Result<(Vec<Change>, Vec<Vec<usize>>), WriteError> {
+    let changes = fabric.plan(edits).map_err(WriteError::Refused)?;
+    let steps = fabric.steps(&changes);
+    Ok((changes, steps))
 }
 
 /// Commits a plan in parts, until all of it is there or one is not known to be.
 async fn commit(hub: &Hub, plan: Plan, progress: &mut Progress) -> Result<Attempt, WriteError> {
-    let Plan { made, changes, underlay, mut serial, named, revision: _ } = plan;
-    let mut rest = ordered(made, changes).into_iter().peekable();
-    let mut opening: Vec<Op> = Vec::new();
-    if let Some(underlay) = &underlay {
-        let value = serde_json::to_vec(underlay).unwrap_or_default();
-        opening.push(Op::Put { key: keys::UNDERLAY.to_owned(), value, lease: None });
-    }
-    loop {
-        let mut txn =
-            Txn { expect: vec![as_followed(keys::SERIAL.to_owned(), serial)], ops: core::mem::take(&mut opening) };
-        let mut part = Vec::new();
-        let mut octets = 0;
-        while txn.ops.len() < PART.0 && txn.expect.len() < PART.0 && octets < PART.1 {
-            let Some((made, change)) = rest.next() else { break };
-            if let Some(found) = named.get(&made.object) {
-                txn.expect.push(as_followed(keys::object(&made.object), *found));
-            }
-            octets += add(&mut txn, &made, &change);
-            part.push(made);
-        }
-        if txn.ops.is_empty() {
-            return Ok(Attempt::Whole);
-        }
-        txn.ops.push(Op::Put { key: keys::SERIAL.to_owned(), value: b"{}".to_vec(), lease: None });
+    let Plan { steps, underlay, mut serial, named, revision: _ } = plan;
+    let mut parts = Parts::new(steps, named, underlay.as_ref());
+    while let Some((txn, part)) = parts.next(serial) {
         match hub.store.commit(txn).await {
             Ok(Outcome::Committed(revision)) => {
                 // It moved `serial`: a part in doubt cannot come any more.
@@ -263,10 +321,8 @@ async fn commit(hub: &Hub, plan: Plan, progress: &mut Progress) -> Result<Attemp
             }
             Err(source) => return Err(progress.store(source)),
         }
-        if rest.peek().is_none() {
-            return Ok(Attempt::Whole);
-        }
     }
+    Ok(Attempt::Whole)
 }
 
 /// Looks what the store holds, for the next attempt to go on from: notes a part in doubt that is there, and gives the
@@ -295,81 +351,9 @@ async fn entry(hub: &Hub, progress: &Progress, key: &str) -> Result<Option<Entry
     Ok(found.entries.into_iter().find(|entry| entry.key == key))
 }
 
-fn as_followed(key: String, modified: Option<Revision>) -> Expect {
-    match modified {
-        Some(modified) => Expect::Unchanged { key, modified },
-        None => Expect::Absent(key),
-    }
-}
-
-/// Adds one change's operations. Gives the octets they take.
-fn add(txn: &mut Txn, made: &Made, change: &Change) -> usize {
-    let key = keys::object(&made.object);
-    let (had, has) = (made.before.as_ref().and_then(host_mac), made.after.as_ref().and_then(host_mac));
-    if had != has {
-        if let Some(mac) = had {
-            release(txn, keys::host_mac(mac));
-        }
-        if let Some(mac) = has {
-            take(txn, keys::host_mac(mac), &made.object.name);
-        }
-    }
-    match change {
-        Change::Put(resource) => {
-            let value = keys::value(resource);
-            let octets = key.len() + value.len();
-            txn.ops.push(Op::Put { key, value, lease: None });
-            octets
-        }
-        Change::Delete(_) => {
-            let octets = key.len();
-            txn.ops.push(Op::Delete { key });
-            octets
-        }
-    }
-}
-
-/// Gives a host MAC back, unless another node has it by the same transaction: then that took the place of what was there.
-fn release(txn: &mut Txn, key: String) {
-    if txn.ops.iter().any(|op| op.key() == key) {
-        txn.expect.retain(|expect| expect.key() != key);
-    } else {
-        txn.ops.push(Op::Delete { key });
-    }
-}
-
-/// Notes whose a host MAC is. Nobody may have it, but who gives it back by the same transaction: `serial` vouches for that.
-fn take(txn: &mut Txn, key: String, node: &str) {
-    let before = txn.ops.len();
-    txn.ops.retain(|op| op.key() != key);
-    if txn.ops.len() == before {
-        txn.expect.push(Expect::Absent(key.clone()));
-    }
-    txn.ops.push(Op::Put { key, value: node.as_bytes().to_vec(), lease: None });
-}
-
-/// The changes in their order, but nodes that give a host MAC back before those that only take one: so it is free also
-/// where the two are in different parts. A node refers to nothing, and may go first.
-fn ordered(made: Vec<Made>, changes: Vec<Change>) -> Vec<(Made, Change)> {
-    let mut rest: Vec<_> = made.into_iter().zip(changes).collect();
-    rest.sort_by_key(|(made, change)| {
-        let had = made.before.as_ref().and_then(host_mac);
-        let releases = had.is_some() && had != made.after.as_ref().and_then(host_mac);
-        !(releases && matches!(change, Change::Put(_)))
-    });
-    rest
-}
-
-fn host_mac(resource: &Resource) -> Option<Mac> {
-    match resource {
-        Resource::Node(spec) => spec.host_mac,
-        Resource::Network(_) | Resource::Router(_) | Resource::Port(_) => None,
-    }
-}
-
 /// For tasks that write by themselves.
 pub(super) async fn put(hub: &Arc<Hub>, resource: Resource) -> Result<Applied, WriteError> {
-    apply(hub, &Wish { edits: vec![Edit::put(resource)], underlay: None }, false).await
+    apply(hub, Arc::new(Wish { edits: vec![Edit::put(resource)], underlay: None }), false).await
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::read::key_text;
+use super::read::key;
 use super::{Identity, TlsError, authority_files};
 
 /// How long the authority's own certificate holds, in years.
@@ -73,7 +73,7 @@ pub fn issue(dir: &Path, identity: &Identity) -> Result<Made, TlsError> {
     let make = |error: rcgen::Error| TlsError::Make { name: name.clone(), why: error.to_string() };
     let (_, path) = authority_files(dir);
     let remedy = "`dvr certs init` makes an authority; certificates are made where its key is";
-    let signer = KeyPair::from_pem(&key_text(&path, remedy)?).map_err(|error| TlsError::Bad {
+    let signer = KeyPair::from_pem(&key(&path, remedy)?).map_err(|error| TlsError::Bad {
         path: path.clone(),
         what: "private key",
         why: error.to_string(),

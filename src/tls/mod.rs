@@ -10,7 +10,7 @@ mod read;
 use std::path::{Path, PathBuf};
 
 pub use make::{Made, init, issue};
-pub use read::{client_config, identity_of, server_config};
+pub use read::{certificate, client_config, identity_of, key, server_config};
 
 /// The name every controller's certificate bears.
 pub const CONTROLLER: &str = "controller.dvr";

@@ -49,13 +49,17 @@ fn files(dir: &Path, identity: &Identity) -> Result<(Certificate, tonic::transpo
     let (authority, _) = authority_files(dir);
     let (certificate, key) = identity.files(dir);
     let remedy = "copy the authority's certificate here from where `dvr certs init` made it";
-    let authority = certificate_text(&authority, remedy)?;
-    let own = certificate_text(&certificate, &command)?;
-    let key = key_text(&key, &command)?;
+    let authority = self::certificate(&authority, remedy)?;
+    let own = self::certificate(&certificate, &command)?;
+    let key = self::key(&key, &command)?;
     Ok((Certificate::from_pem(authority), tonic::transport::Identity::from_pem(own, key)))
 }
 
-fn certificate_text(path: &Path, remedy: &str) -> Result<String, TlsError> {
+/// The text of a file that is a certificate in PEM; `remedy` says how to get one.
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn certificate(path: &Path, remedy: &str) -> Result<String, TlsError> {
     let text = text(path, remedy)?;
     let bad = |why: String| TlsError::Bad { path: path.to_path_buf(), what: "certificate in PEM", why };
     let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|error| bad(error.to_string()))?;
@@ -63,8 +67,11 @@ fn certificate_text(path: &Path, remedy: &str) -> Result<String, TlsError> {
     Ok(text)
 }
 
-/// A private key's text, if nobody else may read it.
-pub(super) fn key_text(path: &Path, remedy: &str) -> Result<String, TlsError> {
+/// A private key's text, if nobody else may read it; `remedy` says how to get one.
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn key(path: &Path, remedy: &str) -> Result<String, TlsError> {
     let text = text(path, remedy)?;
     let meta =
         fs::metadata(path).map_err(|source| TlsError::File { what: "look at", path: path.to_path_buf(), source })?;

@@ -51,8 +51,18 @@ pub(crate) fn open(dir: &Dir) -> Store {
 
 /// Runs a case to its end on a runtime of its own.
 pub(crate) fn within(case: impl Future<Output = ()>) {
+    alone(in_time(case));
+}
+
+/// As [`within`], however long it takes: the case has many parts, each of which is to end [`in_time`].
+pub(crate) fn alone(case: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(HANGS, case).await.expect("the case does not end") });
+    runtime.block_on(case);
+}
+
+/// What a part of a case comes to, unless it hangs.
+pub(crate) async fn in_time<T>(part: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANGS, part).await.expect("the case does not end")
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Op {

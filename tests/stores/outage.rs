@@ -61,6 +61,30 @@ pub(crate) async fn a_watch_and_a_lease_outlive_the_server(etcd: &mut Etcd, ttl:
     assert_eq!(revision(&store).await, third + 1);
 }
 
+/// The program itself, with the files' names.
+pub(crate) async fn a_controller_shows_its_certificate(etcd: &Etcd) {
+    let socket = etcd.file("controller.sock");
+    #[expect(clippy::disallowed_methods, reason = "the program under test")]
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dvr"));
+    command.args(["controller", "--etcd", &etcd.endpoint(), "--socket"]).arg(&socket);
+    command.arg("--etcd-ca").arg(etcd.file("ca.pem"));
+    command.arg("--etcd-cert").arg(etcd.file("client.pem")).arg("--etcd-key").arg(etcd.file("client.key"));
+    let mut controller = command.stderr(std::process::Stdio::null()).spawn().expect("the program starts");
+    let address = dvr::rpc::Address::Unix(socket);
+    let status = loop {
+        if let Ok(mut client) = dvr::rpc::connect(&address, None).await
+            && let Ok(status) = client.status(dvr::rpc::proto::StatusRequest {}).await
+        {
+            break status.into_inner();
+        }
+        assert!(controller.try_wait().expect("its state").is_none(), "the controller ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    controller.kill().expect("it is killed");
+    controller.wait().expect("it is gone");
+    assert!(!status.epoch.is_empty() && status.revision > 0, "{status:?}");
+}
+
 pub(crate) async fn certificates_are_asked_for_both_ways(etcd: &Etcd, tls: &Tls) {
     let open = |tls: &Tls| Store::open_etcd(&[etcd.endpoint()], Some(tls)).expect("an endpoint");
     let store = open(tls);

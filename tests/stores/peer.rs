@@ -1,6 +1,6 @@
 //! etcd itself, on loopback and in a directory of its own.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tokio::time::Instant;
 
 use super::{Dir, within};
+use crate::loopback::place;
 
 /// A server that has not answered by then does not.
 const STARTS: Duration = Duration::from_secs(60);
@@ -16,15 +17,10 @@ const STARTS: Duration = Duration::from_secs(60);
 /// A single member; dropping it kills it.
 pub(crate) struct Etcd {
     dir: Dir,
-    ports: [u16; 2],
+    /// For clients, and for peers.
+    places: [SocketAddr; 2],
     tls: bool,
     child: Child,
-}
-
-/// Ports that nothing listens on.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a loopback port"));
-    listeners.map(|listener| listener.local_addr().expect("its address").port())
 }
 
 /// `None`, with a line, where etcd is not installed and need not be.
@@ -39,9 +35,8 @@ fn installed() -> Option<()> {
     None
 }
 
-fn spawn(dir: &Dir, ports: [u16; 2], tls: bool) -> Child {
+fn spawn(dir: &Dir, [client, peer]: [SocketAddr; 2], tls: bool) -> Child {
     let scheme = if tls { "https" } else { "http" };
-    let [client, peer] = ports.map(|port| format!("127.0.0.1:{port}"));
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("log")).expect("a log");
     #[expect(clippy::disallowed_methods, reason = "the peer under test")]
     let mut command = Command::new("etcd");
@@ -68,9 +63,9 @@ fn spawn(dir: &Dir, ports: [u16; 2], tls: bool) -> Child {
 impl Etcd {
     pub(crate) fn start() -> Option<Self> {
         installed()?;
-        let (dir, ports) = (Dir::new(), free_ports());
-        let child = spawn(&dir, ports, false);
-        let etcd = Self { dir, ports, tls: false, child };
+        let (dir, places) = (Dir::new(), [place(), place()]);
+        let child = spawn(&dir, places, false);
+        let etcd = Self { dir, places, tls: false, child };
         etcd.answers(None);
         Some(etcd)
     }
@@ -87,21 +82,30 @@ impl Etcd {
             let params = CertificateParams::new([name.to_owned()]).expect("a name");
             (params.signed_by(&key, &ca).expect("a certificate").pem(), key.serialize_pem())
         };
-        let (server, client) = (issue("127.0.0.1"), issue("client"));
+        let places = [place(), place()];
+        let (server, client) = (issue(&places[0].ip().to_string()), issue("client"));
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
         write("ca.pem", &ca.pem());
         write("server.pem", &server.0);
         write("server.key", &server.1);
+        write("client.pem", &client.0);
+        write("client.key", &client.1);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join("client.key"), mode).expect("ours");
         let tls = Tls { ca: ca.pem().into_bytes(), identity: Some((client.0.into_bytes(), client.1.into_bytes())) };
-        let ports = free_ports();
-        let child = spawn(&dir, ports, true);
-        let etcd = Self { dir, ports, tls: true, child };
+        let child = spawn(&dir, places, true);
+        let etcd = Self { dir, places, tls: true, child };
         etcd.answers(Some(&tls));
         Some((etcd, tls))
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("{}://127.0.0.1:{}", if self.tls { "https" } else { "http" }, self.ports[0])
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.places[0])
+    }
+
+    /// A file of its directory: of those that [`Self::start_with_tls`] makes, or another.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -120,7 +124,7 @@ impl Etcd {
 
     /// On the same data and ports; does not wait for it.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.ports, self.tls);
+        self.child = spawn(&self.dir, self.places, self.tls);
     }
 
     fn answers(&self, tls: Option<&Tls>) {

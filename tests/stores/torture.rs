@@ -14,7 +14,7 @@ use std::time::Duration;
 use dvr::store::{Change, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
 
 use super::peer::Etcd;
-use super::{Dice, absent, delete, put, unchanged};
+use super::{Dice, absent, delete, in_time, put, unchanged};
 
 const CHILD: &str = "DVR_STORE_CHILD";
 /// How many tasks of a child write at once.
@@ -220,6 +220,28 @@ fn live_and_die(test: &str, target: &Target, micros: u64) -> Vec<(usize, u64, Re
     reader.join().expect("its words")
 }
 
+/// Looks at what a kill has left of a store that was followed to `from`. Gives the revision it is at.
+async fn look(
+    target: &Target,
+    from: Revision,
+    (witness, state): (&mut Witness, &mut BTreeMap<String, Revision>),
+    when: &str,
+) -> Revision {
+    let store = target.open().unwrap_or_else(|error| panic!("{when}: {error}"));
+    let mut snapshot = store.read("").await.expect("a snapshot");
+    if matches!(target, Target::Etcd(_)) {
+        // What the child had sent may come about after it; what was acknowledged has.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        snapshot = store.read("").await.expect("a snapshot");
+    }
+    witness.check(&snapshot, when);
+    // A watch resumes across the kill as if there had been none.
+    let mut watch = store.watch("", from).expect("a watch");
+    follow(&mut watch, snapshot.revision, state, when).await;
+    assert_eq!(*state, state_of(&snapshot), "{when}: the changes do not make the entries");
+    snapshot.revision
+}
+
 /// Kills one writer after another, and looks at what each left.
 pub(crate) async fn writers(test: &str, target: &Target, kills: u64) {
     let seed = seed();
@@ -232,28 +254,17 @@ pub(crate) async fn writers(test: &str, target: &Target, kills: u64) {
     while round < kills {
         let when = format!("kill {round}, DVR_STORE_SEED={seed}");
         let acknowledged = live_and_die(test, target, 1 + dice.below(micros));
-        // Where children need longer to begin, they get it: two of three are to write something.
-        micros = match acknowledged.len() {
-            0 => (micros + micros / 8).min(20 * LIVES_MICROS),
-            _ => (micros - micros / 16).max(LIVES_MICROS),
-        };
+        let count = acknowledged.len();
         for (task, number, revision) in acknowledged {
             witness.acknowledge(task, number, revision);
         }
-        let store = target.open().unwrap_or_else(|error| panic!("{when}: {error}"));
-        let mut snapshot = store.read("").await.expect("a snapshot");
-        if matches!(target, Target::Etcd(_)) {
-            // What the child had sent may come about after it; what was acknowledged has.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            snapshot = store.read("").await.expect("a snapshot");
-        }
-        witness.check(&snapshot, &when);
-        // A watch resumes across the kill as if there had been none.
-        let mut watch = store.watch("", from).expect("a watch");
-        follow(&mut watch, snapshot.revision, &mut state, &when).await;
-        assert_eq!(state, state_of(&snapshot), "{when}: the changes do not make the entries");
-        from = snapshot.revision;
+        from = in_time(look(target, from, (&mut witness, &mut state), &when)).await;
         round += 1;
+        // Where children need longer to begin, they get it: two of three are to write something.
+        micros = match count {
+            0 => (micros + micros / 8).min(20 * LIVES_MICROS),
+            _ => (micros - micros / 16).max(LIVES_MICROS),
+        };
     }
     let revisions = witness.seen;
     println!("{kills} kills, {} acknowledged, revision {revisions}", witness.count);
@@ -286,19 +297,22 @@ pub(crate) async fn server(etcd: &mut Etcd, kills: u64) {
         let when = format!("kill {round}, DVR_STORE_SEED={seed}");
         // So many more are acknowledged, then it dies at some moment after.
         for _ in 0..10 {
-            let (task, number, revision) = told.recv().await.expect("they write");
+            let (task, number, revision) = in_time(told.recv()).await.expect("they write");
             witness.acknowledge(task, number, revision);
         }
         tokio::time::sleep(Duration::from_micros(dice.below(50_000))).await;
         etcd.kill();
         etcd.restart();
-        let snapshot = loop {
-            match store.read("").await {
-                Ok(snapshot) => break snapshot,
-                Err(StoreError::Unavailable { .. }) => {}
-                Err(error) => panic!("{when}: {error}"),
+        let back = async {
+            loop {
+                match store.read("").await {
+                    Ok(snapshot) => break snapshot,
+                    Err(StoreError::Unavailable { .. }) => {}
+                    Err(error) => panic!("{when}: {error}"),
+                }
             }
         };
+        let snapshot = in_time(back).await;
         follow(&mut watch, snapshot.revision, &mut state, &when).await;
     }
     stop.send(true).expect("they listen");

@@ -19,7 +19,7 @@ fn entry(resource: &Resource, modified: Revision) -> Entry {
 
 /// Makes edits true at a revision, as the store would tell it.
 fn apply(world: &mut World, revision: Revision, edits: &[Edit]) {
-    let changes = world.fabric.plan(edits).expect("the edits are right");
+    let changes = world.fabric().plan(edits).expect("the edits are right");
     let changes = changes.into_iter().map(|change| match change {
         crate::model::Change::Put(resource) => Change::Put(entry(&resource, revision)),
         crate::model::Change::Delete(object) => Change::Delete { key: keys::object(&object) },
@@ -49,9 +49,10 @@ impl Stream {
         loop {
             match world.next(self.node, self.cursor) {
                 Next::Nothing => return,
-                Next::Whole(view, revision) => {
+                Next::Anew => {
+                    let (view, revision) = world.whole(self.node).expect("there is such a node");
                     self.wholes += 1;
-                    (self.view, self.cursor) = (Some(*view), Cursor::At(revision));
+                    (self.view, self.cursor) = (Some(view), Cursor::At(revision));
                 }
                 Next::Changes(changes) => {
                     for (revision, octets) in changes {
@@ -67,7 +68,7 @@ impl Stream {
     }
 
     fn holds_all(&self, world: &World) {
-        assert_eq!(self.view, world.live.view(&world.fabric, self.node), "{}", self.node);
+        assert_eq!(self.view, world.live.view(world.fabric(), self.node), "{}", self.node);
     }
 }
 
@@ -128,16 +129,32 @@ fn a_node_comes_and_goes() {
 fn watchers_are_told_what_changed_and_who_lives() {
     let mut world = example();
     apply(&mut world, 3, &[Edit::put(port("blue3", "node1"))]);
-    let live = |revision| Entry { key: keys::live("node1"), value: Vec::new(), modified: revision, lease: None };
-    world.take(&Batch { revision: 4, changes: vec![Change::Put(live(4))] });
-    world.take(&Batch { revision: 5, changes: vec![Change::Put(live(5))] });
-    world.take(&Batch { revision: 6, changes: vec![Change::Delete { key: keys::live("node1") }] });
+    let live = |revision, value: &str| {
+        let value = value.as_bytes().to_vec();
+        Batch {
+            revision,
+            changes: vec![Change::Put(Entry { key: keys::live("node1"), value, modified: revision, lease: None })],
+        }
+    };
+    world.take(&live(4, "{}"));
+    world.take(&live(5, r#"{"applied": 3}"#));
+    world.take(&live(6, r#"{"applied": 3, "errors": ["no switch"]}"#));
+    world.take(&Batch { revision: 7, changes: vec![Change::Delete { key: keys::live("node1") }] });
     let told: Vec<_> = world.news(2).expect("all is kept").into_iter().collect();
     let words: Vec<_> = told
         .iter()
-        .flat_map(|(at, news)| news.iter().map(move |news| (*at, news.object.name.as_str(), news.live)))
+        .flat_map(|(at, news)| {
+            let health = |news: &News| news.health.as_ref().map(|health| (health.lives, health.report.errors.len()));
+            news.iter().map(move |news| (*at, news.object.name.as_str(), health(news)))
+        })
         .collect();
-    assert_eq!(words, [(3, "blue3", None), (4, "node1", Some(true)), (6, "node1", Some(false))]);
+    let expected = [
+        (3, "blue3", None),
+        (4, "node1", Some((true, 0))),
+        (6, "node1", Some((true, 1))),
+        (7, "node1", Some((false, 0))),
+    ];
+    assert_eq!(words, expected, "what it has applied is no news");
     assert!(world.news(1).is_none(), "before it was read");
 }
 
@@ -156,5 +173,29 @@ fn what_makes_no_sense_is_left_out_and_counted() {
     ];
     world.take(&Batch { revision: 3, changes });
     assert_eq!((world.foreign, world.revision), (4, 3));
-    assert_eq!(world.fabric.count(Kind::Port), 4);
+    assert_eq!(world.fabric().count(Kind::Port), 4);
+}
+
+#[test]
+fn what_news_hold_is_counted() {
+    let mut world = example();
+    let network = |text: &str| {
+        let text = format!(r#"{{"kind":"network","name":"n","subnets":[{{"cidr":"{text}"}}]}}"#);
+        serde_json::from_str(&text).expect("a network")
+    };
+    let small = News { object: Object::new(Kind::Port, "p"), resource: None, health: None };
+    assert_eq!(small.octets(), size_of::<News>() + 1);
+    apply(&mut world, 3, &[Edit::put(network("10.7.0.0/24"))]);
+    let told = world.news(2).expect("it is kept");
+    let value = told[0].1[0].resource.as_ref().expect("it is there").len();
+    assert_eq!(told[0].1[0].octets(), size_of::<News>() + 1 + value);
+    let report = Report::new(1, vec!["no switch".to_owned()]);
+    let health = Some(Health { lives: true, told: 1, report });
+    let ill = News { health, ..small.clone() };
+    assert_eq!(ill.octets(), small.octets() + size_of::<String>() + "no switch".len());
+    // A large apply is large: the ring keeps what its octets allow, whatever the count.
+    let ports: Vec<Edit> = (0..200).map(|number| Edit::put(port(&format!("p{number}"), "node1"))).collect();
+    apply(&mut world, 4, &ports);
+    let held: usize = world.news(3).expect("it is kept")[0].1.iter().map(News::octets).sum();
+    assert!(held > 200 * (size_of::<News>() + 100), "{held}");
 }

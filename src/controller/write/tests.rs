@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::controller::hub;
-use crate::store::Store;
+use crate::store::{Op, Store, Txn};
 
 /// A controller's state over a store in a file, which goes with it.
 struct Place {
@@ -15,14 +15,15 @@ impl Place {
         let dir = std::env::temp_dir().join(format!("dvr-write-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
         let store = Store::open_embedded(&dir.join("store")).expect("a new store");
-        let hub = Hub::open(store).await.expect("an empty store");
+        let hub = Hub::new(store);
+        hub.open().await.expect("an empty store");
         let follower = Arc::clone(&hub);
         tokio::spawn(async move { hub::follow(&follower).await });
         Self { hub, dir }
     }
 
     async fn apply(&self, edits: Vec<Edit>) -> Result<Applied, WriteError> {
-        apply(&self.hub, &Wish { edits, underlay: None }, false).await
+        apply(&self.hub, Arc::new(Wish { edits, underlay: None }), false).await
     }
 
     async fn value(&self, key: &str) -> Option<String> {
@@ -98,6 +99,128 @@ async fn a_part_in_doubt_is_settled_by_what_the_store_holds() {
     // Somebody changes it: what is left of this write must not undo that.
     place.apply(vec![Edit::put(node("a", 2))]).await.expect("another writer");
     let wish = Wish { edits: vec![Edit::put(node("a", 1))], underlay: None };
-    let stale = plan(&place.hub, &wish, &progress.left).err();
+    let basis = {
+        let world = place.hub.world();
+        Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
+    };
+    let stale = plan(&basis, &wish, &progress.left).err();
     assert!(matches!(stale, Some(WriteError::Stale { done: 1, .. })), "{stale:?}");
+}
+
+/// A network and so many ports on it.
+fn crowd(ports: usize) -> Vec<Edit> {
+    let network = r#"{"kind":"network","name":"blue","subnets":[{"cidr":"10.1.0.0/16"}]}"#;
+    let port = |number| format!(r#"{{"kind":"port","name":"p{number:05}","network":"blue"}}"#);
+    let texts = core::iter::once(network.to_owned()).chain((0..ports).map(port));
+    texts.map(|text| Edit::put(serde_json::from_str(&text).expect("a resource"))).collect()
+}
+
+#[tokio::test]
+async fn what_has_begun_is_finished_though_nobody_waits_for_it() {
+    let place = Place::new("left").await;
+    let mut pulse = place.hub.world().pulse();
+    let asked = {
+        let hub = Arc::clone(&place.hub);
+        tokio::spawn(async move { apply(&hub, Arc::new(Wish { edits: crowd(1_000), underlay: None }), false).await })
+    };
+    let count = |hub: &Hub| hub.world().fabric().count(Kind::Port);
+    pulse.wait_for(|_| count(&place.hub) > 0).await.expect("it begins");
+    assert!(count(&place.hub) < 1_000, "it is made in parts");
+    asked.abort();
+    assert!(asked.await.expect_err("it was aborted").is_cancelled());
+    pulse.wait_for(|_| count(&place.hub) == 1_000).await.expect("all of it comes");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_before_its_turn_is_never_begun() {
+    let place = Place::new("never").await;
+    let before_it = place.hub.writers.lock().await;
+    let asked = {
+        let hub = Arc::clone(&place.hub);
+        tokio::spawn(async move { apply(&hub, Arc::new(Wish { edits: crowd(1), underlay: None }), false).await })
+    };
+    while place.hub.waiting.available_permits() == 2 * EDITS_MAX {
+        tokio::task::yield_now().await;
+    }
+    asked.abort();
+    assert!(asked.await.expect_err("it was aborted").is_cancelled());
+    drop(before_it);
+    let applied = place.apply(vec![Edit::put(node("a", 1))]).await.expect("a node");
+    assert_eq!((applied.made.len(), place.hub.world().fabric().count(Kind::Port)), (1, 0));
+}
+
+#[tokio::test]
+async fn too_many_that_wait_are_refused_and_counted() {
+    let place = Place::new("crowded").await;
+    let all = u32::try_from(place.hub.waiting.available_permits()).expect("not so many");
+    let _all = place.hub.waiting.try_acquire_many(all).expect("nobody waits");
+    let refused = place.apply(vec![Edit::put(node("a", 1))]).await;
+    assert!(matches!(refused, Err(WriteError::Crowded)), "{refused:?}");
+    assert_eq!(place.hub.counters().limited, 1);
+}
+
+#[tokio::test]
+async fn a_plan_sees_what_was_and_keeps_nothing_from_changing() {
+    let place = Place::new("basis").await;
+    place.apply(crowd(3)).await.expect("a network and ports");
+    let desired = Arc::clone(&place.hub.world().desired);
+    // Larger than what is planned beside everything else.
+    place.apply(crowd(ASIDE + 10)).await.expect("more ports");
+    let counts = (desired.fabric.count(Kind::Port), place.hub.world().fabric().count(Kind::Port));
+    assert_eq!(counts, (3, ASIDE + 10));
+}
+
+#[tokio::test]
+async fn a_host_mac_passes_on_however_many_changes_are_between() {
+    let place = Place::new("heir").await;
+    place.apply(vec![Edit::put(node("z", 1))]).await.expect("a node");
+    let mut edits = crowd(300);
+    edits.extend([Edit::put(node("heir", 1)), Edit::delete(Kind::Node, "z")]);
+    place.apply(edits).await.expect("z goes before its heir comes");
+    assert_eq!(place.value(&mac_key(1)).await, Some("heir".to_owned()));
+    assert_eq!(place.hub.counters().overtaken, 0);
+}
+
+#[tokio::test]
+async fn a_gateway_moves_in_one_transaction_with_its_router() {
+    let place = Place::new("gateway").await;
+    let resource = |text: &str| Edit::put(serde_json::from_str(text).expect("a resource"));
+    let network = |gateway: &str| {
+        resource(&format!(
+            r#"{{"kind":"network","name":"blue","subnets":[{{"cidr":"10.1.0.0/16","gateway":"{gateway}"}}]}}"#
+        ))
+    };
+    let router = r#"{"kind":"router","name":"r1","interfaces":[{"network":"blue"}]}"#;
+    place.apply(vec![network("10.1.0.1"), resource(router)]).await.expect("a router");
+    // Routers that come between the two in the order of kinds and names.
+    let mut edits: Vec<Edit> =
+        (0..200).map(|n| resource(&format!(r#"{{"kind":"router","name":"a{n}","interfaces":[]}}"#))).collect();
+    edits.push(network("10.1.9.9"));
+    place.apply(edits).await.expect("the gateway moves");
+    let world = place.hub.world();
+    let changed = |kind, name| world.changed(&Object::new(kind, name));
+    assert!(changed(Kind::Network, "blue").is_some());
+    assert_eq!(changed(Kind::Network, "blue"), changed(Kind::Router, "r1"));
+}
+
+#[tokio::test]
+async fn what_would_have_to_be_made_at_one_instant_and_cannot_is_refused() {
+    let place = Place::new("tied").await;
+    let mut edits = crowd(200);
+    edits.push(Edit::put(node("a", 1)));
+    for edit in &mut edits {
+        if let Edit::Put { resource: Resource::Port(port), .. } = edit {
+            port.node = Some("a".to_owned());
+        }
+    }
+    place.apply(edits.clone()).await.expect("ports on a node");
+    for edit in &mut edits {
+        if let Edit::Put { resource: Resource::Port(port), .. } = edit {
+            port.node = Some("b".to_owned());
+        }
+    }
+    edits.pop();
+    edits.extend([Edit::put(node("b", 1)), Edit::delete(Kind::Node, "a")]);
+    let refused = place.apply(edits).await;
+    assert!(matches!(refused, Err(WriteError::Tied { count: 202, .. })), "{refused:?}");
 }

@@ -69,7 +69,7 @@ fn fits(router: &RouterSpec, network: &NetworkSpec) -> bool {
 }
 
 /// The gateway a subnet has or will have.
-pub(super) fn gateway(subnet: &SubnetView) -> IpAddr {
+pub(in crate::model) fn gateway(subnet: &SubnetView) -> IpAddr {
     subnet.gateway.unwrap_or_else(|| first_host(subnet.cidr))
 }
 

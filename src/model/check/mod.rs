@@ -8,6 +8,8 @@ mod complete;
 mod declare;
 mod fill;
 
+pub(super) use fill::gateway;
+
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 

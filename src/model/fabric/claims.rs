@@ -12,7 +12,7 @@ use crate::model::resource::{Kind, Object, Resource};
 use crate::types::{IfName, Mac, Vni};
 
 /// One value that an object has to itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::model) enum Claim {
     /// An id, not of a port.
     Id(Uuid),

@@ -6,6 +6,7 @@
 
 mod claims;
 mod resolve;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 

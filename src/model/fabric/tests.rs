@@ -15,18 +15,18 @@ fn resource(text: &str) -> Resource {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-fn puts(texts: &[&str]) -> Vec<Edit> {
+pub(super) fn puts(texts: &[&str]) -> Vec<Edit> {
     texts.iter().map(|text| Edit::put(resource(text))).collect()
 }
 
-fn done(fabric: &mut Fabric, edits: &[Edit]) -> Vec<Change> {
+pub(super) fn done(fabric: &mut Fabric, edits: &[Edit]) -> Vec<Change> {
     let changes = fabric.plan(edits).unwrap_or_else(|refusal| panic!("{refusal}"));
     changes.iter().cloned().for_each(|change| drop(fabric.change(change)));
     changes
 }
 
 /// Two nodes, two networks, a router, two machines.
-fn fabric() -> Fabric {
+pub(super) fn fabric() -> Fabric {
     let mut fabric = Fabric::default();
     let edits = puts(&[
         "{kind: port, name: v1, network: blue, node: n1}",
@@ -163,7 +163,7 @@ fn ten_thousand_nodes_have_host_macs_of_their_own_and_free_them() {
 }
 
 /// What somebody may ask for in a small world: much of it impossible.
-fn asked() -> impl Strategy<Value = Edit> {
+pub(super) fn asked() -> impl Strategy<Value = Edit> {
     let node = (0_u8..3).prop_map(|n| format!("{{kind: node, name: n{n}}}"));
     let network = (0_u8..3, 0_u8..4).prop_map(|(n, version)| {
         let subnets = [
@@ -193,7 +193,7 @@ fn asked() -> impl Strategy<Value = Edit> {
     prop_oneof![4 => put, 1 => gone]
 }
 
-fn assert_sound(fabric: &Fabric) {
+pub(super) fn assert_sound(fabric: &Fabric) {
     let topology = fabric.topology();
     assert_unique(&topology);
     let placed = fabric.ports().values().filter(|port| port.node.is_some()).count();
