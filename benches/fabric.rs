@@ -47,7 +47,7 @@ fn resources() -> Vec<Resource> {
     let router = |n: usize| {
         let joined = |network| InterfaceSpec { network: format!("net{network}"), ..InterfaceSpec::default() };
         let interfaces = (n * 5..n * 5 + 5).map(joined).collect();
-        Resource::Router(RouterSpec { name: format!("r{n}"), id: None, distributed: true, interfaces })
+        Resource::Router(RouterSpec { name: format!("r{n}"), id: None, distributed: true, node: None, interfaces })
     };
     let (nodes, networks) = ((0..NODES).map(node), (0..NETWORKS).map(network));
     nodes.chain(networks).chain((0..ROUTERS).map(router)).chain((0..PORTS).map(port)).collect()

@@ -16,13 +16,16 @@ use dvr::datapath::{
     DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
 };
 use dvr::model::Topology;
-use dvr::model::view::{NetworkKind, NodeView, PortView, RouterPort};
+use dvr::model::view::{NetworkKind, NetworkView, NodeView, PortView, RouterPort};
 use dvr::placement;
 use dvr::program::{LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers_by, tunnel_port};
 use dvr::types::{IfName, Mac, Timestamp, VlanId};
 use dvr::wire::{arp, checksum};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
+
+#[path = "program_sim/routers.rs"]
+mod routers;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -167,8 +170,11 @@ impl Sim {
     }
 
     fn of(text: &str) -> Self {
-        let topology = Topology::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
-        let view = |node| SimNode::new(placement::view(&topology, node).expect("it is there"));
+        Self::place(&Topology::parse(text, "test").unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn place(topology: &Topology) -> Self {
+        let view = |node| SimNode::new(placement::view(topology, node).expect("it is there"));
         Self { nodes: ["node1", "node2", "node3"].map(view).into() }
     }
 
@@ -667,15 +673,22 @@ proptest! {
 }
 
 impl SimNode {
-    /// Each router interface's VLAN, as a learned flow matches it, and MAC.
+    /// Each router interface's VLAN, as a learned flow matches it, and MAC; of routers on other nodes too.
     fn router_stations(&self) -> Vec<(String, Mac)> {
         let ports = self.view.routers.iter().flat_map(|router| &router.interfaces);
-        let station = |port: &RouterPort| {
-            let network = self.view.networks.iter().find(|network| network.name == port.network);
-            let vlan = self.vlans[&network.expect("its own").id].get();
-            (format!("vlan_tci={vlan:#06x}/0x0fff"), port.mac)
+        let station = |network: &NetworkView, mac: Mac| {
+            let vlan = self.vlans[&network.id].get();
+            (format!("vlan_tci={vlan:#06x}/0x0fff"), mac)
         };
-        ports.map(station).collect()
+        let here = ports.map(|port| {
+            let network = self.view.networks.iter().find(|network| network.name == port.network);
+            station(network.expect("its own"), port.mac)
+        });
+        let beyond = self.view.networks.iter().flat_map(|network| {
+            let routers = network.remote_ports.iter().filter(|port| port.router);
+            routers.map(move |port| station(network, port.mac))
+        });
+        here.chain(beyond).collect()
     }
 }
 

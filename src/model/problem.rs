@@ -258,8 +258,10 @@ problems! {
     IdShort { short, owner } => "the id begins with `{short}` as that of {owner} does, and interface names bear no more",
         "choose an id whose first 11 characters differ or leave it out";
     Kind { kind } => "network type `{kind}` is not built: vxlan and gre are", "write `type: vxlan` or `type: gre`, or leave it out";
-    Centralised { router, value } => "router `{router}` has `distributed: {value}`: only distributed routers are built",
-        "write `distributed: true` or leave it out";
+    RouterNode { router, node } => "router `{router}` is distributed, and is to live on node `{node}` alone",
+        "write `distributed: false`, or leave `node` out";
+    NoNode { router } => "router `{router}` is not distributed, and there is no node for it to live on",
+        "declare a node first, or in the same go, or make the router distributed";
     VniTwice { vni, network } => "VNI {vni} is already that of network `{network}`", "give another from 1 to 16777215 or leave it out";
     MtuTooLarge { mtu, most, overhead } => "MTU {mtu} does not fit: a tunnel takes {overhead} octets of the underlay's",
         "write at most {most}, raise `underlay.mtu` or leave it out";

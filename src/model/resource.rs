@@ -190,9 +190,12 @@ pub struct RouterSpec {
     /// Its id; allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// Whether it lives on every node that needs it: only such routers are built.
+    /// Whether it lives on every node that needs it, or on one.
     #[serde(default = "yes")]
     pub distributed: bool,
+    /// The one node it lives on if it is not distributed; chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The networks it joins.
     #[serde(default)]
     pub interfaces: Vec<InterfaceSpec>,

@@ -129,9 +129,10 @@ impl Topology {
                 subnets: subnets.clone(),
             })
         });
-        let routers = self.routers.values().map(|RouterView { name, id, netns: _, interfaces }| {
+        let routers = self.routers.values().map(|RouterView { name, id, netns: _, node, interfaces }| {
+            let (distributed, node) = (node.is_none(), node.clone());
             let interfaces = interfaces.iter().map(interface).collect();
-            Resource::Router(RouterSpec { name: name.clone(), id: Some(*id), distributed: true, interfaces })
+            Resource::Router(RouterSpec { name: name.clone(), id: Some(*id), distributed, node, interfaces })
         });
         let ports = self.vms.values().map(|vm| Resource::Port(port(vm)));
         nodes.chain(networks).chain(routers).chain(ports).collect()

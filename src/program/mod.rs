@@ -25,7 +25,8 @@
 //! - *ARP and ND payloads* carry the host MAC on the wire as well, so that no switch or station outside ever hears of
 //!   a router's MAC, and table 3 undoes it on the way back.
 //! - *Port security* is in br-int's tables 10 and 11, between 0 and 20, for the ports that have it.
-//! - *Router traffic to groups* other than ARP and ND stays on the node.
+//! - *Router traffic to groups* other than ARP and ND stays on the node, save that of a router that lives there alone:
+//!   such a one is a station like any machine, under its own MAC, and no other node learns that.
 
 mod flow;
 mod integration;

@@ -22,8 +22,10 @@ pub(super) struct Site<'a> {
 pub(super) struct Net<'a> {
     pub(super) view: &'a NetworkView,
     pub(super) vlan: VlanId,
-    /// Router interfaces on it, in the routers' order.
-    pub(super) routers: Vec<&'a RouterPort>,
+    /// Interfaces of distributed routers, in the routers' order: every node that needs one has the same.
+    pub(super) replicas: Vec<&'a RouterPort>,
+    /// Interfaces of routers that live on this node alone, in the routers' order: to others, ports like any.
+    pub(super) seated: Vec<&'a RouterPort>,
     /// Where a flood goes: tunnel ports by name.
     pub(super) flood: Vec<IfName>,
     /// Ports of other nodes: each address and the tunnel port to it.
@@ -60,13 +62,13 @@ impl<'a> Site<'a> {
                 .iter()
                 .map(|port| Ok((port.mac, tunnel(&port.node)?)))
                 .collect::<Result<_, ProgramError>>()?;
-            let routers = view
-                .routers
-                .iter()
-                .flat_map(|router| &router.interfaces)
-                .filter(|port| port.network == network.name)
-                .collect();
-            networks.push(Net { view: network, vlan, routers, flood: flood.into_iter().collect(), remote });
+            let interfaces = |is_seated: bool| {
+                let routers = view.routers.iter().filter(move |router| router.node.is_some() == is_seated);
+                let ports = routers.flat_map(|router| &router.interfaces);
+                ports.filter(|port| port.network == network.name).collect()
+            };
+            let (replicas, seated) = (interfaces(false), interfaces(true));
+            networks.push(Net { view: network, vlan, replicas, seated, flood: flood.into_iter().collect(), remote });
         }
         for router in &view.routers {
             for port in &router.interfaces {
@@ -88,6 +90,16 @@ impl<'a> Net<'a> {
         self.view.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())
     }
 
+    /// The interfaces of every router on this node.
+    pub(super) fn routers(&self) -> impl Iterator<Item = &'a RouterPort> {
+        self.replicas.iter().chain(&self.seated).copied()
+    }
+
+    /// The addresses of routers that live on another node alone.
+    pub(super) fn routers_beyond(&self) -> impl Iterator<Item = Mac> + use<'a> {
+        self.view.remote_ports.iter().filter(|port| port.router).map(|port| port.mac)
+    }
+
     /// The ports of machines that are here; one on its way here is where it still is.
     pub(super) fn machines(&self) -> impl Iterator<Item = &'a PortView> + use<'a> {
         self.view.local_ports.iter().filter(|port| !port.standby)
@@ -102,7 +114,7 @@ impl<'a> Net<'a> {
     /// An address given explicitly wins over a derived one.
     pub(super) fn known(&self) -> BTreeMap<IpAddr, Known<'a>> {
         let mut bearers: Vec<(Mac, Option<&'a IfName>, bool, Vec<IpAddr>)> = Vec::new();
-        for port in &self.routers {
+        for port in self.routers() {
             let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.ifname), true, ips));
         }
@@ -111,7 +123,7 @@ impl<'a> Net<'a> {
             bearers.push((port.mac, Some(&port.port), false, ips));
         }
         for port in &self.view.remote_ports {
-            bearers.push((port.mac, None, false, port.ips.clone()));
+            bearers.push((port.mac, None, port.router, port.ips.clone()));
         }
         let mut known = BTreeMap::new();
         for (mac, owner, router, ips) in &bearers {

@@ -77,12 +77,13 @@ fn defaults() -> Vec<ProgramFlow> {
     ]
 }
 
-/// Tables 1, 9 and 22 for the routers on a network: their MACs never leave the node, as source, as destination or in
-/// an ARP or ND payload, and questions for their addresses do not either.
+/// Tables 1, 9 and 22 for the routers on a network. A distributed one's MAC never leaves the node, as source, as
+/// destination or in an ARP or ND payload, and questions for its addresses do not either. One that lives on a node alone
+/// speaks under its own MAC, which is populated elsewhere and never learned: it may be everywhere the next moment.
 fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     let mut flows = Vec::new();
-    for router in &net.routers {
+    for router in &net.replicas {
         let from = format!("{vlan},dl_src={}", router.mac);
         let masked = |priority, extra: &str, payload: &str| {
             ProgramFlow::new(
@@ -107,6 +108,9 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
                 .map(|ip| ProgramFlow::new(FLOOD, 3, format!("{vlan},{}", question(ip)), "drop")),
         );
     }
+    let from = |mac: Mac, actions: String| ProgramFlow::new(FROM_HOST, 2, format!("{vlan},dl_src={mac}"), actions);
+    flows.extend(net.seated.iter().map(|router| from(router.mac, "drop".to_owned())));
+    flows.extend(net.routers_beyond().map(|mac| from(mac, format!("output:{PATCH_INT}"))));
     flows
 }
 

@@ -36,10 +36,16 @@ impl Fabric {
         network(self.networks().get(name)?)
     }
 
-    /// A router, once all its networks are there.
+    /// A router, once all its networks are there, and its node if it is not distributed.
     #[must_use]
     pub fn router(&self, name: &str) -> Option<RouterView> {
-        router_view(self.routers().get(name)?, |network| self.network(network))
+        let spec = self.routers().get(name).filter(|spec| self.has_place(spec))?;
+        router_view(spec, |network| self.network(network))
+    }
+
+    /// Whether there is somewhere for a router to live.
+    fn has_place(&self, spec: &RouterSpec) -> bool {
+        spec.distributed || spec.node.as_ref().is_some_and(|node| self.peer(node).is_some())
     }
 
     /// Where a port is, once its network and its node are there.
@@ -61,10 +67,10 @@ impl Fabric {
         let nodes = self.nodes().keys().filter_map(|name| Some((name.clone(), self.peer(name)?)));
         let networks = self.networks().keys().filter_map(|name| Some((name.clone(), self.network(name)?)));
         let networks: std::collections::BTreeMap<_, _> = networks.collect();
-        let routers = self
-            .routers()
-            .values()
-            .filter_map(|spec| Some((spec.name.clone(), router_view(spec, |network| networks.get(network).cloned())?)));
+        let routers =
+            self.routers().values().filter(|spec| self.has_place(spec)).filter_map(|spec| {
+                Some((spec.name.clone(), router_view(spec, |network| networks.get(network).cloned())?))
+            });
         let vms = self.ports().values().filter_map(|spec| {
             let Binding { node, standby } = self.binding(spec)?;
             let port = port_view(spec, networks.get(&spec.network)?, false)?;
@@ -89,11 +95,12 @@ pub(crate) fn network(spec: &NetworkSpec) -> Option<Network> {
 
 /// A router on these networks.
 pub(crate) fn router_view(spec: &RouterSpec, network: impl Fn(&str) -> Option<Network>) -> Option<RouterView> {
-    let RouterSpec { name, id, distributed: _, interfaces } = spec;
+    let RouterSpec { name, id, distributed, node, interfaces } = spec;
     let id = (*id)?;
+    let node = node.clone().filter(|_| !distributed);
     let interfaces = interfaces.iter().map(|port| router_port(port, &network(&port.network)?));
     let interfaces: Option<Vec<RouterPort>> = interfaces.collect();
-    Some(RouterView { name: name.clone(), id, netns: names::router_netns(id), interfaces: interfaces? })
+    Some(RouterView { name: name.clone(), id, netns: names::router_netns(id), node, interfaces: interfaces? })
 }
 
 fn router_port(spec: &InterfaceSpec, on: &Network) -> Option<RouterPort> {
@@ -144,7 +151,23 @@ pub(crate) fn remote_port(spec: &PortSpec, on: &Network, node: &str) -> Option<R
     let PortSpec { name, mac, ips, .. } = spec;
     let within = |address: &&IpAddr| on.subnets.iter().any(|subnet| subnet.cidr.contains(*address));
     let ips = ips.iter().filter(within).copied().collect();
-    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned() })
+    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned(), router: false })
+}
+
+/// The interfaces of a router that lives on one node, as other nodes see them, each with its network; none of a
+/// distributed router.
+pub(crate) fn remote_interfaces(router: &RouterView) -> impl Iterator<Item = (&str, RemotePort)> {
+    let of_node = move |node: &String| {
+        let port = |port: &RouterPort| RemotePort {
+            name: format!("router {}", router.name),
+            mac: port.mac,
+            ips: port.addresses.iter().map(IpNet::addr).collect(),
+            node: node.clone(),
+            router: true,
+        };
+        router.interfaces.iter().map(|own| (own.network.as_str(), port(own))).collect::<Vec<_>>()
+    };
+    router.node.iter().flat_map(of_node)
 }
 
 /// An address with its subnet's prefix length.

@@ -101,6 +101,43 @@ fn routers_follow_their_networks_subnets() {
 }
 
 #[test]
+fn a_centralised_router_is_given_a_node_and_keeps_it() {
+    let mut fabric = fabric();
+    let node = |fabric: &Fabric, name: &str| fabric.routers()[name].node.clone().unwrap_or_default();
+    let made = puts(&[
+        "{kind: router, name: c3, distributed: false}",
+        "{kind: router, name: c2, distributed: false}",
+        "{kind: router, name: c1, distributed: false, node: n1}",
+    ]);
+    done(&mut fabric, &made);
+    assert_eq!(["c1", "c2", "c3"].map(|name| node(&fabric, name)), ["n1", "n2", "n1"], "the one with fewest, by name");
+    done(&mut fabric, &[Edit::delete(Kind::Router, "c1")]);
+    done(&mut fabric, &[Edit::delete(Kind::Router, "c3")]);
+    assert_eq!(done(&mut fabric, &puts(&["{kind: router, name: c2, distributed: false}"])), []);
+    assert_eq!(kinds(&fabric, &[Edit::delete(Kind::Node, "n2")]), ["InUse"]);
+    // Its node goes, and it was not asked to live there.
+    let mut gone = puts(&["{kind: router, name: c2, distributed: false}", "{kind: port, name: v2, network: blue}"]);
+    gone.push(Edit::delete(Kind::Node, "n2"));
+    done(&mut fabric, &gone);
+    assert_eq!(node(&fabric, "c2"), "n1");
+    // What was one becomes the other, and is the same router.
+    let same = |fabric: &Fabric| (fabric.routers()["r1"].id, fabric.routers()["r1"].interfaces.clone());
+    let before = same(&fabric);
+    for text in ["distributed: false", "distributed: true"] {
+        done(
+            &mut fabric,
+            &puts(&[&format!(
+                "{{kind: router, name: r1, {text}, interfaces: [{{network: blue}}, {{network: orange}}]}}"
+            )]),
+        );
+        assert_eq!(same(&fabric), before);
+    }
+    assert_eq!(fabric.routers()["r1"].node, None);
+    let nowhere = Fabric::default();
+    assert_eq!(kinds(&nowhere, &puts(&["{kind: router, name: c1, distributed: false}"])), ["NoNode"]);
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let fabric = fabric();
     let v2 = port(&fabric, "v2");
@@ -119,7 +156,8 @@ fn what_cannot_be_is_refused() {
         (puts(&["{kind: port, name: v3, network: blue, node: n2, device: tap-v2}"]), "DeviceTwice"),
         (puts(&["{kind: port, name: n1, network: blue}"]), "NameTwice"),
         (puts(&["{kind: node, name: v1}"]), "NameTwice"),
-        (puts(&["{kind: router, name: r2, distributed: false}"]), "Centralised"),
+        (puts(&["{kind: router, name: r2, node: n1}"]), "RouterNode"),
+        (puts(&["{kind: router, name: r2, distributed: false, node: n3}"]), "Unknown"),
         (puts(&["{kind: network, name: teal, subnets: []}"]), "NoSubnet"),
         (puts(&["{kind: port, name: v3, network: blue, allowed_address_pairs: [{ip: 10.1.0.9/24}]}"]), "HostBits"),
         (
@@ -175,9 +213,14 @@ fn asked() -> impl Strategy<Value = Edit> {
         let subnets = subnets[usize::from(version)].replace('N', &n.to_string());
         format!("{{kind: network, name: net{n}, subnets: [{subnets}]}}")
     });
-    let router = (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3)).prop_map(|(n, joined)| {
+    let place = prop_oneof![
+        2 => Just(String::new()),
+        1 => Just(", distributed: false".to_owned()),
+        1 => (0_u8..3).prop_map(|node| format!(", distributed: false, node: n{node}")),
+    ];
+    let router = (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3), place).prop_map(|(n, joined, place)| {
         let joined: Vec<String> = joined.iter().map(|network| format!("{{network: net{network}}}")).collect();
-        format!("{{kind: router, name: r{n}, interfaces: [{}]}}", joined.join(", "))
+        format!("{{kind: router, name: r{n}, interfaces: [{}]{place}}}", joined.join(", "))
     });
     let port =
         (0_u8..6, 0_u8..3, prop::option::of(0_u8..3), prop::option::of(2_u8..7)).prop_map(|(n, network, node, ip)| {
@@ -225,7 +268,8 @@ proptest! {
         let gone: Vec<Edit> =
             fabric.resources().iter().map(|gone| Edit::delete(gone.kind(), gone.name())).collect();
         done(&mut fabric, &gone);
-        prop_assert!(fabric.ports_of.is_empty() && fabric.ports_on.is_empty() && fabric.routers_of.is_empty());
+        prop_assert!(fabric.ports_of.is_empty() && fabric.ports_on.is_empty());
+        prop_assert!(fabric.routers_of.is_empty() && fabric.routers_on.is_empty());
         prop_assert_eq!(fabric.claims.macs.len() + fabric.claims.ids.len() + fabric.claims.vnis.len(), 0);
         prop_assert!(fabric.claims.addresses.is_empty());
     }
