@@ -24,6 +24,8 @@ use dvr::wire::{arp, checksum};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
+#[path = "program_sim/moves.rs"]
+mod moves;
 #[path = "program_sim/routers.rs"]
 mod routers;
 

@@ -117,7 +117,8 @@ impl Outline {
 
 fn stations_of(view: &NodeView) -> impl Iterator<Item = Station> {
     view.networks.iter().flat_map(|network| {
-        network.local_ports.iter().filter_map(|port| {
+        // One on its way here is still where it was.
+        network.local_ports.iter().filter(|port| !port.standby).filter_map(|port| {
             let Attachment::Netns { netns, .. } = &port.attach else { return None };
             Some(Station {
                 vm: port.name.clone(),

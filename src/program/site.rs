@@ -35,7 +35,7 @@ pub(super) struct Net<'a> {
 /// An address somebody on a network bears.
 pub(super) struct Known<'a> {
     pub(super) mac: Mac,
-    /// The port on br-int, if the bearer is on this node.
+    /// The port on br-int, if the bearer is on this node or on its way here.
     pub(super) owner: Option<&'a IfName>,
     pub(super) router: bool,
 }
@@ -123,7 +123,9 @@ impl<'a> Net<'a> {
             bearers.push((port.mac, Some(&port.port), false, ips));
         }
         for port in &self.view.remote_ports {
-            bearers.push((port.mac, None, port.router, port.ips.clone()));
+            // A machine on its way here announces itself before it is told that it has arrived.
+            let standby = self.view.local_ports.iter().find(|own| own.standby && own.name == port.name);
+            bearers.push((port.mac, standby.map(|own| &own.port), port.router, port.ips.clone()));
         }
         let mut known = BTreeMap::new();
         for (mac, owner, router, ips) in &bearers {
