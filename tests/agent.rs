@@ -134,6 +134,7 @@ impl Memory {
             | Request::Follow { .. }
             | Request::PinFdb { .. }
             | Request::UnpinFdb { .. }
+            | Request::Notices { .. }
             | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
         })
     }
@@ -147,6 +148,9 @@ impl Service for FakeSwitch {
     }
 
     fn answer(&self, request: Request) -> Result<Reply, Refusal> {
+        if let Request::Notices { .. } = request {
+            return Err(Refusal { message: "no flow is ever met".to_owned(), code: "none".to_owned() });
+        }
         let mut memory = self.memory();
         let is_reading =
             matches!(request, Request::Hello { .. } | Request::Show | Request::DumpFlows { .. } | Request::Fdb { .. });
