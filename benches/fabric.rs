@@ -34,6 +34,7 @@ fn port(number: usize) -> Resource {
         device: None,
         allowed_address_pairs: Vec::new(),
         port_security: true,
+        claimed: Vec::new(),
     })
 }
 

@@ -311,5 +311,7 @@ problems! {
         "choose another gateway, or change or delete {owner} in the same go";
     Migration { vm, why } => "virtual machine `{vm}` cannot move: {why}",
         "name the node it is on as `node` and another as `migrating_to`, or leave the latter out";
+    Unentitled { vm, address, why } => "virtual machine `{vm}` cannot take address `{address}`: {why}",
+        "give it an allowed address pair of exactly that address and MAC, or leave the address to who has it";
     Exhausted { what } => "no {what} is left to allocate", "remove objects, or explicit values that take the room";
 }

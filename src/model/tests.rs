@@ -14,7 +14,7 @@ use super::*;
 /// Mistakes that only a broken build or 16 million objects could bring about.
 const UNPROVOKED: [&str; 1] = ["Exhausted"];
 /// Mistakes that only edits of what is there already can hold.
-const OF_EDITS: [&str; 6] = ["EditTwice", "Absent", "InUse", "Stranded", "GatewayBorne", "Migration"];
+const OF_EDITS: [&str; 7] = ["EditTwice", "Absent", "InUse", "Stranded", "GatewayBorne", "Migration", "Unentitled"];
 
 fn under(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);

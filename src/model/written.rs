@@ -313,6 +313,7 @@ impl Reader {
             device: self.part(Field::Device, device.as_ref(), |reader, text| reader.parse("a device", text, "tap0")),
             allowed_address_pairs: pairs,
             port_security: secured.unwrap_or(false),
+            claimed: Vec::new(),
         }
     }
 }

@@ -113,6 +113,7 @@ impl<'t> Placement<'t> {
             ips: vm.port.addresses.iter().map(ipnet::IpNet::addr).collect(),
             node: vm.node.clone(),
             router: false,
+            claimed: vm.port.claimed.clone(),
         });
         let seated = self.seated.get(name.as_str()).into_iter().flatten();
         let seated = seated.flat_map(|router| remote_interfaces(router)).filter(|(on, _)| on == name);

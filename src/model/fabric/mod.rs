@@ -9,6 +9,8 @@ mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uuid::Uuid;
+
 use super::check::{Pass, check};
 use super::problem::Refusal;
 use super::resource::{Change, Edit, Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
@@ -101,6 +103,12 @@ impl Fabric {
     /// The names of the routers that join a network.
     pub fn routers_of(&self, network: &str) -> impl Iterator<Item = &str> {
         self.routers_of.get(network).into_iter().flatten().map(String::as_str)
+    }
+
+    /// The port of an id.
+    #[must_use]
+    pub fn port_of_id(&self, id: Uuid) -> Option<&Object> {
+        self.claims.ids.of(&id).find(|owner| owner.kind == Kind::Port)
     }
 
     /// The names of the routers that are to live on a node alone.

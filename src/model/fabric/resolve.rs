@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Fabric;
 use crate::model::names;
-use crate::model::resource::{InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
+use crate::model::resource::{ClaimedAddress, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
 use crate::model::topology::{Topology, Vm};
 use crate::model::view::{
     AllowedPair, Attachment, Network, Peer, PortView, RemotePort, RouterPort, RouterView, SubnetView,
@@ -121,7 +121,7 @@ fn router_port(spec: &InterfaceSpec, on: &Network) -> Option<RouterPort> {
 
 /// A port as its own node sees it, on this network.
 pub(crate) fn port_view(spec: &PortSpec, on: &Network, standby: bool) -> Option<PortView> {
-    let PortSpec { name, id, mac, ips, device, allowed_address_pairs, port_security, .. } = spec;
+    let PortSpec { name, id, mac, ips, device, allowed_address_pairs, port_security, claimed, .. } = spec;
     let (id, mac) = ((*id)?, (*mac)?);
     let subnet = |address: &IpAddr| on.subnets.iter().find(|subnet| subnet.cidr.contains(address));
     let borne: Vec<(IpAddr, &SubnetView)> =
@@ -143,15 +143,23 @@ pub(crate) fn port_view(spec: &PortSpec, on: &Network, standby: bool) -> Option<
         standby,
         port_security: *port_security,
         allowed: allowed.collect(),
+        claimed: claimed_on(on, claimed),
     })
 }
 
 /// A port on this network, as other nodes than the one it is on see it.
 pub(crate) fn remote_port(spec: &PortSpec, on: &Network, node: &str) -> Option<RemotePort> {
-    let PortSpec { name, mac, ips, .. } = spec;
+    let PortSpec { name, mac, ips, claimed, .. } = spec;
     let within = |address: &&IpAddr| on.subnets.iter().any(|subnet| subnet.cidr.contains(*address));
     let ips = ips.iter().filter(within).copied().collect();
-    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned(), router: false })
+    let claimed = claimed_on(on, claimed);
+    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned(), router: false, claimed })
+}
+
+/// Those of claimed addresses that belong to the network.
+fn claimed_on(on: &Network, claimed: &[ClaimedAddress]) -> Vec<ClaimedAddress> {
+    let within = |address: &&ClaimedAddress| on.subnets.iter().any(|subnet| subnet.cidr.contains(&address.ip));
+    claimed.iter().filter(within).copied().collect()
 }
 
 /// The interfaces of a router that lives on one node, as other nodes see them, each with its network; none of a
@@ -164,6 +172,7 @@ pub(crate) fn remote_interfaces(router: &RouterView) -> impl Iterator<Item = (&s
             ips: port.addresses.iter().map(IpNet::addr).collect(),
             node: node.clone(),
             router: true,
+            claimed: Vec::new(),
         };
         router.interfaces.iter().map(|own| (own.network.as_str(), port(own))).collect::<Vec<_>>()
     };

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::resource::ClaimedAddress;
 use crate::types::{IfName, Mac, Mtu, Vni};
 use crate::{gre, vxlan};
 
@@ -164,6 +165,9 @@ pub struct PortView {
     /// Addresses besides its own that it may speak as.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<AllowedPair>,
+    /// Those of them that it has taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<ClaimedAddress>,
 }
 
 /// An address pair a port may speak as besides its own.
@@ -207,6 +211,9 @@ pub struct RemotePort {
     /// Whether it is a router's interface.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub router: bool,
+    /// Addresses it has taken besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<ClaimedAddress>,
 }
 
 /// A router as one node holds it: the same on every node that does.

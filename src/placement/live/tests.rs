@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use crate::model::resource::{Edit, InterfaceSpec, NetworkSpec, NodeSpec, Object, RouterSpec};
+use crate::model::resource::{ClaimedAddress, Edit, InterfaceSpec, NetworkSpec, NodeSpec, Object, RouterSpec};
 use crate::model::tests::{examples, parts, topology_of};
 use crate::model::view::{NetworkKind, SubnetView};
 use crate::model::{Change, Topology, Underlay};
@@ -75,6 +75,11 @@ fn seated_spec(n: u8, joined: &BTreeSet<u8>, version: u8, seat: Option<u8>) -> R
     Resource::Router(RouterSpec { name: name(Kind::Router, n), id, distributed, node, interfaces })
 }
 
+/// An address on the network if its number is even, and beyond it if not.
+fn claimed(n: u8, network: u8) -> ClaimedAddress {
+    ClaimedAddress { ip: [10, network + 100 * (n % 2), 0, 200].into(), mac: Mac::new([2, 0, 0, 0, 0, n]) }
+}
+
 fn port_spec(n: u8, network: u8, node: Option<u8>, target: Option<u8>, version: u8) -> Resource {
     Resource::Port(PortSpec {
         name: name(Kind::Port, n),
@@ -87,6 +92,7 @@ fn port_spec(n: u8, network: u8, node: Option<u8>, target: Option<u8>, version: 
         device: None,
         allowed_address_pairs: Vec::new(),
         port_security: version == 2,
+        claimed: if version == 2 { vec![claimed(n, network)] } else { Vec::new() },
     })
 }
 
