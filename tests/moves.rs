@@ -2,6 +2,7 @@
 //! program a user runs, under pings.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stderr, reason = "what is measured is told, and not asserted")]
 
 #[path = "support/user.rs"]
 #[expect(dead_code, reason = "every test binary uses its own part of this")]
@@ -13,7 +14,10 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use dvr::rpc::proto::{ApplyRequest, ClaimRequest, Edit, StatusRequest, edit};
+use dvr::rpc::{Address, Client, connect};
 use serde_json::Value;
+use tonic::Code;
 use user::User;
 
 /// How often a state is looked for before the test gives up; each look takes a program's start.
@@ -225,4 +229,151 @@ fn a_machine_moves_live() {
         eprintln!("a machine moved once: {sent} requests, {count} replies, at most {gap} in a row lost");
         assert!(replies.last().is_some_and(|last| last + 2 >= sent), "it does not answer any more: {replies:?}");
     }
+}
+
+/// Two machines that may take one address, on nodes of their own, and one in another subnet on a third.
+const VIRTUAL: &str = "version: 1
+nodes:    {node1: {}, node2: {}, node3: {}}
+networks: {blue: {subnets: [{cidr: 10.1.0.0/24}]}, orange: {subnets: [{cidr: 10.2.0.0/24}]}}
+routers:  {r1: {interfaces: [blue, orange]}}
+vms:
+  a: {node: node1, network: blue, port_security: true, allowed_address_pairs: [{ip: 10.1.0.100}]}
+  b: {node: node2, network: blue, port_security: true, allowed_address_pairs: [{ip: 10.1.0.100}]}
+  c: {node: node2, network: blue}
+  o: {node: node3, network: orange}
+";
+
+/// Echo requests that a machine has received, as its kernel counts.
+fn received(user: &User, vm: &str) -> u64 {
+    let table = user.good(&["lab", "exec", vm, "--", "cat", "/proc/net/snmp"]);
+    let mut lines = table.lines().filter(|line| line.starts_with("Icmp:")).map(|line| line.split(' '));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let found = names.zip(values).find(|(name, _)| *name == "InEchos").and_then(|(_, value)| value.parse().ok());
+    found.expect("the kernel counts them")
+}
+
+/// Input: an address that fails over from one machine to another, as keepalived has it do; then a machine that may not take
+/// it says that it has it. Output: pings from another subnet, on a third node, arrive at whoever announced it last and may.
+#[test]
+fn a_virtual_address_follows_its_announcements() {
+    for user in User::everybody("vip") {
+        let file = Scratch::new(&user, VIRTUAL);
+        user.up(Some(&file.0));
+        // An address of the loopback: the agent keeps a machine's interface as it is to be. Whatever is sent from it is
+        // asked for under it, and that is an announcement (RFC 826: the sender's own address is in every question).
+        let announce = |vm: &str, target: &str| {
+            user.good(&["lab", "exec", vm, "--", "ip", "addr", "add", "10.1.0.100/32", "dev", "lo"]);
+            user.run(&["lab", "exec", vm, "--", "ping", "-c", "1", "-W", "1", "-I", "10.1.0.100", target]);
+        };
+        let pinged = || {
+            let output = user.run(&["lab", "exec", "o", "--", "ping", "-c", "1", "-W", "1", "10.1.0.100"]);
+            output.status.success()
+        };
+        let holder = || {
+            let ports = user.json(&["get", "ports", "-o", "json"]);
+            let has = |port: &&Value| port["claimed"].as_array().is_some_and(|claimed| !claimed.is_empty());
+            let names = ports.as_array().expect("a list").iter().filter(has).map(|port| port["name"].to_string());
+            names.collect::<Vec<_>>()
+        };
+        assert!(!pinged(), "nobody has it");
+        for (vm, other, silent) in [("a", "b", "10.1.0.201"), ("b", "a", "10.1.0.202")] {
+            announce(vm, silent);
+            let moved = (0..LOOKS).find(|_| {
+                let before = received(&user, vm);
+                pinged() && received(&user, vm) > before
+            });
+            assert!(moved.is_some(), "{vm} announced it, and is not reached: {:?} has it", holder());
+            assert_eq!(holder(), [format!("\"{vm}\"")]);
+            let before = received(&user, other);
+            assert!(pinged());
+            assert_eq!(received(&user, other), before, "{other} still hears what is for {vm}");
+        }
+        announce("c", "10.1.0.203");
+        let before = received(&user, "b");
+        assert!(pinged() && received(&user, "b") > before, "c may not take it");
+        assert_eq!(holder(), ["\"b\""]);
+    }
+}
+
+/// A controller of its own, ended when the test is over.
+struct Controller {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Controller {
+    fn start(user: &User) -> Self {
+        let dir = std::env::temp_dir().join(format!("dvr-{}", user.lab));
+        std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
+        let mut command = user.command(&["controller", "--socket"]);
+        command.arg(dir.join("c.sock")).arg("--store").arg(dir.join("store"));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self { child: child.expect("the program starts"), dir }
+    }
+
+    async fn client(&self) -> Client {
+        let address = Address::Unix(self.dir.join("c.sock"));
+        for _ in 0..LOOKS {
+            if let Ok(client) = connect(&address, None).await {
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the controller does not serve");
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+        let _gone = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Input: claims by a port that may take the address, by one that may not, from a node that neither is on, of no port.
+/// Output: the first is done and told; the others are refused, counted, and change nothing.
+#[test]
+fn a_claim_without_right_is_refused_and_counted() {
+    let user = User::new("claims", false);
+    let controller = Controller::start(&user);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
+    runtime.block_on(async {
+        let mut client = controller.client().await;
+        let ids = ["11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000"];
+        let port = |name: &str, id: &str, pairs: &str| {
+            format!(r#"{{"kind":"port","name":"{name}","id":"{id}","network":"a","node":"n1","mac":"fa:16:3e:00:00:{name}"{pairs}}}"#)
+        };
+        let texts = [
+            r#"{"kind":"node","name":"n1"}"#.to_owned(),
+            r#"{"kind":"network","name":"a","subnets":[{"cidr":"10.1.0.0/24"}]}"#.to_owned(),
+            port("01", ids[0], r#","allowed_address_pairs":[{"ip":"10.1.0.100/32"}]"#),
+            port("02", ids[1], ""),
+        ];
+        let put = |text: String| Edit { what: Some(edit::What::Put(text.into_bytes())), revision: None };
+        let edits = texts.into_iter().map(put).collect();
+        let request = ApplyRequest { edits, dry_run: false, underlay: Vec::new() };
+        let applied = client.apply(request).await.expect("it is right").into_inner();
+        let claim = |node: &str, id: &str, last: &str| ClaimRequest {
+            node: node.to_owned(),
+            port: id.to_owned(),
+            ip: "10.1.0.100".to_owned(),
+            mac: format!("fa:16:3e:00:00:{last}"),
+        };
+        let done = client.claim(claim("n1", ids[0], "01")).await.expect("it may").into_inner();
+        assert!(done.revision > applied.revision);
+        let again = client.claim(claim("n1", ids[0], "01")).await.expect("it has it").into_inner();
+        assert_eq!(again.revision, done.revision, "nothing is written twice");
+        for (claim, code) in [
+            (claim("n1", ids[1], "02"), Code::InvalidArgument),
+            (claim("n1", ids[0], "02"), Code::InvalidArgument),
+            (claim("n2", ids[0], "01"), Code::InvalidArgument),
+            (claim("n1", "33333333-0000-4000-8000-000000000000", "01"), Code::NotFound),
+        ] {
+            let refused = client.claim(claim.clone()).await.expect_err("it may not");
+            assert_eq!(refused.code(), code, "{claim:?}: {refused}");
+        }
+        let status = client.status(StatusRequest {}).await.expect("it answers").into_inner();
+        assert_eq!((status.unentitled, status.revision), (3, done.revision));
+    });
 }

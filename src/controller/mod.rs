@@ -15,6 +15,7 @@
 
 mod access;
 mod beats;
+mod claims;
 mod hub;
 mod keys;
 mod listen;

@@ -9,13 +9,13 @@ use super::access::Access;
 use super::hub::Hub;
 use super::streams::{self, Stream};
 use super::write::{self, Made, Wish, WriteError};
-use super::{beats, keys};
+use super::{beats, claims, keys};
 use crate::model::resource::NodeSpec;
 use crate::model::{Edit, Kind, Object, Refusal, Resource};
 use crate::rpc::proto::controller_server::Controller;
 use crate::rpc::proto::{
-    ApplyReply, ApplyRequest, BeatReply, BeatRequest, Change, ListReply, ListRequest, Name, Problem, StatusReply,
-    StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest, edit,
+    ApplyReply, ApplyRequest, BeatReply, BeatRequest, Change, ClaimReply, ClaimRequest, ListReply, ListRequest, Name,
+    Problem, StatusReply, StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest, edit,
 };
 use crate::rpc::{proto, refuse};
 use crate::store::StoreError;
@@ -165,13 +165,31 @@ impl Controller for Service {
         Ok(Response::new(BeatReply { ttl_millis }))
     }
 
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
+        Access::node(&request, &request.get_ref().node)?;
+        let claim = claims::read(&self.hub, request.into_inner())?;
+        let revision = claims::claim(&self.hub, claim).await.map_err(|error| status(&error))?;
+        Ok(Response::new(ClaimReply { revision }))
+    }
+
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         Access::all(&request)?;
-        let super::hub::Counters { views, watches, wholes, resumes, resets, limited, overtaken } = self.hub.counters();
+        let super::hub::Counters { views, watches, wholes, resumes, resets, limited, overtaken, unentitled } =
+            self.hub.counters();
         let world = self.hub.world();
         let (epoch, revision, foreign) = (world.epoch.clone(), world.revision, world.foreign);
-        let reply =
-            StatusReply { epoch, revision, views, watches, wholes, resumes, resets, limited, overtaken, foreign };
-        Ok(Response::new(reply))
+        Ok(Response::new(StatusReply {
+            epoch,
+            revision,
+            views,
+            watches,
+            wholes,
+            resumes,
+            resets,
+            limited,
+            overtaken,
+            foreign,
+            unentitled,
+        }))
     }
 }

@@ -8,9 +8,9 @@ use crate::types::{IfName, Mac, VlanId};
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
 };
-use super::security;
 use super::site::{Known, Net, Site};
 use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
+use super::{announced, security};
 
 const CLASSIFY: u8 = 0;
 const FROM_ROUTER: u8 = 1;
@@ -29,12 +29,16 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     if site.networks.iter().flat_map(|net| &net.view.local_ports).any(|vm| vm.port_security) {
         flows.extend(security::defaults());
     }
+    if site.networks.iter().flat_map(|net| &net.view.local_ports).any(announced::concerns) {
+        flows.push(announced::default(QUESTION));
+    }
     for net in &site.networks {
         for vm in &net.view.local_ports {
             flows.extend(classify_vm(site, net, vm));
             if vm.port_security {
-                flows.extend(security::flows(vm, QUESTION));
+                flows.extend(security::flows(vm, announced::onward(vm, QUESTION)));
             }
+            flows.extend(announced::flows(vm, QUESTION));
         }
         flows.extend(net.routers().map(|router| classify_router(net, router)));
         flows.extend(net.replicas.iter().flat_map(|router| to_host(net, router)));
@@ -91,7 +95,7 @@ fn defaults() -> Vec<ProgramFlow> {
 /// behind it is learned. A secured port has no MACs but its own and its pairs', and all it says is looked into.
 fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow> {
     let at = format!("in_port={}", port(&vm.port));
-    let next = if vm.port_security { security::PAYLOAD } else { QUESTION };
+    let next = if vm.port_security { security::PAYLOAD } else { announced::onward(vm, QUESTION) };
     let own = format!("mod_vlan_vid:{},resubmit(,{next})", net.vlan);
     let learn = format!(
         "learn(table={LEARNED_LOCAL_TABLE},hard_timeout={LEARNED_SECS},priority=1,cookie={LEARNED_COOKIE:#x},\
@@ -138,14 +142,17 @@ fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
             format!("mod_dl_src:{mac},resubmit(,{LOCAL})"),
         )
     };
-    let machines = net.machines().map(|vm| (vm.mac, &vm.addresses));
+    let seated = net.seated.iter().map(|router| {
+        let addresses = router.addresses.iter().map(ipnet::IpNet::addr).collect();
+        (router.mac, &router.ifname, addresses)
+    });
     let mut flows = Vec::new();
-    for (station, addresses) in machines.chain(net.seated.iter().map(|router| (router.mac, &router.addresses))) {
+    for (station, _, addresses) in net.stations().into_iter().chain(seated) {
         flows.push(restore(20, station, "", first.mac));
         if net.replicas.len() == 1 {
             continue;
         }
-        for ip in addresses.iter().map(ipnet::IpNet::addr) {
+        for ip in addresses {
             let Some(router) = gateway_of(net, ip) else { continue };
             let matching = match ip {
                 IpAddr::V4(ip) => format!(",ip,nw_dst={ip}"),
@@ -185,18 +192,16 @@ fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
     net.router_ips(router).into_iter().map(answer).collect()
 }
 
-/// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it.
+/// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it, and to those
+/// who may take it.
 fn responder(net: &Net<'_>) -> Vec<ProgramFlow> {
     let mut flows = Vec::new();
     for (ip, known) in net.known() {
-        if let Some(owner) = known.owner {
-            flows.push(ProgramFlow::new(
-                RESPONDER,
-                3,
-                format!("in_port={},{},{}", port(owner), flow::vlan(net.vlan), question(ip)),
-                format!("resubmit(,{LOCAL})"),
-            ));
-        }
+        let contenders = net.contenders(ip).filter(|contender| Some(*contender) != known.owner);
+        flows.extend(known.owner.into_iter().chain(contenders).map(|own| {
+            let matching = format!("in_port={},{},{}", port(own), flow::vlan(net.vlan), question(ip));
+            ProgramFlow::new(RESPONDER, 3, matching, format!("resubmit(,{LOCAL})"))
+        }));
         flows.push(answer(net.vlan, ip, &known));
     }
     flows
@@ -221,7 +226,7 @@ pub(super) fn answer(vlan: VlanId, ip: IpAddr, known: &Known<'_>) -> ProgramFlow
 /// Every populated address on this node's ports of the network.
 pub(super) fn stations<'a>(net: &Net<'a>) -> impl Iterator<Item = (Mac, &'a IfName)> {
     let routers = net.routers().map(|router| (router.mac, &router.ifname));
-    net.machines().map(|vm| (vm.mac, &vm.port)).chain(routers)
+    net.stations().into_iter().map(|(mac, port, _)| (mac, port)).chain(routers)
 }
 
 /// Table 60's flow to a local address.
@@ -253,8 +258,9 @@ fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
         ProgramFlow::new(UNKNOWN, 2, format!("in_port={PATCH_TUN},{vlan}"), flood),
     ]);
     // What the control plane says of a remote address outranks what a local machine pretends.
-    flows.extend(net.remote.iter().map(|(mac, _)| {
-        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, format!("{vlan},dl_dst={mac}"), format!("output:{PATCH_TUN}"))
+    flows.extend(net.remote.iter().map(|remote| {
+        let matching = format!("{vlan},dl_dst={}", remote.mac);
+        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, matching, format!("output:{PATCH_TUN}"))
     }));
     flows
 }

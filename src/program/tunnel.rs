@@ -23,7 +23,7 @@ const FLOOD: u8 = 22;
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
     let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, u8)> {
-        let names = net.flood.iter().chain(net.remote.iter().map(|(_, port)| port));
+        let names = net.flood.iter().chain(net.remote.iter().map(|remote| &remote.port));
         names.map(|name| (name.clone(), by_key(net.view.kind))).collect()
     };
     let tunnels: BTreeMap<IfName, u8> = site.networks.iter().flat_map(tunnels).collect();
@@ -122,7 +122,7 @@ fn network(net: &Net<'_>) -> Vec<ProgramFlow> {
         format!("tun_id={:#x}", net.view.vni.get()),
         format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),
     )];
-    flows.extend(net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)));
+    flows.extend(net.remote.iter().map(|remote| deliver(net, remote.mac, &remote.port)));
     if !net.flood.is_empty() {
         flows.push(ProgramFlow::new(
             FLOOD,
