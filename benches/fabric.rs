@@ -34,6 +34,7 @@ fn port(number: usize) -> Resource {
         device: None,
         allowed_address_pairs: Vec::new(),
         port_security: true,
+        claimed: Vec::new(),
     })
 }
 
@@ -47,7 +48,7 @@ fn resources() -> Vec<Resource> {
     let router = |n: usize| {
         let joined = |network| InterfaceSpec { network: format!("net{network}"), ..InterfaceSpec::default() };
         let interfaces = (n * 5..n * 5 + 5).map(joined).collect();
-        Resource::Router(RouterSpec { name: format!("r{n}"), id: None, distributed: true, interfaces })
+        Resource::Router(RouterSpec { name: format!("r{n}"), id: None, distributed: true, node: None, interfaces })
     };
     let (nodes, networks) = ((0..NODES).map(node), (0..NETWORKS).map(network));
     nodes.chain(networks).chain((0..ROUTERS).map(router)).chain((0..PORTS).map(port)).collect()

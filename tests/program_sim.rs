@@ -9,20 +9,27 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
 use dvr::datapath::{
     DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
 };
 use dvr::model::Topology;
-use dvr::model::view::{NetworkKind, NodeView, PortView, RouterPort};
+use dvr::model::view::{NetworkKind, NetworkView, NodeView, PortView, RouterPort};
 use dvr::placement;
-use dvr::program::{LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers_by, tunnel_port};
+use dvr::program::{Announced, LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers_by, tunnel_port};
 use dvr::types::{IfName, Mac, Timestamp, VlanId};
 use dvr::wire::{arp, checksum};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
+
+#[path = "program_sim/announced.rs"]
+mod announced;
+#[path = "program_sim/moves.rs"]
+mod moves;
+#[path = "program_sim/routers.rs"]
+mod routers;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -86,15 +93,20 @@ struct Wired {
 struct Outcome {
     delivered: Vec<Delivered>,
     wired: Vec<Wired>,
+    announced: Vec<Announced>,
 }
 
 /// Keeps what is sent.
 #[derive(Default)]
-struct Sent(Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)>);
+struct Sent(Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)>, Vec<Vec<u8>>);
 
 impl Egress for Sent {
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
         self.0.push((port, tunnel.copied(), packet.head().to_vec()));
+    }
+
+    fn say(&mut self, said: &Arc<[u8]>) {
+        self.1.push(said.to_vec());
     }
 }
 
@@ -139,14 +151,14 @@ impl SimNode {
         Self { view, switch: Mutex::new(switch), worker: Worker::new(), ports, vlans }
     }
 
-    fn process(&mut self, ingress: &Ingress, frame: &[u8]) -> Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)> {
+    fn process(&mut self, ingress: &Ingress, frame: &[u8]) -> Sent {
         let mut room = vec![0; HEADROOM];
         room.extend_from_slice(frame);
         let end = room.len();
         let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
         let mut sent = Sent::default();
         self.worker.process(&self.switch, ingress, &mut packet, Timestamp::from_secs(1), &mut sent);
-        sent.0
+        sent
     }
 
     fn dp(&self, port: &str) -> DpPort {
@@ -167,8 +179,11 @@ impl Sim {
     }
 
     fn of(text: &str) -> Self {
-        let topology = Topology::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
-        let view = |node| SimNode::new(placement::view(&topology, node).expect("it is there"));
+        Self::place(&Topology::parse(text, "test").unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn place(topology: &Topology) -> Self {
+        let view = |node| SimNode::new(placement::view(topology, node).expect("it is there"));
         Self { nodes: ["node1", "node2", "node3"].map(view).into() }
     }
 
@@ -237,7 +252,9 @@ impl Sim {
             frames += 1;
             assert!(frames < FRAMES_MAX, "a loop: {outcome:?}");
             let index = self.nodes.iter().position(|node| node.view.node.name == at).expect("one of three");
-            for (port, tunnel, frame) in self.nodes[index].process(&ingress, &frame) {
+            let Sent(frames, said) = self.nodes[index].process(&ingress, &frame);
+            outcome.announced.extend(said.iter().map(|said| Announced::read(said).expect("all of it is ours")));
+            for (port, tunnel, frame) in frames {
                 let Some(tunnel) = tunnel else {
                     let port = self.nodes[index].ports[&port].clone();
                     outcome.delivered.push(Delivered { node: at.clone(), port, frame });
@@ -667,15 +684,22 @@ proptest! {
 }
 
 impl SimNode {
-    /// Each router interface's VLAN, as a learned flow matches it, and MAC.
+    /// Each router interface's VLAN, as a learned flow matches it, and MAC; of routers on other nodes too.
     fn router_stations(&self) -> Vec<(String, Mac)> {
         let ports = self.view.routers.iter().flat_map(|router| &router.interfaces);
-        let station = |port: &RouterPort| {
-            let network = self.view.networks.iter().find(|network| network.name == port.network);
-            let vlan = self.vlans[&network.expect("its own").id].get();
-            (format!("vlan_tci={vlan:#06x}/0x0fff"), port.mac)
+        let station = |network: &NetworkView, mac: Mac| {
+            let vlan = self.vlans[&network.id].get();
+            (format!("vlan_tci={vlan:#06x}/0x0fff"), mac)
         };
-        ports.map(station).collect()
+        let here = ports.map(|port| {
+            let network = self.view.networks.iter().find(|network| network.name == port.network);
+            station(network.expect("its own"), port.mac)
+        });
+        let beyond = self.view.networks.iter().flat_map(|network| {
+            let routers = network.remote_ports.iter().filter(|port| port.router);
+            routers.map(move |port| station(network, port.mac))
+        });
+        here.chain(beyond).collect()
     }
 }
 

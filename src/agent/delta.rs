@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::switch::FlowChange;
+use crate::model::resource::ClaimedAddress;
 use crate::model::view::{NetworkKind, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, ViewChange};
 use crate::neigh::{NeighOp, NeighbourSpec};
 use crate::netns::{BadName, Name};
@@ -69,12 +70,18 @@ fn addresses(mac: Mac, ips: impl Iterator<Item = IpAddr>) -> impl Iterator<Item 
     [Address::Mac(mac), Address::Ip(mac.link_local().into())].into_iter().chain(ips.map(Address::Ip))
 }
 
+/// A local port's, with those that it may take: the responder treats their bearers otherwise for it.
 fn of_local(port: &PortView) -> impl Iterator<Item = Address> {
-    addresses(port.mac, port.addresses.iter().map(ipnet::IpNet::addr))
+    let own = port.addresses.iter().chain(port.allowed.iter().map(|allowed| &allowed.ip));
+    addresses(port.mac, own.map(ipnet::IpNet::addr)).chain(of_claimed(&port.claimed))
 }
 
 fn of_remote(port: &RemotePort) -> impl Iterator<Item = Address> {
-    addresses(port.mac, port.ips.iter().copied())
+    addresses(port.mac, port.ips.iter().copied()).chain(of_claimed(&port.claimed))
+}
+
+fn of_claimed(claimed: &[ClaimedAddress]) -> impl Iterator<Item = Address> {
+    claimed.iter().flat_map(|claimed| [Address::Mac(claimed.mac), Address::Ip(claimed.ip)])
 }
 
 /// The item of a name in a list that is sorted by it.
@@ -126,6 +133,10 @@ impl Bearers {
             return if view.apply(change) { Ok(Extent::Noted) } else { Err(EarlyFull) };
         };
         let before = self.part(view, &concern);
+        if before.networks.iter().flat_map(|network| &network.local_ports).any(|port| !port.claimed.is_empty()) {
+            // What a machine elsewhere bears as its own, a machine here cannot have taken: that is its port's flows.
+            return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
+        }
         let same_tunnels = self.retunnel(view.networks[concern.at].kind, &concern.nodes);
         self.replace(&view.networks[concern.at].name, &concern);
         if !view.apply(change) {
@@ -223,8 +234,14 @@ impl Bearers {
 /// A router with its interfaces on this network alone; `None` if it has none.
 fn on(router: &RouterView, network: &str) -> Option<RouterView> {
     let interfaces: Vec<_> = router.interfaces.iter().filter(|port| port.network == network).cloned().collect();
-    let RouterView { name, id, netns, .. } = router;
-    (!interfaces.is_empty()).then(|| RouterView { name: name.clone(), id: *id, netns: netns.clone(), interfaces })
+    let RouterView { name, id, netns, node, interfaces: _ } = router;
+    (!interfaces.is_empty()).then(|| RouterView {
+        name: name.clone(),
+        id: *id,
+        netns: netns.clone(),
+        node: node.clone(),
+        interfaces,
+    })
 }
 
 /// More waits for networks that are not there than a view keeps: the view must be asked for anew.
@@ -260,7 +277,16 @@ enum Reach {
 fn concern(view: &NodeView, change: &ViewChange) -> Reach {
     let there = |network: &str| view.networks.binary_search_by(|view| view.name.as_str().cmp(network)).ok();
     let port_of = |at: usize, name: &str| find(&view.networks[at].remote_ports, name, |port| &port.name);
+    // Flows that are not its own hang on a router that lives elsewhere, and on what a port has taken.
+    let is_plain = |port: &RemotePort| !port.router && port.claimed.is_empty();
     match change {
+        ViewChange::RemotePort { port, .. } if !is_plain(port) => Reach::Whole,
+        ViewChange::RemotePort { network, port: RemotePort { name, .. } }
+        | ViewChange::RemotePortGone { network, name, .. }
+            if there(network).and_then(|at| port_of(at, name)).is_some_and(|port| !is_plain(port)) =>
+        {
+            Reach::Whole
+        }
         ViewChange::RemotePort { network, port } => there(network)
             .map_or(Reach::Nothing, |at| Reach::Part(Concern::port(at, port_of(at, &port.name), Some(port)))),
         ViewChange::RemotePortGone { network, name, node } => {

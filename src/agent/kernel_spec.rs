@@ -108,7 +108,8 @@ fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
     vec![Sysctl::new(key("accept_dad"), "0"), Sysctl::new(key("accept_ra"), "0"), Sysctl::new(key("disable_ipv6"), "0")]
 }
 
-/// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6.
+/// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6; then what they
+/// have taken by announcing it.
 pub(super) fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
     let ipv6 = has_ipv6(network);
     let local =
@@ -120,6 +121,10 @@ pub(super) fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
         for ip in ips.into_iter().chain(link_local) {
             all.entry(ip).or_insert(NeighbourSpec { ip, mac });
         }
+    }
+    let here = network.local_ports.iter().flat_map(|port| &port.claimed);
+    for claimed in here.chain(network.remote_ports.iter().flat_map(|port| &port.claimed)) {
+        all.entry(claimed.ip).or_insert(NeighbourSpec { ip: claimed.ip, mac: claimed.mac });
     }
     all.into_values().collect()
 }

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::announced::{self, Heard};
 use super::desired::{Desired, DesiredError, News};
 use super::events::{Event, Events};
 use crate::model::view::{NodeView, ViewChange};
@@ -114,7 +115,13 @@ impl Link {
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub(super) fn start(node: &str, run_dir: &Path, controllers: Controllers, events: Events) -> io::Result<Self> {
+    pub(super) fn start(
+        node: &str,
+        run_dir: &Path,
+        controllers: Controllers,
+        events: Events,
+        heard: Heard,
+    ) -> io::Result<Self> {
         let file = run_dir.join(FILE);
         let known = load(&file, node);
         if let Some(known) = &known {
@@ -131,7 +138,7 @@ impl Link {
             node: node.to_owned(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = End { node: node.to_owned(), file, controllers, shared, changed, events };
+        let end = End { node: node.to_owned(), file, controllers, shared, changed, events, heard };
         std::thread::Builder::new().name("controller-link".to_owned()).spawn(move || runtime.block_on(end.keep()))?;
         Ok(link)
     }
@@ -180,6 +187,8 @@ struct End {
     shared: Arc<Mutex<Shared>>,
     changed: Arc<Notify>,
     events: Events,
+    /// Announcements, for whatever controller there is.
+    heard: Heard,
 }
 
 /// Why a session ended.
@@ -195,10 +204,10 @@ enum Ended {
     Nonsense { address: Address, why: String },
 }
 
-/// Beats go on as long as this is held.
-struct Beats(JoinHandle<()>);
+/// A task that goes on as long as this is held.
+struct Task(JoinHandle<()>);
 
-impl Drop for Beats {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -254,8 +263,10 @@ impl End {
         let request = ViewRequest { node: self.node.clone(), tunnel_ip, epoch, revision };
         let refused = |status| RpcError::of(address, &status);
         let mut stream = client.view(request).await.map_err(refused)?.into_inner();
+        let _announced =
+            Task(tokio::spawn(announced::tell(client.clone(), self.node.clone(), Arc::clone(&self.heard))));
         let (shared, changed) = (Arc::clone(&self.shared), Arc::clone(&self.changed));
-        let _beats = Beats(tokio::spawn(beat(client, self.node.clone(), shared, changed)));
+        let _beats = Task(tokio::spawn(beat(client, self.node.clone(), shared, changed)));
         let mut whole = Vec::new();
         let mut save_at = None;
         loop {

@@ -20,6 +20,7 @@
 //!
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
+mod announced;
 mod canonical;
 mod delta;
 mod desired;

@@ -24,7 +24,7 @@ use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
 use super::switch_spec::fixed;
-use super::{AgentConfig, AgentError, DesiredFrom, link, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, announced, link, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -158,9 +158,14 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     let desired = match config.desired.clone() {
         DesiredFrom::Topology(path) => Source::File(TopologyFile { path, node: config.node.clone() }),
         DesiredFrom::Controllers(controllers) => {
-            let link = link::Link::start(&config.node, &config.run_dir, controllers, events.clone());
-            let what = "start its link to the controllers";
-            Source::Link(link.map_err(|source| AgentError::System { node: config.node.clone(), what, source })?)
+            let system = |what| {
+                let node = config.node.clone();
+                move |source| AgentError::System { node, what, source }
+            };
+            let heard = announced::listen(config.switch_socket.clone());
+            let heard = heard.map_err(system("listen to the switch's announcements"))?;
+            let link = link::Link::start(&config.node, &config.run_dir, controllers, events.clone(), heard);
+            Source::Link(link.map_err(system("start its link to the controllers"))?)
         }
     };
     let switch = Switch::new(config.switch_socket.clone(), Some(events));

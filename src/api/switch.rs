@@ -115,6 +115,12 @@ pub enum Request {
         /// The frame.
         frame: Vec<u8>,
     },
+    /// What flows' `controller(userdata=…)` actions said since the last such request, whoever made it: waits for something
+    /// to be said. Answered with [`Notices`].
+    Notices {
+        /// How long to wait if nothing was; five seconds at most.
+        wait_millis: u64,
+    },
     /// What a bridge in normal mode learned, and what it was told.
     Fdb {
         /// The bridge.
@@ -368,6 +374,13 @@ pub struct CacheCounters {
     /// Entries forgotten for lack of room.
     #[serde(default)]
     pub evictions: u64,
+}
+
+/// What flows said, in answer to [`Request::Notices`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notices {
+    /// The `userdata` of each, once, in the order in which they were said last.
+    pub said: Vec<Vec<u8>>,
 }
 
 /// One flow, in answer to [`Request::DumpFlows`].

@@ -299,11 +299,12 @@ fn row(one: &Listed) -> [[String; 6]; 2] {
             ];
             [heads(["NETWORK", "VNI", "MTU", "SUBNETS", "REVISION", ""]), cells]
         }
-        Resource::Router(RouterSpec { name, interfaces, .. }) => {
+        Resource::Router(RouterSpec { name, node, interfaces, .. }) => {
             let networks = interfaces.iter().map(|port| port.network.clone()).collect();
             let ips = interfaces.iter().flat_map(|port| &port.ips).map(ToString::to_string).collect();
-            let cells = [name.clone(), list(networks), list(ips), revision, String::new(), String::new()];
-            [heads(["ROUTER", "NETWORKS", "ADDRESSES", "REVISION", "", ""]), cells]
+            let node = node.clone().unwrap_or_else(|| "(all)".to_owned());
+            let cells = [name.clone(), node, list(networks), list(ips), revision, String::new()];
+            [heads(["ROUTER", "NODE", "NETWORKS", "ADDRESSES", "REVISION", ""]), cells]
         }
         Resource::Port(PortSpec { name, network, node, migrating_to, mac, ips, .. }) => {
             let node = match (node, migrating_to) {

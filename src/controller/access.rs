@@ -20,14 +20,14 @@ use crate::tls::{self, Identity};
 /// Octets of a message that a node's agent sends: nothing it may ask is long.
 const NODE_MESSAGE_MAX: usize = 64 << 10;
 /// What a node's agent may call.
-const NODE_CALLS: [&str; 2] = ["/dvr.v1.Controller/View", "/dvr.v1.Controller/Beat"];
+const NODE_CALLS: [&str; 3] = ["/dvr.v1.Controller/View", "/dvr.v1.Controller/Beat", "/dvr.v1.Controller/Claim"];
 
 /// What somebody may see and do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everything.
     All,
-    /// One node's view and its beats.
+    /// One node's view, its beats, and what its ports announce.
     Node(String),
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Counters {
     pub(super) limited: u64,
     /// Commits that another writer overtook.
     pub(super) overtaken: u64,
+    /// Claims by ports that are not entitled.
+    pub(super) unentitled: u64,
 }
 
 /// What tasks share.

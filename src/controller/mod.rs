@@ -17,6 +17,7 @@
 
 mod access;
 mod beats;
+mod claims;
 mod compact;
 mod door;
 mod hub;

@@ -10,13 +10,13 @@ use super::hub::Hub;
 use super::keys::Report;
 use super::streams::{self, Stream};
 use super::write::{self, Made, Wish, WriteError, aside};
-use super::{beats, keys};
+use super::{beats, claims, keys};
 use crate::model::resource::NodeSpec;
 use crate::model::{Edit, Kind, Object, Refusal, Resource};
 use crate::rpc::proto::controller_server::Controller;
 use crate::rpc::proto::{
-    ApplyReply, ApplyRequest, BeatReply, BeatRequest, Change, ListReply, ListRequest, Name, Problem, StatusReply,
-    StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest, edit,
+    ApplyReply, ApplyRequest, BeatReply, BeatRequest, Change, ClaimReply, ClaimRequest, ListReply, ListRequest, Name,
+    Problem, StatusReply, StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest, edit,
 };
 use crate::rpc::{proto, refuse};
 use crate::store::StoreError;
@@ -168,9 +168,16 @@ impl Controller for Service {
         Ok(Response::new(BeatReply { ttl_millis }))
     }
 
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
+        Access::node(&request, &request.get_ref().node)?;
+        let claim = claims::read(&self.hub, request.into_inner())?;
+        let revision = claims::claim(&self.hub, claim).await.map_err(|error| status(&error))?;
+        Ok(Response::new(ClaimReply { revision }))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let counters = self.hub.counters();
-        let super::hub::Counters { connections, strangers, turned_away, shown_out, .. } = counters;
+        let super::hub::Counters { connections, strangers, turned_away, shown_out, unentitled, .. } = counters;
         let super::hub::Counters { views, watches, wholes, resumes, resets, replaced, limited, overtaken, .. } =
             counters;
         let world = self.hub.world();
@@ -193,6 +200,7 @@ impl Controller for Service {
             shown_out,
             replaced,
             work,
+            unentitled,
         }))
     }
 }

@@ -253,7 +253,6 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
     let Basis { desired, serial, revision } = basis;
     let mut named = BTreeMap::new();
     for edit in &wish.edits {
-        let (Edit::Put { revision, .. } | Edit::Delete { revision, .. }) = edit;
         let object = edit.object();
         let found = desired.changed(&object);
         // What is made already must not undo what others did to it since.
@@ -261,7 +260,7 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
             if *left != found {
                 return Err(WriteError::Stale { object, asked: left.unwrap_or(0), found, done: done.len() });
             }
-        } else if let Some(asked) = *revision {
+        } else if let Some(asked) = edit.revision() {
             if found.unwrap_or(0) != asked {
                 return Err(WriteError::Stale { object, asked, found, done: done.len() });
             }

@@ -94,6 +94,8 @@ pub(crate) enum Action {
     DecTtl,
     Learn(Arc<Learn>),
     Note(Box<[u8]>),
+    /// Says these octets to whoever follows the switch; the packet goes on.
+    Controller(Arc<[u8]>),
     /// Runs the actions on a copy of everything.
     Clone(Actions),
     /// Shortens the flow's timeouts once TCP ends.
@@ -294,6 +296,7 @@ impl Known {
             | Action::ModTpDst(_)
             | Action::SetTunnel { .. }
             | Action::Note(_)
+            | Action::Controller(_)
             | Action::FinTimeout { .. }
             | Action::Exit => Ok(()),
         }

@@ -4,6 +4,8 @@
 //! actions: so a value written twice is written once, and one written back is not written at all. The order is that of
 //! OVS's `commit_odp_actions()`: Ethernet, network, neighbour discovery, transport, ICMP, VLAN.
 
+use std::sync::Arc;
+
 use super::field::Needs;
 use super::io::{DpPort, TunnelMeta};
 use super::key::{self, Key, Mask, Place};
@@ -28,6 +30,8 @@ pub(crate) enum DpAction {
         tci: u16,
     },
     PopVlan,
+    /// Says these octets to whoever follows the switch.
+    Say(Arc<[u8]>),
 }
 
 /// A header's field as it lies in the packet.

@@ -39,6 +39,7 @@ pub(crate) fn execute(
     for action in actions {
         match action {
             DpAction::Output { port, tunnel } => egress.transmit(*port, tunnel.as_ref(), packet),
+            DpAction::Say(said) => egress.say(said),
             DpAction::Set { field, value, mask } => set(packet, layout, *field, *value, *mask),
             DpAction::PushVlan { tpid, tci } => {
                 if !push_vlan(packet, *tpid, *tci) {

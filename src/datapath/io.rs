@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use super::packet::Packet;
 
@@ -44,4 +45,9 @@ pub trait Egress {
     /// Sends the packet as it is now; it may be rewritten and sent elsewhere as soon as this returns. What the port
     /// cannot take is counted there. With `tunnel`, the port is a tunnel's.
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>);
+
+    /// Says what a flow's `controller` action says of a packet; nobody hears it unless told otherwise.
+    fn say(&mut self, said: &Arc<[u8]>) {
+        let _ = said;
+    }
 }

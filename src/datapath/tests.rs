@@ -1,6 +1,6 @@
 //! The engine as its users see it: flows in text, frames in, frames out.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::api::switch::{BridgeMode, FlowChange, VlanMode};
@@ -33,6 +33,9 @@ pub(super) struct Sent {
     pub(super) octets: Vec<u8>,
 }
 
+/// What stands for whoever hears what flows say, among ports.
+pub(super) const SAID: u32 = u32::MAX;
+
 #[derive(Default)]
 pub(super) struct Wire(pub(super) Vec<Sent>);
 
@@ -41,6 +44,10 @@ impl Egress for Wire {
         let mut octets = packet.head().to_vec();
         packet.tail().iter().for_each(|piece| octets.extend_from_slice(piece));
         self.0.push(Sent { port: port.0, tunnel: tunnel.copied(), octets });
+    }
+
+    fn say(&mut self, said: &Arc<[u8]>) {
+        self.0.push(Sent { port: SAID, tunnel: None, octets: said.to_vec() });
     }
 }
 

@@ -194,7 +194,7 @@ impl<'a> Xlate<'a> {
             self.reason = Some(reason);
         }
         self.mask.clear(key::STATE_WORDS);
-        let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
+        let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. } | DpAction::Say(_)));
         let drop = if sent { None } else { Some(self.reason.unwrap_or(DropReason::NoOutput)) };
         if !sent {
             self.actions.clear();
@@ -435,6 +435,7 @@ impl<'a> Xlate<'a> {
             Action::SetTunnel { id, .. } => self.key.set(key::TUN_ID, u128::from(*id)),
             Action::Learn(learn) => self.learn(learn),
             Action::Note(_) => {}
+            Action::Controller(said) => self.say(said),
             Action::Clone(inner) => {
                 self.pending.push(self.save());
                 self.pending.push(Frame::Run { actions: Arc::clone(inner), next: 0 });

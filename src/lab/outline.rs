@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
-use crate::model::view::{Attachment, NodeView, RouterPort};
+use crate::model::view::{Attachment, NetworkView, NodeView, RouterPort};
 use crate::model::{Topology, Underlay};
 use crate::placement::{self, Expectation, Why};
 use crate::types::Mac;
@@ -117,7 +117,8 @@ impl Outline {
 
 fn stations_of(view: &NodeView) -> impl Iterator<Item = Station> {
     view.networks.iter().flat_map(|network| {
-        network.local_ports.iter().filter_map(|port| {
+        // One on its way here is still where it was.
+        network.local_ports.iter().filter(|port| !port.standby).filter_map(|port| {
             let Attachment::Netns { netns, .. } = &port.attach else { return None };
             Some(Station {
                 vm: port.name.clone(),
@@ -126,21 +127,17 @@ fn stations_of(view: &NodeView) -> impl Iterator<Item = Station> {
                 network: network.name.clone(),
                 mac: port.mac,
                 ips: port.addresses.iter().map(ipnet::IpNet::addr).collect(),
-                gateways: port
-                    .gateways
-                    .iter()
-                    .copied()
-                    .filter(|gateway| borne(view, &network.name, *gateway))
-                    .collect(),
+                gateways: port.gateways.iter().copied().filter(|gateway| borne(view, network, *gateway)).collect(),
             })
         })
     })
 }
 
-/// Whether a router bears the address on the network.
-fn borne(view: &NodeView, network: &str, gateway: IpAddr) -> bool {
-    let mut ports = view.routers.iter().flat_map(|router| &router.interfaces).filter(|port| port.network == network);
-    ports.any(|port| bears(port, gateway))
+/// Whether a router bears the address on the network, here or elsewhere.
+fn borne(view: &NodeView, network: &NetworkView, gateway: IpAddr) -> bool {
+    let ports = view.routers.iter().flat_map(|router| &router.interfaces);
+    let elsewhere = network.remote_ports.iter().any(|port| port.router && port.ips.contains(&gateway));
+    elsewhere || ports.filter(|port| port.network == network.name).any(|port| bears(port, gateway))
 }
 
 fn bears(port: &RouterPort, address: IpAddr) -> bool {

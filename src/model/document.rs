@@ -115,6 +115,7 @@ pub(super) struct SubnetDoc {
 pub(super) struct RouterDoc {
     pub(super) id: Option<Text>,
     pub(super) distributed: Option<Text>,
+    pub(super) node: Option<Text>,
     #[serde(default)]
     pub(super) interfaces: Vec<InterfaceDoc>,
 }

@@ -258,8 +258,10 @@ problems! {
     IdShort { short, owner } => "the id begins with `{short}` as that of {owner} does, and interface names bear no more",
         "choose an id whose first 11 characters differ or leave it out";
     Kind { kind } => "network type `{kind}` is not built: vxlan and gre are", "write `type: vxlan` or `type: gre`, or leave it out";
-    Centralised { router, value } => "router `{router}` has `distributed: {value}`: only distributed routers are built",
-        "write `distributed: true` or leave it out";
+    RouterNode { router, node } => "router `{router}` is distributed, and is to live on node `{node}` alone",
+        "write `distributed: false`, or leave `node` out";
+    NoNode { router } => "router `{router}` is not distributed, and there is no node for it to live on",
+        "declare a node first, or in the same go, or make the router distributed";
     VniTwice { vni, network } => "VNI {vni} is already that of network `{network}`", "give another from 1 to 16777215 or leave it out";
     MtuTooLarge { mtu, most, overhead } => "MTU {mtu} does not fit: a tunnel takes {overhead} octets of the underlay's",
         "write at most {most}, raise `underlay.mtu` or leave it out";
@@ -309,5 +311,7 @@ problems! {
         "choose another gateway, or change or delete {owner} in the same go";
     Migration { vm, why } => "virtual machine `{vm}` cannot move: {why}",
         "name the node it is on as `node` and another as `migrating_to`, or leave the latter out";
+    Unentitled { vm, address, why } => "virtual machine `{vm}` cannot take address `{address}`: {why}",
+        "give it an allowed address pair of exactly that address and MAC, or leave the address to who has it";
     Exhausted { what } => "no {what} is left to allocate", "remove objects, or explicit values that take the room";
 }

@@ -190,9 +190,12 @@ pub struct RouterSpec {
     /// Its id; allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// Whether it lives on every node that needs it: only such routers are built.
+    /// Whether it lives on every node that needs it, or on one.
     #[serde(default = "yes")]
     pub distributed: bool,
+    /// The one node it lives on if it is not distributed; chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The networks it joins.
     #[serde(default)]
     pub interfaces: Vec<InterfaceSpec>,
@@ -247,6 +250,21 @@ pub struct PortSpec {
     /// Whether it may speak only as itself and its allowed pairs.
     #[serde(default = "yes")]
     pub port_security: bool,
+    /// Addresses of its allowed pairs that it has, because it announced them and nobody else since. Not to be asked for:
+    /// what is written here is passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<ClaimedAddress>,
+}
+
+impl PortSpec {
+    /// Whether one of its allowed pairs is exactly this address, spoken for with this MAC. As in Neutron a prefix lets it
+    /// speak, and entitles it to nothing.
+    #[must_use]
+    pub fn is_entitled(&self, address: ClaimedAddress) -> bool {
+        let ClaimedAddress { ip, mac } = address;
+        let pairs = self.allowed_address_pairs.iter();
+        pairs.filter(|pair| pair.ip == IpNet::from(ip)).any(|pair| pair.mac.or(self.mac) == Some(mac))
+    }
 }
 
 /// Addresses a port may speak as besides its own.
@@ -262,6 +280,28 @@ pub struct AddressPair {
 
 fn yes() -> bool {
     true
+}
+
+/// An address that a port of the network took by announcing it (a virtual address that fails over), and the MAC it is
+/// reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimedAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The MAC.
+    pub mac: Mac,
+}
+
+/// A port's word that it has an address from now on, as its node heard it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressClaim {
+    /// The port.
+    pub port: String,
+    /// The node that heard it.
+    pub node: String,
+    /// What it claims.
+    pub address: ClaimedAddress,
 }
 
 /// A change that somebody asks for.
@@ -282,6 +322,8 @@ pub enum Edit {
         /// The revision it must be at, for whoever keeps revisions; any if `None`.
         revision: Option<u64>,
     },
+    /// Let a port have an address it announced, and whoever had it so far have it no longer.
+    Claim(AddressClaim),
 }
 
 impl Edit {
@@ -303,6 +345,16 @@ impl Edit {
         match self {
             Self::Put { resource, .. } => resource.object(),
             Self::Delete { object, .. } => object.clone(),
+            Self::Claim(claim) => Object::new(Kind::Port, &claim.port),
+        }
+    }
+
+    /// The revision its object must be at; any if `None`.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Put { revision, .. } | Self::Delete { revision, .. } => *revision,
+            Self::Claim(_) => None,
         }
     }
 }

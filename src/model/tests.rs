@@ -14,7 +14,7 @@ use super::*;
 /// Mistakes that only a broken build or 16 million objects could bring about.
 const UNPROVOKED: [&str; 1] = ["Exhausted"];
 /// Mistakes that only edits of what is there already can hold.
-const OF_EDITS: [&str; 6] = ["EditTwice", "Absent", "InUse", "Stranded", "GatewayBorne", "Migration"];
+const OF_EDITS: [&str; 7] = ["EditTwice", "Absent", "InUse", "Stranded", "GatewayBorne", "Migration", "Unentitled"];
 
 fn under(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -154,16 +154,17 @@ prop_compose! {
     pub(crate) fn parts()(
         nodes in 1_usize..5,
         networks in 1_usize..6,
-        routers in prop::collection::vec(prop::collection::btree_set(0_usize..6, 1..5), 0..4),
+        routers in prop::collection::vec((prop::collection::btree_set(0_usize..6, 1..5), 0_usize..4), 0..4),
         vms in prop::collection::vec((any::<Index>(), any::<Index>(), any::<bool>()), 0..30),
     ) -> [String; 4] {
         let node_lines: String = (0..nodes).map(|n| format!("node{n}: {{}}\n")).collect();
         let network_lines: String = (0..networks)
             .map(|n| format!("net{n}: {{subnets: [{{cidr: 10.{n}.0.0/24}}, {{cidr: \"fd00:{n}::/64\"}}]}}\n"))
             .collect();
-        let router_lines: String = routers.iter().enumerate().map(|(n, joined)| {
+        let router_lines: String = routers.iter().enumerate().map(|(n, (joined, place))| {
             let joined: Vec<_> = joined.iter().filter(|net| **net < networks).map(|net| format!("net{net}")).collect();
-            format!("r{n}: {{interfaces: [{}]}}\n", joined.join(", "))
+            let place = ["", "", "distributed: false, ", "distributed: false, node: node0, "][*place];
+            format!("r{n}: {{{place}interfaces: [{}]}}\n", joined.join(", "))
         }).collect();
         let vm_lines: String = vms.iter().enumerate().map(|(n, (node, network, explicit))| {
             let (node, network) = (node.index(nodes), network.index(networks));

@@ -129,9 +129,10 @@ impl Topology {
                 subnets: subnets.clone(),
             })
         });
-        let routers = self.routers.values().map(|RouterView { name, id, netns: _, interfaces }| {
+        let routers = self.routers.values().map(|RouterView { name, id, netns: _, node, interfaces }| {
+            let (distributed, node) = (node.is_none(), node.clone());
             let interfaces = interfaces.iter().map(interface).collect();
-            Resource::Router(RouterSpec { name: name.clone(), id: Some(*id), distributed: true, interfaces })
+            Resource::Router(RouterSpec { name: name.clone(), id: Some(*id), distributed, node, interfaces })
         });
         let ports = self.vms.values().map(|vm| Resource::Port(port(vm)));
         nodes.chain(networks).chain(routers).chain(ports).collect()
@@ -146,7 +147,8 @@ fn interface(port: &RouterPort) -> InterfaceSpec {
 
 fn port(vm: &Vm) -> PortSpec {
     let Vm { node, migrating_to, network, port } = vm;
-    let PortView { name, id, port: _, mac, addresses, gateways: _, attach, standby: _, port_security, allowed } = port;
+    let PortView { name, id, port: _, mac, addresses, gateways: _, attach, standby: _, .. } = port;
+    let PortView { port_security, allowed, claimed, .. } = port;
     let device = match attach {
         Attachment::Netns { .. } => None,
         Attachment::Device { device } => Some(device.clone()),
@@ -162,5 +164,6 @@ fn port(vm: &Vm) -> PortSpec {
         device,
         allowed_address_pairs: allowed.iter().map(|pair| AddressPair { ip: pair.ip, mac: Some(pair.mac) }).collect(),
         port_security: *port_security,
+        claimed: claimed.clone(),
     }
 }

@@ -69,6 +69,7 @@ fn leave_out(resource: &mut Resource, document: &Document) {
         Resource::Router(spec) => {
             let Some(said) = entry(&document.routers, &spec.name) else { return };
             spec.id = spec.id.filter(|_| said.id.is_some());
+            spec.node = spec.node.take().filter(|_| said.node.is_some());
             for port in &mut spec.interfaces {
                 let said = said.interfaces.iter().find(|said| said.network.value == port.network);
                 port.id = None;

@@ -273,10 +273,11 @@ impl Reader {
     }
 
     fn router(&mut self, name: &Text, doc: &RouterDoc) -> RouterSpec {
-        let RouterDoc { id, distributed, interfaces } = doc;
+        let RouterDoc { id, distributed, node, interfaces } = doc;
         let distributed =
             self.part(Field::Distributed, distributed.as_ref(), |reader, text| reader.truth("`distributed`", text));
         let id = self.part(Field::Id, id.as_ref(), Self::id);
+        let node = self.part(Field::Node, node.as_ref(), |_, text| Some(text.value.clone()));
         let mut read = Vec::new();
         for (at, InterfaceDoc { network, mac, ips }) in interfaces.iter().enumerate() {
             self.here.insert(Field::Interface(at), network.referenced);
@@ -284,7 +285,7 @@ impl Reader {
             let ips = self.parts(ips.iter(), |ip| Field::InterfaceIp(at, ip), Self::address);
             read.push(InterfaceSpec { network: network.value.clone(), id: None, mac, ips });
         }
-        RouterSpec { name: name.value.clone(), id, distributed: distributed.unwrap_or(true), interfaces: read }
+        RouterSpec { name: name.value.clone(), id, distributed: distributed.unwrap_or(true), node, interfaces: read }
     }
 
     fn vm(&mut self, name: &Text, doc: &VmDoc) -> PortSpec {
@@ -312,6 +313,7 @@ impl Reader {
             device: self.part(Field::Device, device.as_ref(), |reader, text| reader.parse("a device", text, "tap0")),
             allowed_address_pairs: pairs,
             port_security: secured.unwrap_or(false),
+            claimed: Vec::new(),
         }
     }
 }

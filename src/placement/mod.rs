@@ -4,6 +4,9 @@
 //! network with it ("related" ones) follow it there, transitively, or a chain of routers would end halfway. So networks
 //! joined by routers form *regions*, and a node that hosts a port in a region holds all of the region.
 //! A node learns nothing of regions it has no port in.
+//!
+//! A centralised router (Neutron's "legacy" one) joins no regions: it has a *seat* on its one node, where its interfaces
+//! are ports like any machine's, and other nodes see them as such.
 
 mod live;
 mod promise;
@@ -13,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use live::Live;
 pub use promise::{Expectation, Promise, Why, promises};
 
+use crate::model::fabric::remote_interfaces;
 use crate::model::view::{Early, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
 use crate::model::{Network, Topology, Vm};
 
@@ -31,6 +35,8 @@ pub struct Placement<'t> {
     holders: BTreeMap<&'t str, BTreeSet<&'t str>>,
     /// By network: its machines, by name.
     machines: BTreeMap<&'t str, Vec<&'t Vm>>,
+    /// By network: the routers that join it and live on one node, by name.
+    seated: BTreeMap<&'t str, Vec<&'t RouterView>>,
 }
 
 impl<'t> Placement<'t> {
@@ -41,14 +47,21 @@ impl<'t> Placement<'t> {
         for vm in topology.vms().values() {
             machines.entry(&vm.network).or_default().push(vm);
         }
+        let mut seated: BTreeMap<&str, Vec<&RouterView>> = BTreeMap::new();
+        for router in topology.routers().values().filter(|router| router.node.is_some()) {
+            for port in &router.interfaces {
+                seated.entry(&port.network).or_default().push(router);
+            }
+        }
         let mut holders = BTreeMap::new();
         for region in regions(topology) {
             let hosted = region.iter().filter_map(|network| machines.get(network)).flatten();
             let nodes = hosted.flat_map(|vm| vm.migrating_to.iter().chain([&vm.node])).map(String::as_str);
-            let nodes: BTreeSet<&str> = nodes.collect();
+            let routers = region.iter().filter_map(|network| seated.get(network)).flatten();
+            let nodes: BTreeSet<&str> = nodes.chain(routers.filter_map(|router| router.node.as_deref())).collect();
             holders.extend(region.into_iter().map(|network| (network, nodes.clone())));
         }
-        Self { topology, holders, machines }
+        Self { topology, holders, machines, seated }
     }
 
     /// What this node must hold.
@@ -79,9 +92,12 @@ impl<'t> Placement<'t> {
         self.holders.get(network).is_some_and(|nodes| nodes.contains(node))
     }
 
-    /// Whether a node holds a router: all its networks are in one region, so one of them tells.
+    /// Whether a node holds a router: all networks of a distributed one are in one region, so one of them tells.
     fn holds(&self, node: &str, router: &RouterView) -> bool {
-        router.interfaces.iter().any(|port| self.has(node, &port.network))
+        match &router.node {
+            Some(own) => own == node && !router.interfaces.is_empty(),
+            None => router.interfaces.iter().any(|port| self.has(node, &port.network)),
+        }
     }
 
     fn network(&self, node: &str, network: &Network) -> NetworkView {
@@ -96,7 +112,14 @@ impl<'t> Placement<'t> {
             mac: vm.port.mac,
             ips: vm.port.addresses.iter().map(ipnet::IpNet::addr).collect(),
             node: vm.node.clone(),
+            router: false,
+            claimed: vm.port.claimed.clone(),
         });
+        let seated = self.seated.get(name.as_str()).into_iter().flatten();
+        let seated = seated.flat_map(|router| remote_interfaces(router)).filter(|(on, _)| on == name);
+        let seated = seated.map(|(_, port)| port).filter(|port| port.node != node);
+        let mut remote_ports: Vec<RemotePort> = remote_ports.chain(seated).collect();
+        remote_ports.sort_by(|a, b| a.name.cmp(&b.name));
         let flood = self.holders.get(name.as_str()).into_iter().flatten().filter(|holder| **holder != node);
         NetworkView {
             name: name.clone(),
@@ -106,7 +129,7 @@ impl<'t> Placement<'t> {
             mtu: *mtu,
             subnets: subnets.clone(),
             local_ports: here.collect(),
-            remote_ports: remote_ports.collect(),
+            remote_ports,
             flood: flood.map(|&holder| holder.to_owned()).collect(),
         }
     }
@@ -115,7 +138,7 @@ impl<'t> Placement<'t> {
 /// The networks, grouped by the routers that join them.
 fn regions(topology: &Topology) -> Vec<BTreeSet<&str>> {
     let mut neighbours: BTreeMap<&str, Vec<&RouterView>> = BTreeMap::new();
-    for router in topology.routers().values() {
+    for router in topology.routers().values().filter(|router| router.node.is_none()) {
         for port in &router.interfaces {
             neighbours.entry(&port.network).or_default().push(router);
         }

@@ -79,16 +79,26 @@ fn assert_consistent(topology: &Topology) {
         for network in &view.networks {
             let joins = |router: &&RouterView| router.interfaces.iter().any(|port| port.network == network.name);
             let here: Vec<_> = view.routers.iter().filter(joins).map(|router| &router.name).collect();
-            let all: Vec<_> = topology.routers().values().filter(joins).map(|router| &router.name).collect();
+            let lives = |router: &&RouterView| router.node.as_ref().is_none_or(|own| own == node);
+            let all: Vec<_> =
+                topology.routers().values().filter(joins).filter(lives).map(|router| &router.name).collect();
             assert_eq!(here, all, "{node} has {} but not all its routers", network.name);
             assert!(!here.is_empty() || !network.local_ports.is_empty(), "{node} has {} for nothing", network.name);
             placed.extend(network.local_ports.iter().map(|port| port.name.as_str()));
             let local: BTreeSet<_> = network.local_ports.iter().map(|port| port.name.as_str()).collect();
             let remote: BTreeSet<_> = network.remote_ports.iter().map(|port| port.name.as_str()).collect();
             let members =
-                topology.vms().values().filter(|vm| vm.network == network.name).map(|vm| vm.port.name.as_str());
-            assert_eq!(local.union(&remote).copied().collect::<BTreeSet<_>>(), members.collect());
+                topology.vms().values().filter(|vm| vm.network == network.name).map(|vm| vm.port.name.clone());
+            let elsewhere = topology.routers().values().filter(joins).filter(|router| !lives(router));
+            let members = members.chain(elsewhere.map(|router| format!("router {}", router.name)));
+            assert_eq!(local.union(&remote).map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), members.collect());
             for port in &network.remote_ports {
+                if port.router {
+                    let routers = views[port.node.as_str()].routers.iter().flat_map(|router| &router.interfaces);
+                    let mut ports = routers.filter(|own| own.network == network.name);
+                    assert!(ports.any(|own| own.mac == port.mac), "{} is not where {node} thinks", port.name);
+                    continue;
+                }
                 let there = views[port.node.as_str()].networks.iter().find(|other| other.name == network.name);
                 let local = there.and_then(|there| there.local_ports.iter().find(|local| local.name == port.name));
                 let local = local.unwrap_or_else(|| panic!("{} is not where {node} thinks", port.name));
@@ -100,7 +110,8 @@ fn assert_consistent(topology: &Topology) {
             let holders: Vec<&str> = holders.map(|(other, _)| *other).collect();
             assert_eq!(network.flood, holders, "{node} floods {} elsewhere", network.name);
         }
-        let hosts = topology.vms().values().any(|vm| vm.node == node);
+        let seats = |router: &RouterView| router.node.as_deref() == Some(node) && !router.interfaces.is_empty();
+        let hosts = topology.vms().values().any(|vm| vm.node == node) || topology.routers().values().any(seats);
         assert!(hosts || view.networks.is_empty(), "{node} hosts nothing and has networks");
     }
     assert_eq!(placed.len(), topology.vms().len(), "a machine is nowhere");

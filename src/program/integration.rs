@@ -8,9 +8,9 @@ use crate::types::{IfName, Mac, VlanId};
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
 };
-use super::security;
 use super::site::{Known, Net, Site};
 use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
+use super::{announced, security};
 
 const CLASSIFY: u8 = 0;
 const FROM_ROUTER: u8 = 1;
@@ -29,17 +29,19 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     if site.networks.iter().flat_map(|net| &net.view.local_ports).any(|vm| vm.port_security) {
         flows.extend(security::defaults());
     }
+    if site.networks.iter().flat_map(|net| &net.view.local_ports).any(announced::concerns) {
+        flows.push(announced::default(QUESTION));
+    }
     for net in &site.networks {
         for vm in &net.view.local_ports {
             flows.extend(classify_vm(site, net, vm));
             if vm.port_security {
-                flows.extend(security::flows(vm, QUESTION));
+                flows.extend(security::flows(vm, announced::onward(vm, QUESTION)));
             }
+            flows.extend(announced::flows(vm, QUESTION));
         }
-        for router in &net.routers {
-            flows.push(classify_router(net, router));
-            flows.extend(to_host(net, router));
-        }
+        flows.extend(net.routers().map(|router| classify_router(net, router)));
+        flows.extend(net.replicas.iter().flat_map(|router| to_host(net, router)));
         flows.extend(from_router(net));
         flows.extend(local(net));
         flows.extend(elsewhere(net));
@@ -93,7 +95,7 @@ fn defaults() -> Vec<ProgramFlow> {
 /// behind it is learned. A secured port has no MACs but its own and its pairs', and all it says is looked into.
 fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow> {
     let at = format!("in_port={}", port(&vm.port));
-    let next = if vm.port_security { security::PAYLOAD } else { QUESTION };
+    let next = if vm.port_security { security::PAYLOAD } else { announced::onward(vm, QUESTION) };
     let own = format!("mod_vlan_vid:{},resubmit(,{next})", net.vlan);
     let learn = format!(
         "learn(table={LEARNED_LOCAL_TABLE},hard_timeout={LEARNED_SECS},priority=1,cookie={LEARNED_COOKIE:#x},\
@@ -102,7 +104,8 @@ fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow
     );
     let refuse = |mac: &str| ProgramFlow::new(CLASSIFY, 30, format!("{at},dl_src={mac}"), "drop");
     let mut flows: Vec<ProgramFlow> = host_macs(site).map(|mac| refuse(&mac)).collect();
-    flows.extend(net.routers.iter().map(|router| refuse(&router.mac.to_string())));
+    let routers = net.routers().map(|router| router.mac).chain(net.routers_beyond());
+    flows.extend(routers.map(|mac| refuse(&mac.to_string())));
     let behind = format!("mod_vlan_vid:{},{learn},resubmit(,{next})", net.vlan);
     flows.push(ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), own));
     if vm.port_security {
@@ -126,42 +129,46 @@ fn classify_router(net: &Net<'_>, router: &RouterPort) -> ProgramFlow {
     )
 }
 
-/// Table 1: a frame that a remote router routed gets the router's own MAC back before it reaches the machine. With
-/// several routers on the network the host MAC does not say which one it was: the gateway of the destination's
-/// subnet is taken, and the first router failing that.
+/// Table 1: a frame that a remote replica routed gets the router's own MAC back before it reaches the machine, or the
+/// router that lives here alone. With several distributed routers on the network the host MAC does not say which one it
+/// was: the gateway of the destination's subnet is taken, and the first router failing that.
 fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
-    let Some(first) = net.routers.first() else { return Vec::new() };
-    let restore = |priority, vm: &PortView, ip: &str, mac: Mac| {
+    let Some(first) = net.replicas.first() else { return Vec::new() };
+    let restore = |priority, station: Mac, ip: &str, mac: Mac| {
         ProgramFlow::new(
             FROM_ROUTER,
             priority,
-            format!("{}{ip},dl_dst={}", flow::vlan(net.vlan), vm.mac),
+            format!("{}{ip},dl_dst={station}", flow::vlan(net.vlan)),
             format!("mod_dl_src:{mac},resubmit(,{LOCAL})"),
         )
     };
+    let seated = net.seated.iter().map(|router| {
+        let addresses = router.addresses.iter().map(ipnet::IpNet::addr).collect();
+        (router.mac, &router.ifname, addresses)
+    });
     let mut flows = Vec::new();
-    for vm in net.machines() {
-        flows.push(restore(20, vm, "", first.mac));
-        if net.routers.len() == 1 {
+    for (station, _, addresses) in net.stations().into_iter().chain(seated) {
+        flows.push(restore(20, station, "", first.mac));
+        if net.replicas.len() == 1 {
             continue;
         }
-        for ip in vm.addresses.iter().map(ipnet::IpNet::addr) {
+        for ip in addresses {
             let Some(router) = gateway_of(net, ip) else { continue };
             let matching = match ip {
                 IpAddr::V4(ip) => format!(",ip,nw_dst={ip}"),
                 IpAddr::V6(ip) => format!(",ipv6,ipv6_dst={ip}"),
             };
-            flows.push(restore(21, vm, &matching, router.mac));
+            flows.push(restore(21, station, &matching, router.mac));
         }
     }
     flows
 }
 
-/// The router interface that bears the gateway's address of the subnet `ip` is in.
+/// The distributed router's interface that bears the gateway's address of the subnet `ip` is in.
 fn gateway_of<'a>(net: &Net<'a>, ip: IpAddr) -> Option<&'a RouterPort> {
     let subnet = net.view.subnets.iter().find(|subnet| subnet.cidr.contains(&ip))?;
     let gateway = subnet.gateway?;
-    net.routers.iter().find(|router| router.addresses.iter().any(|address| address.addr() == gateway)).copied()
+    net.replicas.iter().find(|router| router.addresses.iter().any(|address| address.addr() == gateway)).copied()
 }
 
 /// Table 3: answers to questions that this node's router asked under the host MAC.
@@ -192,18 +199,16 @@ pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
     flows
 }
 
-/// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it.
+/// Table 21: an answer for every address known on the network, save to its bearer, who announces or probes it, and to those
+/// who may take it.
 fn responder(net: &Net<'_>) -> Vec<ProgramFlow> {
     let mut flows = Vec::new();
     for (ip, known) in net.known() {
-        if let Some(owner) = known.owner {
-            flows.push(ProgramFlow::new(
-                RESPONDER,
-                3,
-                format!("in_port={},{},{}", port(owner), flow::vlan(net.vlan), question(ip)),
-                format!("resubmit(,{LOCAL})"),
-            ));
-        }
+        let contenders = net.contenders(ip).filter(|contender| Some(*contender) != known.owner);
+        flows.extend(known.owner.into_iter().chain(contenders).map(|own| {
+            let matching = format!("in_port={},{},{}", port(own), flow::vlan(net.vlan), question(ip));
+            ProgramFlow::new(RESPONDER, 3, matching, format!("resubmit(,{LOCAL})"))
+        }));
         flows.push(answer(net.vlan, ip, &known));
     }
     flows
@@ -227,8 +232,8 @@ pub(super) fn answer(vlan: VlanId, ip: IpAddr, known: &Known<'_>) -> ProgramFlow
 
 /// Every populated address on this node's ports of the network.
 pub(super) fn stations<'a>(net: &Net<'a>) -> impl Iterator<Item = (Mac, &'a IfName)> {
-    let routers = net.routers.iter().map(|router| (router.mac, &router.ifname));
-    net.machines().map(|vm| (vm.mac, &vm.port)).chain(routers)
+    let routers = net.routers().map(|router| (router.mac, &router.ifname));
+    net.stations().into_iter().map(|(mac, port, _)| (mac, port)).chain(routers)
 }
 
 /// Table 60's flow to a local address.
@@ -239,10 +244,14 @@ pub(super) fn deliver(vlan: VlanId, mac: Mac, to: &IfName) -> ProgramFlow {
 /// Tables 60 to 62: local addresses, groups, and what is left.
 fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
-    let machines = outputs(net.vm_ports());
-    let routers = outputs(net.routers.iter().map(|router| &router.ifname));
-    let flood = if machines.is_empty() { "drop".to_owned() } else { format!("strip_vlan,{}", machines.join(",")) };
-    let everyone: Vec<String> = routers.into_iter().chain(machines).collect();
+    // Who hears what comes from the wire.
+    let hearers = outputs(net.vm_ports().chain(net.seated.iter().map(|router| &router.ifname)));
+    let replicas = outputs(net.replicas.iter().map(|router| &router.ifname));
+    let flood = match hearers.as_slice() {
+        [] => "drop".to_owned(),
+        ports => format!("strip_vlan,{}", ports.join(",")),
+    };
+    let everyone: Vec<String> = replicas.into_iter().chain(hearers).collect();
     let mut flows: Vec<ProgramFlow> = stations(net).map(|(mac, to)| deliver(net.vlan, mac, to)).collect();
     flows.extend([
         // Questions for a router's address are answered where they are asked, so its replicas need none of these.
@@ -261,7 +270,8 @@ fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
 /// Table 61's flows to remote addresses: what the control plane says of one outranks what a local machine pretends.
 fn remote(net: &Net<'_>) -> impl Iterator<Item = ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
-    net.remote.iter().map(move |(mac, _)| {
-        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, format!("{vlan},dl_dst={mac}"), format!("output:{PATCH_TUN}"))
+    net.remote.iter().map(move |remote| {
+        let matching = format!("{vlan},dl_dst={}", remote.mac);
+        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, matching, format!("output:{PATCH_TUN}"))
     })
 }

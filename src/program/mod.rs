@@ -25,8 +25,12 @@
 //! - *ARP and ND payloads* carry the host MAC on the wire as well, so that no switch or station outside ever hears of
 //!   a router's MAC, and table 3 undoes it on the way back.
 //! - *Port security* is in br-int's tables 10 and 11, between 0 and 20, for the ports that have it.
-//! - *Router traffic to groups* other than ARP and ND stays on the node.
+//! - *Announcements* of addresses that a port may take by its allowed pairs are copied to the agent in table 12, for the
+//!   control plane to follow.
+//! - *Router traffic to groups* other than ARP and ND stays on the node, save that of a router that lives there alone:
+//!   such a one is a station like any machine, under its own MAC, and no other node learns that.
 
+mod announced;
 mod flow;
 mod integration;
 mod security;
@@ -44,6 +48,7 @@ use crate::types::{IfName, Mac, VlanId};
 
 pub use crate::gre::port_name as gre_port;
 pub use crate::vxlan::port_name as vxlan_port;
+pub use announced::Announced;
 pub use flow::ProgramFlow;
 pub use vlan::{OutOfVlans, local_vlans};
 
@@ -195,9 +200,9 @@ pub fn populated(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<
             let flow = integration::deliver(net.vlan, mac, port);
             all.push(Populated { network: network(), mac, port: port.clone(), node: None, flow });
         }
-        for (remote, (mac, port)) in net.view.remote_ports.iter().zip(&net.remote) {
+        for site::Remote { mac, port, node } in &net.remote {
             let flow = tunnel::deliver(net, *mac, port);
-            let node = Some(remote.node.clone());
+            let node = Some((*node).to_owned());
             all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, flow });
         }
     }

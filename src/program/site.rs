@@ -22,18 +22,27 @@ pub(super) struct Site<'a> {
 pub(super) struct Net<'a> {
     pub(super) view: &'a NetworkView,
     pub(super) vlan: VlanId,
-    /// Router interfaces on it, in the routers' order.
-    pub(super) routers: Vec<&'a RouterPort>,
+    /// Interfaces of distributed routers, in the routers' order: every node that needs one has the same.
+    pub(super) replicas: Vec<&'a RouterPort>,
+    /// Interfaces of routers that live on this node alone, in the routers' order: to others, ports like any.
+    pub(super) seated: Vec<&'a RouterPort>,
     /// Where a flood goes: tunnel ports by name.
     pub(super) flood: Vec<IfName>,
-    /// Ports of other nodes: each address and the tunnel port to it.
-    pub(super) remote: Vec<(Mac, IfName)>,
+    /// Ports of other nodes: each MAC, the tunnel port to it, and the node.
+    pub(super) remote: Vec<Remote<'a>>,
+}
+
+/// A station on another node.
+pub(super) struct Remote<'a> {
+    pub(super) mac: Mac,
+    pub(super) port: IfName,
+    pub(super) node: &'a str,
 }
 
 /// An address somebody on a network bears.
 pub(super) struct Known<'a> {
     pub(super) mac: Mac,
-    /// The port on br-int, if the bearer is on this node.
+    /// The port on br-int, if the bearer is on this node or on its way here.
     pub(super) owner: Option<&'a IfName>,
     pub(super) router: bool,
 }
@@ -55,18 +64,17 @@ impl<'a> Site<'a> {
                     .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
             };
             let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
-            let remote = network
-                .remote_ports
-                .iter()
-                .map(|port| Ok((port.mac, tunnel(&port.node)?)))
+            let remote = remote_macs(network)
+                .into_iter()
+                .map(|(mac, node)| Ok(Remote { mac, port: tunnel(node)?, node }))
                 .collect::<Result<_, ProgramError>>()?;
-            let routers = view
-                .routers
-                .iter()
-                .flat_map(|router| &router.interfaces)
-                .filter(|port| port.network == network.name)
-                .collect();
-            networks.push(Net { view: network, vlan, routers, flood: flood.into_iter().collect(), remote });
+            let interfaces = |is_seated: bool| {
+                let routers = view.routers.iter().filter(move |router| router.node.is_some() == is_seated);
+                let ports = routers.flat_map(|router| &router.interfaces);
+                ports.filter(|port| port.network == network.name).collect()
+            };
+            let (replicas, seated) = (interfaces(false), interfaces(true));
+            networks.push(Net { view: network, vlan, replicas, seated, flood: flood.into_iter().collect(), remote });
         }
         for router in &view.routers {
             for port in &router.interfaces {
@@ -82,15 +90,66 @@ impl<'a> Site<'a> {
     }
 }
 
+/// Each MAC of a network that is on another node, with the node: first the ports' own, in their order, then those that
+/// they speak for claimed addresses with. A MAC that is somebody's own is nobody else's.
+fn remote_macs(network: &NetworkView) -> Vec<(Mac, &String)> {
+    let mut macs: Vec<(Mac, &String)> = network.remote_ports.iter().map(|port| (port.mac, &port.node)).collect();
+    if network.remote_ports.iter().all(|port| port.claimed.is_empty()) {
+        return macs;
+    }
+    let mut taken: BTreeSet<Mac> = macs.iter().map(|(mac, _)| *mac).collect();
+    let here = network.local_ports.iter().filter(|port| !port.standby);
+    taken.extend(here.flat_map(|port| port.claimed.iter().map(|claimed| claimed.mac).chain([port.mac])));
+    for port in &network.remote_ports {
+        macs.extend(port.claimed.iter().map(|claimed| (claimed.mac, &port.node)).filter(|(mac, _)| taken.insert(*mac)));
+    }
+    macs
+}
+
 impl<'a> Net<'a> {
     /// Whether a subnet is IPv6, and so every station has a link-local address too.
     pub(super) fn has_ipv6(&self) -> bool {
         self.view.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())
     }
 
+    /// The interfaces of every router on this node.
+    pub(super) fn routers(&self) -> impl Iterator<Item = &'a RouterPort> {
+        self.replicas.iter().chain(&self.seated).copied()
+    }
+
+    /// The addresses of routers that live on another node alone.
+    pub(super) fn routers_beyond(&self) -> impl Iterator<Item = Mac> + use<'a> {
+        self.view.remote_ports.iter().filter(|port| port.router).map(|port| port.mac)
+    }
+
     /// The ports of machines that are here; one on its way here is where it still is.
     pub(super) fn machines(&self) -> impl Iterator<Item = &'a PortView> + use<'a> {
         self.view.local_ports.iter().filter(|port| !port.standby)
+    }
+
+    /// The MACs of machines that are here, each with its port and its addresses: their own, then those they speak for
+    /// claimed addresses with, each once.
+    pub(super) fn stations(&self) -> Vec<(Mac, &'a IfName, Vec<IpAddr>)> {
+        let own = |port: &'a PortView| (port.mac, &port.port, port.addresses.iter().map(ipnet::IpNet::addr).collect());
+        let mut stations: Vec<(Mac, &'a IfName, Vec<IpAddr>)> = self.machines().map(own).collect();
+        if self.machines().all(|port| port.claimed.is_empty()) {
+            return stations;
+        }
+        let mut taken: BTreeSet<Mac> = stations.iter().map(|(mac, ..)| *mac).collect();
+        taken.extend(self.view.remote_ports.iter().map(|port| port.mac));
+        taken.extend(self.routers().map(|router| router.mac));
+        for port in self.machines() {
+            let macs = port.claimed.iter().map(|claimed| claimed.mac).filter(|mac| taken.insert(*mac));
+            stations.extend(macs.map(|mac| (mac, &port.port, Vec::new())));
+        }
+        stations
+    }
+
+    /// The ports on this node that may take an address by announcing it.
+    pub(super) fn contenders(&self, ip: IpAddr) -> impl Iterator<Item = &'a IfName> + use<'a> {
+        let pair = ipnet::IpNet::from(ip);
+        let may = move |port: &&PortView| port.allowed.iter().any(|allowed| allowed.ip == pair);
+        self.view.local_ports.iter().filter(may).map(|port| &port.port)
     }
 
     /// The local machines' ports, of those on their way here too.
@@ -102,7 +161,7 @@ impl<'a> Net<'a> {
     /// An address given explicitly wins over a derived one.
     pub(super) fn known(&self) -> BTreeMap<IpAddr, Known<'a>> {
         let mut bearers: Vec<(Mac, Option<&'a IfName>, bool, Vec<IpAddr>)> = Vec::new();
-        for port in &self.routers {
+        for port in self.routers() {
             let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.ifname), true, ips));
         }
@@ -110,14 +169,25 @@ impl<'a> Net<'a> {
             let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.port), false, ips));
         }
+        let standbys: Vec<&'a PortView> = self.view.local_ports.iter().filter(|port| port.standby).collect();
         for port in &self.view.remote_ports {
-            bearers.push((port.mac, None, false, port.ips.clone()));
+            // A machine on its way here announces itself before it is told that it has arrived.
+            let standby = standbys.iter().find(|own| own.name == port.name);
+            bearers.push((port.mac, standby.map(|own| &own.port), port.router, port.ips.clone()));
         }
         let mut known = BTreeMap::new();
         for (mac, owner, router, ips) in &bearers {
             for ip in ips {
                 known.entry(*ip).or_insert(Known { mac: *mac, owner: *owner, router: *router });
             }
+        }
+        for port in self.machines() {
+            for claimed in &port.claimed {
+                known.entry(claimed.ip).or_insert(Known { mac: claimed.mac, owner: Some(&port.port), router: false });
+            }
+        }
+        for claimed in self.view.remote_ports.iter().flat_map(|port| &port.claimed) {
+            known.entry(claimed.ip).or_insert(Known { mac: claimed.mac, owner: None, router: false });
         }
         if self.has_ipv6() {
             for (mac, owner, router, _) in &bearers {

@@ -23,7 +23,7 @@ const FLOOD: u8 = 22;
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
     let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, u8)> {
-        let names = net.flood.iter().chain(net.remote.iter().map(|(_, port)| port));
+        let names = net.flood.iter().chain(net.remote.iter().map(|remote| &remote.port));
         names.map(|name| (name.clone(), by_key(net.view.kind))).collect()
     };
     let tunnels: BTreeMap<IfName, u8> = site.networks.iter().flat_map(tunnels).collect();
@@ -78,12 +78,13 @@ fn defaults() -> Vec<ProgramFlow> {
     ]
 }
 
-/// Tables 1, 9 and 22 for the routers on a network: their MACs never leave the node, as source, as destination or in
-/// an ARP or ND payload, and questions for their addresses do not either.
+/// Tables 1, 9 and 22 for the routers on a network. A distributed one's MAC never leaves the node, as source, as
+/// destination or in an ARP or ND payload, and questions for its addresses do not either. One that lives on a node alone
+/// speaks under its own MAC, which is populated elsewhere and never learned: it may be everywhere the next moment.
 fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     let mut flows = Vec::new();
-    for router in &net.routers {
+    for router in &net.replicas {
         let from = format!("{vlan},dl_src={}", router.mac);
         let masked = |priority, extra: &str, payload: &str| {
             ProgramFlow::new(
@@ -108,6 +109,9 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
                 .map(|ip| ProgramFlow::new(FLOOD, 3, format!("{vlan},{}", question(ip)), "drop")),
         );
     }
+    let from = |mac: Mac, actions: String| ProgramFlow::new(FROM_HOST, 2, format!("{vlan},dl_src={mac}"), actions);
+    flows.extend(net.seated.iter().map(|router| from(router.mac, "drop".to_owned())));
+    flows.extend(net.routers_beyond().map(|mac| from(mac, format!("output:{PATCH_INT}"))));
     flows
 }
 
@@ -123,7 +127,7 @@ fn network(net: &Net<'_>) -> ProgramFlow {
 
 /// Tables 20 and 22 for a network: its remote addresses, its flood list.
 pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
-    let mut flows: Vec<ProgramFlow> = net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)).collect();
+    let mut flows: Vec<ProgramFlow> = net.remote.iter().map(|remote| deliver(net, remote.mac, &remote.port)).collect();
     if !net.flood.is_empty() {
         flows.push(ProgramFlow::new(
             FLOOD,

@@ -10,6 +10,7 @@
 //! nothing that is written.
 
 mod line;
+mod notices;
 mod outputs;
 mod service;
 mod table;
@@ -32,6 +33,7 @@ use nix::unistd::Pid;
 use crate::control::{self, Server, ServerError};
 use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
+use notices::Notices;
 use service::SwitchService;
 use worker::WorkerLink;
 
@@ -100,6 +102,8 @@ struct Shared {
     switch: Mutex<Switch>,
     /// Frames the ports lost, one set a worker.
     drops: Vec<DropCounters>,
+    /// What flows said of frames, and nobody has heard.
+    notices: Notices,
     /// Set when a thread dies.
     died: AtomicBool,
 }
@@ -142,6 +146,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let shared = Arc::new(Shared {
         switch: Mutex::new(Switch::with_flow_limit(flow_limit)),
         drops: (0..count).map(|_| DropCounters::default()).collect(),
+        notices: Notices::default(),
         died: AtomicBool::new(false),
     });
     let mut links = Vec::with_capacity(count);

@@ -180,6 +180,12 @@ impl Ledger<'_> {
 }
 
 impl Egress for Outputs {
+    fn say(&mut self, said: &Arc<[u8]>) {
+        if !self.shared.notices.put(said) {
+            self.shared.drops[self.worker].add(DropReason::Unsaid, 1);
+        }
+    }
+
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
         let worker = self.worker;
         let Some(Some(output)) = self.table.get_mut(port.0 as usize) else {

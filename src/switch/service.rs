@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::table::Table;
 use super::worker::{self, Stale, WorkerLink};
@@ -16,6 +17,9 @@ use crate::types::{IfName, Mac};
 
 /// The greatest VLAN of a frame (IEEE 802.1Q-2018 table 9-2).
 const VLAN_MAX: u16 = 4094;
+
+/// How long a client that asks for notices waits for one at most.
+const NOTICE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a request is refused, before it becomes an answer.
 pub(super) struct SwitchRefusal(Refusal);
@@ -189,6 +193,10 @@ impl SwitchService {
             }
             Request::Follow { bridge, port, tunnel, frame } => {
                 Reply::of(&switch().follow(&bridge, &port, (tunnel, &frame), clock::monotonic())?)
+            }
+            Request::Notices { wait_millis } => {
+                let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
+                Reply::of(&self.shared.notices.take(wait))
             }
             Request::Fdb { bridge } => {
                 worker::refresh(&self.links)?;

@@ -22,7 +22,7 @@ struct Fixture {
     client: Client,
     stopper: control::Stopper,
     links: Arc<[WorkerLink]>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Fixture {
@@ -32,6 +32,7 @@ impl Fixture {
         let shared = Arc::new(Shared {
             switch: Mutex::new(Switch::new()),
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
+            notices: Notices::default(),
             died: AtomicBool::new(false),
         });
         let spawned = (0..workers).map(|index| worker::spawn(index, &shared).expect("a worker starts"));

@@ -7,8 +7,8 @@ use dvr::model::view::{NodeView, ViewChange};
 use dvr::rpc::proto::controller_server::{Controller, ControllerServer};
 use dvr::rpc::proto::view_reply::What;
 use dvr::rpc::proto::{
-    ApplyReply, ApplyRequest, BeatReply, BeatRequest, ListReply, ListRequest, Part, StatusReply, StatusRequest,
-    ViewReply, ViewRequest, WatchReply, WatchRequest,
+    ApplyReply, ApplyRequest, BeatReply, BeatRequest, ClaimReply, ClaimRequest, ListReply, ListRequest, Part,
+    StatusReply, StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -107,6 +107,10 @@ impl Controller for OneView {
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        not_asked()
+    }
+
+    async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
         not_asked()
     }
 

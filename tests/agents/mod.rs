@@ -143,6 +143,7 @@ impl Memory {
             | Request::Follow { .. }
             | Request::PinFdb { .. }
             | Request::UnpinFdb { .. }
+            | Request::Notices { .. }
             | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
         })
     }
@@ -156,6 +157,9 @@ impl Service for FakeSwitch {
     }
 
     fn answer(&self, request: Request) -> Result<Reply, Refusal> {
+        if let Request::Notices { .. } = request {
+            return Err(Refusal { message: "no flow is ever met".to_owned(), code: "none".to_owned() });
+        }
         let mut memory = self.memory();
         // What a whole list of flows comes to is counted when it is known.
         let changes_nothing = matches!(

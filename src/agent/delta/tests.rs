@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::view::{Attachment, Network, RouterPort, SubnetView};
+use crate::model::view::{AllowedPair, Attachment, Network, RouterPort, SubnetView};
 use crate::types::{Mtu, VlanId, Vni};
 
 const NETWORKS: [&str; 2] = ["blue", "green"];
@@ -52,7 +52,15 @@ fn name(text: &str) -> IfName {
     text.parse().expect("a name")
 }
 
-fn local(at: usize, last: u8, ips: &[usize], standby: bool) -> PortView {
+/// What a port may take, of addresses that others have or may take too; it has taken the first.
+fn pairs(ips: &[usize], last: u8) -> (Vec<AllowedPair>, Vec<ClaimedAddress>) {
+    let allowed = ips.iter().map(|at| AllowedPair { ip: ip(*at).into(), mac: mac(last) }).collect();
+    let claimed = ips.iter().take(1).map(|at| ClaimedAddress { ip: ip(*at), mac: mac(last) }).collect();
+    (allowed, claimed)
+}
+
+fn local(at: usize, last: u8, ips: &[usize], standby: bool, (mays, has): (&[usize], bool)) -> PortView {
+    let (allowed, claimed) = pairs(mays, last % 4 + 1);
     PortView {
         name: NAMES[at].to_owned(),
         id: Uuid::from_u128(9),
@@ -63,7 +71,8 @@ fn local(at: usize, last: u8, ips: &[usize], standby: bool) -> PortView {
         attach: Attachment::Device { device: name("dev") },
         standby,
         port_security: false,
-        allowed: Vec::new(),
+        allowed,
+        claimed: if has { claimed } else { Vec::new() },
     }
 }
 
@@ -80,13 +89,15 @@ fn router(at: usize, networks: &[usize]) -> RouterView {
         name: format!("r{at}"),
         id: Uuid::from_u128(4),
         netns: format!("qrouter-{at}"),
+        node: None,
         interfaces: networks.iter().map(interface).collect(),
     }
 }
 
 fn remote(at: usize, last: u8, ips: &[usize], node: usize) -> RemotePort {
     let ips = ips.iter().map(|at| ip(*at)).collect();
-    RemotePort { name: NAMES[at].to_owned(), mac: mac(last), ips, node: NODES[node].to_owned() }
+    let (router, claimed) = (false, Vec::new());
+    RemotePort { name: NAMES[at].to_owned(), mac: mac(last), ips, node: NODES[node].to_owned(), router, claimed }
 }
 
 fn change() -> impl Strategy<Value = ViewChange> {
@@ -96,15 +107,23 @@ fn change() -> impl Strategy<Value = ViewChange> {
     prop_oneof![
         12 => (net(), port(), last(), ips(), node())
             .prop_map(|(network, at, last, ips, node)| ViewChange::RemotePort { network, port: remote(at, last, &ips, node) }),
+        2 => (net(), port(), last(), ips(), node(), any::<bool>()).prop_map(|(network, at, last, ips, node, router)| {
+            let claimed = if router { Vec::new() } else { pairs(&ips, last % 4 + 1).1 };
+            ViewChange::RemotePort { network, port: RemotePort { router, claimed, ..remote(at, last, &[], node) } }
+        }),
         6 => (net(), port(), node()).prop_map(|(network, at, node)| {
             ViewChange::RemotePortGone { network, name: NAMES[at].to_owned(), node: NODES[node].to_owned() }
         }),
         3 => (net(), node()).prop_map(|(network, at)| ViewChange::Flood { network, node: NODES[at].to_owned() }),
         2 => (net(), node()).prop_map(|(network, at)| ViewChange::FloodGone { network, node: NODES[at].to_owned() }),
-        2 => (net(), port(), last(), ips(), any::<bool>())
-            .prop_map(|(network, at, last, ips, standby)| ViewChange::LocalPort { network, port: local(at, last, &ips, standby) }),
+        2 => (net(), port(), last(), ips(), any::<bool>(), (ips(), any::<bool>())).prop_map(
+            |(network, at, last, ips, standby, (mays, has))| {
+                ViewChange::LocalPort { network, port: local(at, last, &ips, standby, (&mays, has)) }
+            }
+        ),
         1 => (net(), port()).prop_map(|(network, at)| ViewChange::LocalPortGone { network, name: NAMES[at].to_owned() }),
         1 => (0..2_usize, prop::sample::subsequence(vec![0, 1], 0..=2)).prop_map(|(at, on)| ViewChange::Router(router(at, &on))),
+        1 => (0..2_usize).prop_map(|at| ViewChange::Router(RouterView { node: Some("node1".to_owned()), ..router(at, &[0]) })),
         1 => (0..NETWORKS.len()).prop_map(|at| ViewChange::Network(network(at))),
         1 => net().prop_map(|name| ViewChange::NetworkGone { name }),
         1 => node().prop_map(|at| ViewChange::Peer(peer(at))),
@@ -257,7 +276,8 @@ fn the_work_of_a_delta_does_not_grow_with_the_remote_ports() {
             let [_, a, b, c] = number.to_be_bytes();
             let (mac, ip) = (Mac::new([6, 0, 0, a, b, c]), IpAddr::from([10, a + 1, b, c]));
             let node = NODES[number as usize % NODES.len()].to_owned();
-            RemotePort { name: format!("vm{number:08}"), mac, ips: vec![ip], node }
+            let (router, claimed) = (false, Vec::new());
+            RemotePort { name: format!("vm{number:08}"), mac, ips: vec![ip], node, router, claimed }
         };
         let put = |number| ViewChange::RemotePort { network: "blue".to_owned(), port: port(number) };
         for number in 0..ports {

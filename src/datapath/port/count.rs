@@ -32,8 +32,14 @@ pub trait Tally {
 }
 
 /// Frames lost, by reason. Only one thread adds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DropCounters([AtomicU64; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
 
 impl DropCounters {
     /// Counts `count` more.

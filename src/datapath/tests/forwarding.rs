@@ -19,6 +19,22 @@ fn every_output_sees_what_was_written_before_it() {
 }
 
 #[test]
+fn what_a_flow_says_is_said_of_every_packet() {
+    let mut bench = Bench::new(2);
+    bench.add(&["in_port=1,actions=controller(userdata=01.ff),output:2", "in_port=2,actions=controller(userdata=7)"]);
+    let frame = udp4([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), b"x");
+    // The first walks the tables, the others do not.
+    for _ in 0..3 {
+        let sent = bench.send(1, &frame);
+        assert_eq!(ports(&sent), [SAID, 2]);
+        assert_eq!((&sent[0].octets[..], &sent[1].octets), (&[1, 0xff][..], &frame));
+        assert_eq!(ports(&bench.send(2, &frame)), [SAID]);
+    }
+    assert_eq!(bench.flows().len(), 2);
+    assert!(bench.switch().drops().is_empty(), "what is heard is not dropped");
+}
+
+#[test]
 fn rewrites_keep_checksums() {
     let mut bench = Bench::new(2);
     bench.add(&["udp actions=mod_nw_src:192.168.1.77,mod_nw_dst:172.16.254.3,mod_tp_src:65000,mod_nw_tos:32,dec_ttl,mod_vlan_vid:7,output:2"]);

@@ -117,7 +117,8 @@ impl<P: PortNames> Parser<'_, P> {
             "note" => Action::Note(note(value)?),
             "clone" => Action::Clone(nested(value, self.ports, self.depth + 1)?),
             "fin_timeout" => fin_timeout(value)?,
-            "controller" | "CONTROLLER" => return Err(refused(word)),
+            "controller" => Action::Controller(controller(value)?),
+            "CONTROLLER" => return Err(refused(word)),
             _ => return Err(unknown(word)),
         })
     }
@@ -303,8 +304,33 @@ fn limited(value: Piece<'_>, bits: u8) -> Result<u16, TextError> {
     number(value, bits).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
 }
 
+/// Most octets a `controller` action says.
+const LIMIT_USERDATA: usize = 64;
+
+/// What `controller(userdata=…)` says.
+fn controller(value: Piece<'_>) -> Result<Arc<[u8]>, TextError> {
+    let mut said = None;
+    for word in words(value) {
+        let word = word?;
+        match word.key.text() {
+            "userdata" => said = Some(word.needs_value()?),
+            other => return Err(word.key.error(format!("this switch's `controller` takes no `{other}`"))),
+        }
+    }
+    let said = said.ok_or_else(|| value.error("this switch's `controller` says its `userdata`, and there is none"))?;
+    let octet = |pair: &str| u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() <= 2 && !pair.starts_with('+'));
+    let octets: Option<Vec<u8>> = said.text().split('.').map(octet).collect();
+    match octets {
+        Some(octets) if octets.len() <= LIMIT_USERDATA => Ok(octets.into()),
+        Some(_) => Err(said.error(format!("userdata has at most {LIMIT_USERDATA} octets"))),
+        None => Err(said.error("userdata is octets of one or two hexadecimal digits, dots between them")),
+    }
+}
+
 fn refused(word: Word<'_>) -> TextError {
-    word.key.error("this switch has no controller to send frames to: remove the `controller` action")
+    word.key.error(
+        "this switch sends no frames to a controller: write `controller(userdata=…)` to have it told, or remove it",
+    )
 }
 
 fn unknown(word: Word<'_>) -> TextError {
@@ -425,6 +451,10 @@ fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
         Action::Note(octets) => {
             let octets: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
             write!(out, "note:{}", octets.join("."))
+        }
+        Action::Controller(said) => {
+            let octets: Vec<String> = said.iter().map(|octet| format!("{octet:02x}")).collect();
+            write!(out, "controller(userdata={})", octets.join("."))
         }
         Action::Clone(inner) => {
             out.push_str("clone(");

@@ -1,5 +1,7 @@
 //! Where a walk's packet leaves: by a port, through a tunnel, or into the bridge at a patch's other end.
 
+use std::sync::Arc;
+
 use super::{Effect, LIMIT_ACTIONS, TUNNEL_TTL, Xlate};
 use crate::datapath::NewPortKind;
 use crate::datapath::action::port;
@@ -73,6 +75,15 @@ impl Xlate<'_> {
         }
         commit(&mut self.actions, &self.key, &mut self.base, &mut self.mask);
         self.actions.push(output);
+    }
+
+    /// A `controller` action: what it says is said, and the packet is as it was.
+    pub(super) fn say(&mut self, said: &Arc<[u8]>) {
+        if self.actions.len() >= LIMIT_ACTIONS {
+            self.fatal = Some(DropReason::TooManyActions);
+            return;
+        }
+        self.actions.push(DpAction::Say(Arc::clone(said)));
     }
 
     /// Goes on in the bridge at the other end.

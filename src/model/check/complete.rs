@@ -3,6 +3,7 @@
 //! Routers get their addresses before virtual machines, so that a machine's arrival never moves a router.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use crate::types::{IfName, Mac};
 /// Fills in what is left out. What could not be allocated is a mistake in the checker.
 pub(super) fn complete(checker: &mut Checker<'_>, entries: &mut [Entry]) {
     entries.sort_by(|a, b| a.object.cmp(&b.object));
+    seats(checker, entries);
     for Entry { edit, object, resource } in &mut *entries {
         checker.at = *edit;
         match resource {
@@ -74,6 +76,47 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
         if let Some(vni) = spec.vni {
             checker.add(Claim::Vni(vni), object);
         }
+    }
+}
+
+/// Routers that live on one node, and are not told which, stay where they are; others go where fewest of them live, to
+/// the first such node by name.
+fn seats(checker: &mut Checker<'_>, entries: &mut [Entry]) {
+    let fabric = checker.fabric;
+    let mut homeless: Vec<(usize, &mut RouterSpec)> = Vec::new();
+    let mut seated: Vec<String> = Vec::new();
+    for Entry { edit, object: _, resource } in entries {
+        let Some(Resource::Router(spec)) = resource else { continue };
+        if spec.distributed {
+            continue;
+        }
+        let before = fabric.routers().get(&spec.name).and_then(|before| before.node.clone());
+        spec.node = spec.node.take().or(before.filter(|node| checker.there(Kind::Node, node)));
+        match &spec.node {
+            Some(node) => seated.push(node.clone()),
+            None => homeless.push((*edit, spec)),
+        }
+    }
+    if homeless.is_empty() {
+        return;
+    }
+    let put = checker.edited.iter().filter(|(object, there)| object.kind == Kind::Node && **there);
+    let nodes = fabric.nodes().keys().filter(|name| checker.there(Kind::Node, name));
+    let nodes = nodes.chain(put.map(|(object, _)| &object.name));
+    let stays = |router: &&str| !checker.edited.contains_key(&Object::new(Kind::Router, *router));
+    let mut counts: BTreeMap<String, usize> =
+        nodes.map(|node| (node.clone(), fabric.routers_on(node).filter(stays).count())).collect();
+    for node in seated {
+        *counts.entry(node).or_default() += 1;
+    }
+    for (edit, spec) in homeless {
+        let Some((node, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) else {
+            checker.at = edit;
+            checker.mistake(Field::Name, Fault::NoNode { router: spec.name.clone() });
+            continue;
+        };
+        *count += 1;
+        spec.node = Some(node.clone());
     }
 }
 

@@ -67,7 +67,10 @@ fn delete(checker: &mut Checker<'_>, object: &Object) {
     let of = |kind: Kind| move |name: &str| Object::new(kind, name);
     let stays = |object: &Object| !checker.edited.contains_key(object);
     let by = match object.kind {
-        Kind::Node => fabric.ports_on(name).map(of(Kind::Port)).find(stays),
+        Kind::Node => {
+            let ports = fabric.ports_on(name).map(of(Kind::Port));
+            ports.chain(fabric.routers_on(name).map(of(Kind::Router))).find(stays)
+        }
         Kind::Network => {
             let ports = fabric.ports_of(name).map(of(Kind::Port));
             ports.chain(fabric.routers_of(name).map(of(Kind::Router))).find(stays)
@@ -241,10 +244,13 @@ fn dangling(checker: &mut Checker<'_>, field: Field, kind: Kind, name: &str) {
 }
 
 fn router(checker: &mut Checker<'_>, object: &Object, spec: &RouterSpec) {
-    let RouterSpec { name, id, distributed, interfaces } = spec;
-    if !distributed {
-        let fault = Fault::Centralised { router: name.clone(), value: "false".to_owned() };
-        checker.mistake(Field::Distributed, fault);
+    let RouterSpec { name, id, distributed, node, interfaces } = spec;
+    match node {
+        Some(node) if *distributed => {
+            checker.mistake(Field::Node, Fault::RouterNode { router: name.clone(), node: node.clone() });
+        }
+        Some(node) if !checker.there(Kind::Node, node) => dangling(checker, Field::Node, Kind::Node, node),
+        Some(_) | None => {}
     }
     if let Some(id) = *id {
         checker.id(Field::Id, id, object, false);

@@ -4,7 +4,7 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Checker, Entry, Field};
+use super::{Checker, Entry, Field, announced};
 use crate::model::address::first_host;
 use crate::model::fabric::Fabric;
 use crate::model::problem::Fault;
@@ -30,6 +30,21 @@ pub(super) fn entries(checker: &mut Checker<'_>, edits: &[Edit]) -> Vec<Entry> {
         let resource = match edit {
             Edit::Put { resource, .. } => Some(fill(fabric, &asked, resource)),
             Edit::Delete { .. } => None,
+            Edit::Claim(claim) => {
+                match announced::settle(fabric, claim) {
+                    Ok(ports) => {
+                        for entry in ports.into_iter().map(|port| announced::entry(number, port)) {
+                            if entry.object == object || seen.insert(entry.object.clone()) {
+                                entries.push(entry);
+                            } else {
+                                checker.mistake(Field::Name, Fault::EditTwice { object: entry.object.to_string() });
+                            }
+                        }
+                    }
+                    Err(fault) => checker.mistake(Field::Name, fault),
+                }
+                continue;
+            }
         };
         entries.push(Entry { edit: number, object, resource });
     }
@@ -55,7 +70,8 @@ fn network_of(edit: &Edit) -> Option<&NetworkSpec> {
     match edit {
         Edit::Put { resource: Resource::Network(spec), .. } => Some(spec),
         Edit::Put { resource: Resource::Node(_) | Resource::Router(_) | Resource::Port(_), .. }
-        | Edit::Delete { .. } => None,
+        | Edit::Delete { .. }
+        | Edit::Claim(_) => None,
     }
 }
 
@@ -133,9 +149,11 @@ fn kept_addresses(fabric: &Fabric, asked: &Asked<'_>, port: &InterfaceSpec, old:
 }
 
 fn fill_port(fabric: &Fabric, asked: &Asked<'_>, mut spec: PortSpec) -> PortSpec {
+    spec.claimed.clear();
     let Some(before) = fabric.ports().get(&spec.name) else { return spec };
     spec.id = spec.id.or(before.id);
     spec.mac = spec.mac.or(before.mac);
+    spec.claimed = announced::kept(before, &spec);
     if spec.network == before.network {
         let is = subnets(fabric, asked, &spec.network);
         let fits = |address: &&IpAddr| {

@@ -4,6 +4,7 @@
 //! All edits happen at once: what an edited object had is free for others, and references hold if they hold afterwards.
 //! The fabric is only read; what the edits claim is kept beside it.
 
+mod announced;
 mod complete;
 mod declare;
 mod fill;
@@ -200,7 +201,12 @@ impl<'f> Checker<'f> {
                 let (place, address) = match claim {
                     Claim::Tunnel(address) => (None, address),
                     Claim::Address(network, address) => (Some(network), address),
-                    Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => continue,
+                    Claim::Id(_)
+                    | Claim::PortId(_)
+                    | Claim::Mac(_)
+                    | Claim::Vni(_)
+                    | Claim::Device(..)
+                    | Claim::Announced(..) => continue,
                 };
                 if self.bearer(place.as_deref(), address).is_none() {
                     self.freed.entry(place).or_default().insert(address);
@@ -245,7 +251,12 @@ impl<'f> Checker<'f> {
         let (place, address) = match &claim {
             Claim::Tunnel(address) => (None, Some(address)),
             Claim::Address(network, address) => (Some(network), Some(address)),
-            Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => (None, None),
+            Claim::Id(_)
+            | Claim::PortId(_)
+            | Claim::Mac(_)
+            | Claim::Vni(_)
+            | Claim::Device(..)
+            | Claim::Announced(..) => (None, None),
         };
         if let Some(address) = address.filter(|_| !self.freed.is_empty())
             && let Some(freed) = self.freed.get_mut(&place.cloned())

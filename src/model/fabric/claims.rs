@@ -28,6 +28,8 @@ pub(in crate::model) enum Claim {
     Tunnel(IpAddr),
     /// An address of a network.
     Address(String, IpAddr),
+    /// An address of a network that a port took by announcing it.
+    Announced(String, IpAddr),
 }
 
 /// Everything an object has to itself.
@@ -57,6 +59,7 @@ pub(in crate::model) fn claims_of(resource: &Resource) -> Vec<Claim> {
             for node in [&port.node, &port.migrating_to].into_iter().flatten() {
                 claims.extend(port.device.iter().map(|device| Claim::Device(node.clone(), device.clone())));
             }
+            claims.extend(port.claimed.iter().map(|address| Claim::Announced(port.network.clone(), address.ip)));
         }
     }
     claims
@@ -198,6 +201,8 @@ pub(in crate::model) struct Claims {
     pub(in crate::model) underlay: Borne,
     /// By network.
     pub(in crate::model) addresses: BTreeMap<String, Borne>,
+    /// By network and address.
+    pub(in crate::model) announced: Owners<(String, IpAddr)>,
 }
 
 /// The part of a port's id that its interface's name bears, as a number: [`crate::model::names::short_id`].
@@ -220,6 +225,7 @@ impl Claims {
             Claim::Device(node, device) => self.devices.add((node, device), owner),
             Claim::Tunnel(address) => self.underlay.add(address, owner),
             Claim::Address(network, address) => self.addresses.entry(network).or_default().add(address, owner),
+            Claim::Announced(network, address) => self.announced.add((network, address), owner),
         }
     }
 
@@ -243,6 +249,7 @@ impl Claims {
                     }
                 }
             }
+            Claim::Announced(network, address) => self.announced.remove((network, address), owner),
         }
     }
 }

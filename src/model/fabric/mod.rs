@@ -10,6 +10,8 @@ mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uuid::Uuid;
+
 use super::check::{Pass, check};
 use super::problem::Refusal;
 use super::resource::{Change, Edit, Kind, NetworkSpec, NodeSpec, Object, PortSpec, Resource, RouterSpec};
@@ -17,7 +19,7 @@ use super::topology::Underlay;
 
 pub(super) use claims::{Borne, Claim, Claims, Owners, claims_of, next, short_id};
 pub use resolve::Binding;
-pub(crate) use resolve::{network, port_view, remote_port, router_view};
+pub(crate) use resolve::{network, port_view, remote_interfaces, remote_port, router_view};
 
 /// All desired state.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,8 @@ pub struct Fabric {
     ports_on: Index,
     /// By network: the routers that join it.
     routers_of: Index,
+    /// By node: the routers that live on it alone.
+    routers_on: Index,
 }
 
 /// From a name to the names of what refers to it.
@@ -100,6 +104,17 @@ impl Fabric {
     /// The names of the routers that join a network.
     pub fn routers_of(&self, network: &str) -> impl Iterator<Item = &str> {
         self.routers_of.get(network).into_iter().flatten().map(String::as_str)
+    }
+
+    /// The port of an id.
+    #[must_use]
+    pub fn port_of_id(&self, id: Uuid) -> Option<&Object> {
+        self.claims.ids.of(&id).find(|owner| owner.kind == Kind::Port)
+    }
+
+    /// The names of the routers that are to live on a node alone.
+    pub fn routers_on(&self, node: &str) -> impl Iterator<Item = &str> {
+        self.routers_on.get(node).into_iter().flatten().map(String::as_str)
     }
 
     /// An object.
@@ -234,6 +249,9 @@ impl Fabric {
             Resource::Router(router) => {
                 for port in &router.interfaces {
                     note(&mut self.routers_of, &port.network, &router.name, there);
+                }
+                if let Some(node) = &router.node {
+                    note(&mut self.routers_on, node, &router.name, there);
                 }
             }
             Resource::Port(port) => {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Fabric;
 use crate::model::names;
-use crate::model::resource::{InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
+use crate::model::resource::{ClaimedAddress, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
 use crate::model::topology::{Topology, Vm};
 use crate::model::view::{
     AllowedPair, Attachment, Network, Peer, PortView, RemotePort, RouterPort, RouterView, SubnetView,
@@ -36,10 +36,16 @@ impl Fabric {
         network(self.networks().get(name)?)
     }
 
-    /// A router, once all its networks are there.
+    /// A router, once all its networks are there, and its node if it is not distributed.
     #[must_use]
     pub fn router(&self, name: &str) -> Option<RouterView> {
-        router_view(self.routers().get(name)?, |network| self.network(network))
+        let spec = self.routers().get(name).filter(|spec| self.has_place(spec))?;
+        router_view(spec, |network| self.network(network))
+    }
+
+    /// Whether there is somewhere for a router to live.
+    fn has_place(&self, spec: &RouterSpec) -> bool {
+        spec.distributed || spec.node.as_ref().is_some_and(|node| self.peer(node).is_some())
     }
 
     /// Where a port is, once its network and its node are there.
@@ -61,10 +67,10 @@ impl Fabric {
         let nodes = self.nodes().keys().filter_map(|name| Some((name.clone(), self.peer(name)?)));
         let networks = self.networks().keys().filter_map(|name| Some((name.clone(), self.network(name)?)));
         let networks: std::collections::BTreeMap<_, _> = networks.collect();
-        let routers = self
-            .routers()
-            .values()
-            .filter_map(|spec| Some((spec.name.clone(), router_view(spec, |network| networks.get(network).cloned())?)));
+        let routers =
+            self.routers().values().filter(|spec| self.has_place(spec)).filter_map(|spec| {
+                Some((spec.name.clone(), router_view(spec, |network| networks.get(network).cloned())?))
+            });
         let vms = self.ports().values().filter_map(|spec| {
             let Binding { node, standby } = self.binding(spec)?;
             let port = port_view(spec, networks.get(&spec.network)?, false)?;
@@ -89,11 +95,12 @@ pub(crate) fn network(spec: &NetworkSpec) -> Option<Network> {
 
 /// A router on these networks.
 pub(crate) fn router_view(spec: &RouterSpec, network: impl Fn(&str) -> Option<Network>) -> Option<RouterView> {
-    let RouterSpec { name, id, distributed: _, interfaces } = spec;
+    let RouterSpec { name, id, distributed, node, interfaces } = spec;
     let id = (*id)?;
+    let node = node.clone().filter(|_| !distributed);
     let interfaces = interfaces.iter().map(|port| router_port(port, &network(&port.network)?));
     let interfaces: Option<Vec<RouterPort>> = interfaces.collect();
-    Some(RouterView { name: name.clone(), id, netns: names::router_netns(id), interfaces: interfaces? })
+    Some(RouterView { name: name.clone(), id, netns: names::router_netns(id), node, interfaces: interfaces? })
 }
 
 fn router_port(spec: &InterfaceSpec, on: &Network) -> Option<RouterPort> {
@@ -114,7 +121,7 @@ fn router_port(spec: &InterfaceSpec, on: &Network) -> Option<RouterPort> {
 
 /// A port as its own node sees it, on this network.
 pub(crate) fn port_view(spec: &PortSpec, on: &Network, standby: bool) -> Option<PortView> {
-    let PortSpec { name, id, mac, ips, device, allowed_address_pairs, port_security, .. } = spec;
+    let PortSpec { name, id, mac, ips, device, allowed_address_pairs, port_security, claimed, .. } = spec;
     let (id, mac) = ((*id)?, (*mac)?);
     let subnet = |address: &IpAddr| on.subnets.iter().find(|subnet| subnet.cidr.contains(address));
     let borne: Vec<(IpAddr, &SubnetView)> =
@@ -136,15 +143,40 @@ pub(crate) fn port_view(spec: &PortSpec, on: &Network, standby: bool) -> Option<
         standby,
         port_security: *port_security,
         allowed: allowed.collect(),
+        claimed: claimed_on(on, claimed),
     })
 }
 
 /// A port on this network, as other nodes than the one it is on see it.
 pub(crate) fn remote_port(spec: &PortSpec, on: &Network, node: &str) -> Option<RemotePort> {
-    let PortSpec { name, mac, ips, .. } = spec;
+    let PortSpec { name, mac, ips, claimed, .. } = spec;
     let within = |address: &&IpAddr| on.subnets.iter().any(|subnet| subnet.cidr.contains(*address));
     let ips = ips.iter().filter(within).copied().collect();
-    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned() })
+    let claimed = claimed_on(on, claimed);
+    Some(RemotePort { name: name.clone(), mac: (*mac)?, ips, node: node.to_owned(), router: false, claimed })
+}
+
+/// Those of claimed addresses that belong to the network.
+fn claimed_on(on: &Network, claimed: &[ClaimedAddress]) -> Vec<ClaimedAddress> {
+    let within = |address: &&ClaimedAddress| on.subnets.iter().any(|subnet| subnet.cidr.contains(&address.ip));
+    claimed.iter().filter(within).copied().collect()
+}
+
+/// The interfaces of a router that lives on one node, as other nodes see them, each with its network; none of a
+/// distributed router.
+pub(crate) fn remote_interfaces(router: &RouterView) -> impl Iterator<Item = (&str, RemotePort)> {
+    let of_node = move |node: &String| {
+        let port = |port: &RouterPort| RemotePort {
+            name: format!("router {}", router.name),
+            mac: port.mac,
+            ips: port.addresses.iter().map(IpNet::addr).collect(),
+            node: node.clone(),
+            router: true,
+            claimed: Vec::new(),
+        };
+        router.interfaces.iter().map(|own| (own.network.as_str(), port(own))).collect::<Vec<_>>()
+    };
+    router.node.iter().flat_map(of_node)
 }
 
 /// An address with its subnet's prefix length.

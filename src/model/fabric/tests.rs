@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::model::problem::KINDS;
-use crate::model::resource::{AddressPair, InterfaceSpec};
+use crate::model::resource::{AddressClaim, AddressPair, ClaimedAddress, InterfaceSpec};
 use crate::model::tests::{assert_unique, parts, topology_of};
 use crate::types::Mac;
 
@@ -101,6 +101,85 @@ fn routers_follow_their_networks_subnets() {
 }
 
 #[test]
+fn a_centralised_router_is_given_a_node_and_keeps_it() {
+    let mut fabric = fabric();
+    let node = |fabric: &Fabric, name: &str| fabric.routers()[name].node.clone().unwrap_or_default();
+    let made = puts(&[
+        "{kind: router, name: c3, distributed: false}",
+        "{kind: router, name: c2, distributed: false}",
+        "{kind: router, name: c1, distributed: false, node: n1}",
+    ]);
+    done(&mut fabric, &made);
+    assert_eq!(["c1", "c2", "c3"].map(|name| node(&fabric, name)), ["n1", "n2", "n1"], "the one with fewest, by name");
+    done(&mut fabric, &[Edit::delete(Kind::Router, "c1")]);
+    done(&mut fabric, &[Edit::delete(Kind::Router, "c3")]);
+    assert_eq!(done(&mut fabric, &puts(&["{kind: router, name: c2, distributed: false}"])), []);
+    assert_eq!(kinds(&fabric, &[Edit::delete(Kind::Node, "n2")]), ["InUse"]);
+    // Its node goes, and it was not asked to live there.
+    let mut gone = puts(&["{kind: router, name: c2, distributed: false}", "{kind: port, name: v2, network: blue}"]);
+    gone.push(Edit::delete(Kind::Node, "n2"));
+    done(&mut fabric, &gone);
+    assert_eq!(node(&fabric, "c2"), "n1");
+    // What was one becomes the other, and is the same router.
+    let same = |fabric: &Fabric| (fabric.routers()["r1"].id, fabric.routers()["r1"].interfaces.clone());
+    let before = same(&fabric);
+    for text in ["distributed: false", "distributed: true"] {
+        done(
+            &mut fabric,
+            &puts(&[&format!(
+                "{{kind: router, name: r1, {text}, interfaces: [{{network: blue}}, {{network: orange}}]}}"
+            )]),
+        );
+        assert_eq!(same(&fabric), before);
+    }
+    assert_eq!(fabric.routers()["r1"].node, None);
+    let nowhere = Fabric::default();
+    assert_eq!(kinds(&nowhere, &puts(&["{kind: router, name: c1, distributed: false}"])), ["NoNode"]);
+}
+
+/// Input: two ports that may take an address, and what becomes of them. Output: the newest has it, as long as it may.
+#[test]
+fn an_address_goes_with_who_may_have_it() {
+    let mut fabric = fabric();
+    let pair = "allowed_address_pairs: [{ip: 10.1.0.100/32}, {ip: 10.1.0.64/28}, {ip: 10.1.0.2/32}]";
+    let put = |name: &str, node: &str, rest: &str| {
+        puts(&[&format!("{{kind: port, name: {name}, network: blue, node: {node}, {rest}}}")])
+    };
+    done(&mut fabric, &[put("v1", "n1", pair), put("v2", "n2", pair)].concat());
+    let claim = |fabric: &Fabric, name: &str, node: &str, last: u8| {
+        let address = ClaimedAddress { ip: [10, 1, 0, last].into(), mac: port(fabric, name).mac.expect("filled in") };
+        [Edit::Claim(AddressClaim { port: name.to_owned(), node: node.to_owned(), address })]
+    };
+    let holders = |fabric: &Fabric| -> Vec<String> {
+        let has = fabric.ports().values().filter(|port| !port.claimed.is_empty());
+        has.map(|port| port.name.clone()).collect()
+    };
+    for (name, node) in [("v1", "n1"), ("v2", "n2"), ("v1", "n1")] {
+        let edit = claim(&fabric, name, node, 100);
+        done(&mut fabric, &edit);
+        assert_eq!(holders(&fabric), [name]);
+        assert_eq!(done(&mut fabric, &edit), [], "it has it already");
+    }
+    for (name, node, last) in [("v2", "n1", 100), ("v2", "n2", 65), ("v2", "n2", 101), ("v2", "n2", 2)] {
+        assert_eq!(kinds(&fabric, &claim(&fabric, name, node, last)), ["Unentitled"], "{name} on {node}: {last}");
+    }
+    // It moves with its port, and ends with its pair.
+    done(&mut fabric, &put("v1", "n2", pair));
+    assert_eq!(holders(&fabric), ["v1"]);
+    let unsaid = PortSpec { claimed: Vec::new(), ..port(&fabric, "v1") };
+    assert_eq!(done(&mut fabric, &[Edit::put(Resource::Port(unsaid))]), [], "what is not to be asked for stays");
+    done(&mut fabric, &put("v1", "n2", ""));
+    assert_eq!(holders(&fabric), Vec::<String>::new());
+    // An unbound port only keeps the address from being given to somebody else.
+    done(&mut fabric, &puts(&["{kind: port, name: vip, network: blue, ips: [10.1.0.100]}"]));
+    let edit = claim(&fabric, "v2", "n2", 100);
+    done(&mut fabric, &edit);
+    assert_eq!(holders(&fabric), ["v2"]);
+    done(&mut fabric, &[Edit::delete(Kind::Port, "v2")]);
+    assert_eq!(holders(&fabric), Vec::<String>::new());
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let fabric = fabric();
     let v2 = port(&fabric, "v2");
@@ -119,7 +198,8 @@ fn what_cannot_be_is_refused() {
         (puts(&["{kind: port, name: v3, network: blue, node: n2, device: tap-v2}"]), "DeviceTwice"),
         (puts(&["{kind: port, name: n1, network: blue}"]), "NameTwice"),
         (puts(&["{kind: node, name: v1}"]), "NameTwice"),
-        (puts(&["{kind: router, name: r2, distributed: false}"]), "Centralised"),
+        (puts(&["{kind: router, name: r2, node: n1}"]), "RouterNode"),
+        (puts(&["{kind: router, name: r2, distributed: false, node: n3}"]), "Unknown"),
         (puts(&["{kind: network, name: teal, subnets: []}"]), "NoSubnet"),
         (puts(&["{kind: port, name: v3, network: blue, allowed_address_pairs: [{ip: 10.1.0.9/24}]}"]), "HostBits"),
         (
@@ -175,9 +255,14 @@ pub(super) fn asked() -> impl Strategy<Value = Edit> {
         let subnets = subnets[usize::from(version)].replace('N', &n.to_string());
         format!("{{kind: network, name: net{n}, subnets: [{subnets}]}}")
     });
-    let router = (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3)).prop_map(|(n, joined)| {
+    let place = prop_oneof![
+        2 => Just(String::new()),
+        1 => Just(", distributed: false".to_owned()),
+        1 => (0_u8..3).prop_map(|node| format!(", distributed: false, node: n{node}")),
+    ];
+    let router = (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3), place).prop_map(|(n, joined, place)| {
         let joined: Vec<String> = joined.iter().map(|network| format!("{{network: net{network}}}")).collect();
-        format!("{{kind: router, name: r{n}, interfaces: [{}]}}", joined.join(", "))
+        format!("{{kind: router, name: r{n}, interfaces: [{}]{place}}}", joined.join(", "))
     });
     let port =
         (0_u8..6, 0_u8..3, prop::option::of(0_u8..3), prop::option::of(2_u8..7)).prop_map(|(n, network, node, ip)| {
@@ -191,6 +276,38 @@ pub(super) fn asked() -> impl Strategy<Value = Edit> {
         Edit::delete(Kind::ALL[kind], format!("{prefix}{n}"))
     });
     prop_oneof![4 => put, 1 => gone]
+}
+
+/// A port of the small world that may take addresses, and what it or another says that it took.
+fn contended() -> impl Strategy<Value = Edit> {
+    let pairs = prop::collection::btree_set((100_u8..103, prop::option::of(0_u8..2)), 0..3);
+    let port = (0_u8..4, prop::option::weighted(0.8, 0_u8..2), pairs).prop_map(|(n, node, pairs)| {
+        let node = node.map_or(String::new(), |node| format!(", node: n{node}"));
+        let mac = |mac: &Option<u8>| mac.map_or(String::new(), |mac| format!(", mac: '00:00:5e:00:01:0{mac}'"));
+        let pairs = pairs.iter().map(|(ip, with)| format!("{{ip: 10.0.0.{ip}/32{}}}", mac(with)));
+        let pairs = pairs.collect::<Vec<_>>().join(", ");
+        let text = format!("{{kind: port, name: v{n}, network: net0{node}, allowed_address_pairs: [{pairs}]}}");
+        Edit::put(resource(&text))
+    });
+    let claim = (0_u8..4, 0_u8..2, 99_u8..104, prop::option::of(0_u8..2)).prop_map(|(n, node, ip, mac)| {
+        let mac = mac.map_or(Mac::ZERO, |mac| Mac::new([0, 0, 0x5e, 0, 1, mac]));
+        let address = ClaimedAddress { ip: [10, 0, 0, ip].into(), mac };
+        Edit::Claim(AddressClaim { port: format!("v{n}"), node: format!("n{node}"), address })
+    });
+    let gone = (0_u8..4).prop_map(|n| Edit::delete(Kind::Port, format!("v{n}")));
+    prop_oneof![3 => port, 6 => claim, 1 => gone]
+}
+
+/// Whoever took an address is entitled to it, is somewhere, and has it alone.
+fn assert_entitled(fabric: &Fabric) {
+    let mut taken = BTreeSet::new();
+    for port in fabric.ports().values() {
+        for address in &port.claimed {
+            assert!(port.is_entitled(*address), "{} took {address:?}", port.name);
+            assert!(port.node.is_some(), "{} is nowhere and has {address:?}", port.name);
+            assert!(taken.insert((&port.network, address.ip)), "{address:?} is taken twice");
+        }
+    }
 }
 
 pub(super) fn assert_sound(fabric: &Fabric) {
@@ -225,9 +342,37 @@ proptest! {
         let gone: Vec<Edit> =
             fabric.resources().iter().map(|gone| Edit::delete(gone.kind(), gone.name())).collect();
         done(&mut fabric, &gone);
-        prop_assert!(fabric.ports_of.is_empty() && fabric.ports_on.is_empty() && fabric.routers_of.is_empty());
+        prop_assert!(fabric.ports_of.is_empty() && fabric.ports_on.is_empty());
+        prop_assert!(fabric.routers_of.is_empty() && fabric.routers_on.is_empty());
         prop_assert_eq!(fabric.claims.macs.len() + fabric.claims.ids.len() + fabric.claims.vnis.len(), 0);
         prop_assert!(fabric.claims.addresses.is_empty());
+    }
+
+    #[test]
+    fn nobody_takes_what_it_is_not_entitled_to(edits in prop::collection::vec(contended(), 1..40)) {
+        let mut fabric = Fabric::default();
+        let base = ["{kind: node, name: n0}", "{kind: node, name: n1}", "{kind: network, name: net0, subnets: [{cidr: 10.0.0.0/24}]}"];
+        done(&mut fabric, &puts(&base));
+        for mut edit in edits {
+            // A claim without a MAC of its own is made with the port's.
+            if let Edit::Claim(AddressClaim { port, address, .. }) = &mut edit
+                && address.mac == Mac::ZERO
+                && let Some(mac) = fabric.ports().get(port.as_str()).and_then(|port| port.mac)
+            {
+                address.mac = mac;
+            }
+            let planned = fabric.plan(core::slice::from_ref(&edit));
+            let before = fabric.clone();
+            let is_done = planned.is_ok();
+            planned.into_iter().flatten().for_each(|change| drop(fabric.change(change)));
+            assert_entitled(&fabric);
+            if let Edit::Claim(AddressClaim { port, node, address }) = &edit {
+                let spec = before.ports().get(port.as_str());
+                let may = spec.is_some_and(|spec| spec.is_entitled(*address) && spec.node.as_ref() == Some(node));
+                prop_assert_eq!(is_done, may, "{:?}", &edit);
+                prop_assert!(!may || fabric.ports()[port.as_str()].claimed.contains(address), "the newest has it");
+            }
+        }
     }
 
     #[test]

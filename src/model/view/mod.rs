@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::resource::ClaimedAddress;
 use crate::types::{IfName, Mac, Mtu, Vni};
 use crate::{gre, vxlan};
 
@@ -120,7 +121,7 @@ pub struct NetworkView {
     pub subnets: Vec<SubnetView>,
     /// Ports of virtual machines on this node, by name.
     pub local_ports: Vec<PortView>,
-    /// Ports of virtual machines on other nodes, by name.
+    /// Ports on other nodes, by name.
     pub remote_ports: Vec<RemotePort>,
     /// Other nodes that have the network, by name: where a flood goes.
     pub flood: Vec<String>,
@@ -164,6 +165,9 @@ pub struct PortView {
     /// Addresses besides its own that it may speak as.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<AllowedPair>,
+    /// Those of them that it has taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<ClaimedAddress>,
 }
 
 /// An address pair a port may speak as besides its own.
@@ -193,10 +197,10 @@ pub enum Attachment {
     },
 }
 
-/// A virtual machine's port on another node.
+/// A port on another node: a virtual machine's, or an interface of a router that lives there alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemotePort {
-    /// The virtual machine's name.
+    /// The virtual machine's name, or `router` and the router's, which no machine can be called.
     pub name: String,
     /// Its address.
     pub mac: Mac,
@@ -204,6 +208,12 @@ pub struct RemotePort {
     pub ips: Vec<IpAddr>,
     /// The node it is on.
     pub node: String,
+    /// Whether it is a router's interface.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub router: bool,
+    /// Addresses it has taken besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<ClaimedAddress>,
 }
 
 /// A router as one node holds it: the same on every node that does.
@@ -215,6 +225,9 @@ pub struct RouterView {
     pub id: Uuid,
     /// The namespace it lives in: `qrouter-<id>`.
     pub netns: String,
+    /// The one node it lives on, if it is not distributed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Its interfaces, in the order given.
     pub interfaces: Vec<RouterPort>,
 }

@@ -6,13 +6,14 @@
 //! from the [`Fabric`], which must be the one the change was put into.
 
 mod regions;
+mod seats;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Underlay;
 use crate::model::fabric::{Binding, Fabric, Touched, port_view, remote_port, router_view};
 use crate::model::resource::{Kind, PortSpec, Resource};
-use crate::model::view::{Early, Network, NetworkView, NodeView, Peer, PortView, RemotePort, ViewChange};
+use crate::model::view::{Early, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, ViewChange};
 
 use regions::{RegionId, Regions};
 
@@ -21,6 +22,8 @@ use regions::{RegionId, Regions};
 pub struct Live {
     /// By port.
     bound: BTreeMap<String, Bound>,
+    /// Routers that live on one node alone, each as that node holds it.
+    seats: BTreeMap<String, RouterView>,
     regions: Regions,
     /// Nodes that are there.
     nodes: BTreeSet<String>,
@@ -42,6 +45,11 @@ impl Bound {
     /// The nodes that host it, ready or in use.
     fn nodes(&self) -> impl Iterator<Item = &str> {
         [Some(&self.binding.node), self.binding.standby.as_ref()].into_iter().flatten().map(String::as_str)
+    }
+
+    /// Its network with each of them.
+    fn places(&self) -> Vec<(String, String)> {
+        self.nodes().map(|node| (self.network.clone(), node.to_owned())).collect()
     }
 
     /// Whether this node hosts it; and if so, whether the machine is still on its way.
@@ -102,6 +110,7 @@ impl Live {
                 live.bound.insert(name.clone(), bound);
             }
         }
+        live.seat_all(fabric);
         live
     }
 
@@ -148,11 +157,14 @@ impl Live {
     #[must_use]
     pub fn view(&self, fabric: &Fabric, node: &str) -> Option<NodeView> {
         let own = fabric.peer(node)?;
+        let ports = fabric.ports_on(node).filter_map(|port| self.bound.get(port)).map(|bound| &bound.network);
+        let seated = || self.seats_on(fabric, node);
+        let joined = seated().flat_map(|router| &router.interfaces).map(|port| &port.network);
         let regions: BTreeSet<RegionId> =
-            fabric.ports_on(node).filter_map(|port| self.regions.of_network(&self.bound.get(port)?.network)).collect();
+            ports.chain(joined).filter_map(|network| self.regions.of_network(network)).collect();
         let peers = self.nodes.iter().filter(|name| *name != node).filter_map(|name| fabric.peer(name));
         let mut networks: Vec<NetworkView> = Vec::new();
-        let mut routers = Vec::new();
+        let mut routers: Vec<RouterView> = seated().cloned().collect();
         for region in regions {
             let region = self.regions.get(region);
             networks.extend(region.networks.iter().filter_map(|name| self.network_view(fabric, name, node)));
@@ -181,6 +193,8 @@ impl Live {
             local_ports.extend(seen.local(node).flatten());
             remote_ports.extend(seen.remote().filter(|_| bound.binding.node != node));
         }
+        remote_ports.extend(self.interfaces_beyond(fabric, name, node));
+        remote_ports.sort_by(|a, b| a.name.cmp(&b.name));
         let flood = self.regions.holders(name).filter(|holder| *holder != node).map(str::to_owned).collect();
         let Network { name, id, kind, vni, mtu, subnets } = network;
         Some(NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood })
@@ -221,11 +235,14 @@ impl Live {
         }
     }
 
-    /// Looks again at the ports of a node that came or went.
+    /// Looks again at the ports and seats of a node that came or went.
     fn rebind(&mut self, fabric: &Fabric, node: &str, told: &mut Told) {
         for port in fabric.ports_on(node) {
             let spec = fabric.ports().get(port);
             self.port(fabric, port, spec, spec, told);
+        }
+        for router in fabric.routers_on(node) {
+            self.reseat(fabric, router, told);
         }
     }
 
@@ -241,6 +258,9 @@ impl Live {
                 };
                 if let Some(before) = before.filter(|before| *before != network) {
                     self.network_changed(fabric, &before, &network, told);
+                    for router in fabric.routers_of(name) {
+                        self.reseat(fabric, router, told);
+                    }
                 }
             }
             (false, Some(_)) => {
@@ -254,11 +274,14 @@ impl Live {
         }
     }
 
-    /// Looks again at the ports of a network that came or went.
+    /// Looks again at the ports of a network that came or went, and at the seats of routers that join it.
     fn look_again(&mut self, fabric: &Fabric, network: &str, told: &mut Told) {
         for port in fabric.ports_of(network) {
             let spec = fabric.ports().get(port);
             self.port(fabric, port, spec, spec, told);
+        }
+        for router in fabric.routers_of(network) {
+            self.reseat(fabric, router, told);
         }
     }
 
@@ -274,7 +297,7 @@ impl Live {
             let [before, after] = [before, after].map(|network| Seen { bound, spec, network: Some(network) });
             difference(Some(&before), Some(&after), &holders, told);
         }
-        for router in fabric.routers_of(&after.name) {
+        for router in fabric.routers_of(&after.name).filter(|router| !self.seats.contains_key(*router)) {
             let Some(spec) = fabric.routers().get(router) else { continue };
             let old =
                 router_view(spec, |name| if name == before.name { Some(before.clone()) } else { fabric.network(name) });
@@ -283,10 +306,6 @@ impl Live {
                 told.tell(node, ViewChange::Router(new.clone()));
             }
         }
-    }
-
-    fn router(&mut self, fabric: &Fabric, name: &str, told: &mut Told) {
-        self.reshape(fabric, BTreeSet::new(), [name].into_iter(), told);
     }
 
     /// Moves a port from where it was to where it is.
@@ -303,19 +322,15 @@ impl Live {
         if let Some(new) = &new {
             self.bound.insert(name.to_owned(), new.clone());
         }
-        let joined = self.settle(fabric, old.as_ref(), new.as_ref(), told);
+        let places = |bound: &Option<Bound>| bound.as_ref().map(Bound::places).unwrap_or_default();
+        let joined = self.settle(fabric, &places(&old), &places(&new), told);
         let network = |bound: &Option<Bound>| fabric.network(&bound.as_ref()?.network);
         let (old_network, new_network) = (network(&old), network(&new));
         let seen = |bound, spec, network| Some(Seen { bound, spec, network });
         let was = old.as_ref().zip(before).and_then(|(bound, spec)| seen(bound, spec, old_network.as_ref()));
         let is = new.as_ref().zip(after).and_then(|(bound, spec)| seen(bound, spec, new_network.as_ref()));
         let same = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.network == new.network);
-        // Those who joined were told of everything as it is.
-        let told_before = |bound: &Bound| -> Vec<&str> {
-            let region = self.regions.of_network(&bound.network);
-            let newcomer = |node: &&str| region.is_some_and(|region| joined.contains(&(region, (*node).to_owned())));
-            self.regions.holders(&bound.network).filter(|node| !newcomer(node)).collect()
-        };
+        let told_before = |bound: &Bound| self.told_before(&bound.network, &joined);
         if same {
             let holders = new.as_ref().map(told_before).unwrap_or_default();
             difference(was.as_ref(), is.as_ref(), &holders, told);
@@ -327,22 +342,29 @@ impl Live {
         }
     }
 
-    /// Takes a port's move into the regions. Nodes that lose their last port of a region forget the region, nodes that
-    /// get their first learn it all; the latter are returned.
+    /// The nodes that hold a network, but those who joined and so were told of everything as it is.
+    fn told_before(&self, network: &str, joined: &BTreeSet<(RegionId, String)>) -> Vec<&str> {
+        let region = self.regions.of_network(network);
+        let newcomer = |node: &&str| region.is_some_and(|region| joined.contains(&(region, (*node).to_owned())));
+        self.regions.holders(network).filter(|node| !newcomer(node)).collect()
+    }
+
+    /// Takes a move, from networks' nodes to networks' nodes, into the regions. Nodes that lose their last port of a region
+    /// forget the region, nodes that get their first learn it all; the latter are returned.
     fn settle(
         &mut self,
         fabric: &Fabric,
-        old: Option<&Bound>,
-        new: Option<&Bound>,
+        old: &[(String, String)],
+        new: &[(String, String)],
         told: &mut Told,
     ) -> BTreeSet<(RegionId, String)> {
         let mut left = BTreeSet::new();
         let mut joined = BTreeSet::new();
-        for (bound, node) in old.into_iter().flat_map(|bound| bound.nodes().map(move |node| (bound, node))) {
-            left.extend(self.regions.unhost(&bound.network, node).map(|region| (region, node.to_owned())));
+        for (network, node) in old {
+            left.extend(self.regions.unhost(network, node).map(|region| (region, node.clone())));
         }
-        for (bound, node) in new.into_iter().flat_map(|bound| bound.nodes().map(move |node| (bound, node))) {
-            let place = self.regions.host(&bound.network, node).map(|region| (region, node.to_owned()));
+        for (network, node) in new {
+            let place = self.regions.host(network, node).map(|region| (region, node.clone()));
             joined.extend(place.filter(|place| !left.remove(place)));
         }
         for (region, node) in &left {

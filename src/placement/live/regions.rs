@@ -26,8 +26,8 @@ pub(super) struct Regions {
     regions: BTreeMap<RegionId, Region>,
     /// By network: its nodes with how many ports each hosts.
     hosted: BTreeMap<String, BTreeMap<String, usize>>,
-    /// Routers that are placed, with the networks each joins.
-    routers: BTreeMap<String, BTreeSet<String>>,
+    /// Distributed routers that are placed, with the networks each joins.
+    pub(super) routers: BTreeMap<String, BTreeSet<String>>,
     next: RegionId,
 }
 
@@ -137,9 +137,10 @@ fn count_down(counts: &mut BTreeMap<String, usize>, node: &str) -> bool {
     }
 }
 
-/// The networks a router joins, once they are all there; `None` also of a router without interfaces, which is nowhere.
+/// The networks a distributed router joins, once they are all there; `None` also of a router without interfaces, which is
+/// nowhere, and of one that lives on one node and so brings its networks nowhere else.
 fn joined(fabric: &Fabric, router: &str) -> Option<BTreeSet<String>> {
-    let view = fabric.router(router)?;
+    let view = fabric.router(router).filter(|view| view.node.is_none())?;
     let networks: BTreeSet<String> = view.interfaces.into_iter().map(|port| port.network).collect();
     (!networks.is_empty()).then_some(networks)
 }
@@ -241,7 +242,8 @@ impl Live {
             let network = self.regions.routers.get(name).and_then(BTreeSet::first);
             let after = network.and_then(|network| self.regions.of_network(network));
             let after = after.map_or(&nobody, |id| &self.regions.get(id).nodes);
-            for node in before.keys().filter(|node| !after.contains_key(*node)) {
+            let seat = self.seats.get(name).and_then(|view| view.node.as_ref());
+            for node in before.keys().filter(|node| !after.contains_key(*node) && seat != Some(node)) {
                 told.tell(node, ViewChange::RouterGone { name: name.clone() });
             }
             let Some(view) = fabric.router(name) else { continue };

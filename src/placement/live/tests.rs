@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use crate::model::resource::{Edit, InterfaceSpec, NetworkSpec, NodeSpec, Object, RouterSpec};
+use crate::model::resource::{ClaimedAddress, Edit, InterfaceSpec, NetworkSpec, NodeSpec, Object, RouterSpec};
 use crate::model::tests::{examples, parts, topology_of};
 use crate::model::view::{NetworkKind, SubnetView};
 use crate::model::{Change, Topology, Underlay};
@@ -19,8 +19,9 @@ use super::*;
 fn world() -> impl Strategy<Value = Change> {
     let node = (0_u8..4, 0_u8..2).prop_map(|(n, version)| Change::Put(node_spec(n, version)));
     let network = (0_u8..4, 0_u8..3).prop_map(|(n, version)| Change::Put(network_spec(n, version)));
-    let router = (0_u8..3, prop::collection::btree_set(0_u8..4, 0..4), 0_u8..2)
-        .prop_map(|(n, joined, version)| Change::Put(router_spec(n, &joined, version)));
+    let seat = prop::option::weighted(0.4, 0_u8..4);
+    let router = (0_u8..3, prop::collection::btree_set(0_u8..4, 0..4), 0_u8..2, seat)
+        .prop_map(|(n, joined, version, seat)| Change::Put(seated_spec(n, &joined, version, seat)));
     let place = prop::option::weighted(0.9, 0_u8..4);
     let port = (0_u8..6, 0_u8..4, place, prop::option::weighted(0.3, 0_u8..4), 0_u8..3)
         .prop_map(|(n, network, node, target, version)| Change::Put(port_spec(n, network, node, target, version)));
@@ -57,6 +58,11 @@ fn network_spec(n: u8, version: u8) -> Resource {
 }
 
 fn router_spec(n: u8, joined: &BTreeSet<u8>, version: u8) -> Resource {
+    seated_spec(n, joined, version, None)
+}
+
+/// A router on every node that needs it, or on one.
+fn seated_spec(n: u8, joined: &BTreeSet<u8>, version: u8, seat: Option<u8>) -> Resource {
     let interface = |network: &u8| InterfaceSpec {
         network: name(Kind::Network, *network),
         id: Some(Uuid::from_u128(0x100 + u128::from(n) * 0x10 + u128::from(*network))),
@@ -65,7 +71,13 @@ fn router_spec(n: u8, joined: &BTreeSet<u8>, version: u8) -> Resource {
     };
     let interfaces = joined.iter().map(interface).collect();
     let id = Some(Uuid::from_u128(0x10 + u128::from(n)));
-    Resource::Router(RouterSpec { name: name(Kind::Router, n), id, distributed: true, interfaces })
+    let (distributed, node) = (seat.is_none(), seat.map(|node| name(Kind::Node, node)));
+    Resource::Router(RouterSpec { name: name(Kind::Router, n), id, distributed, node, interfaces })
+}
+
+/// An address on the network if its number is even, and beyond it if not.
+fn claimed(n: u8, network: u8) -> ClaimedAddress {
+    ClaimedAddress { ip: [10, network + 100 * (n % 2), 0, 200].into(), mac: Mac::new([2, 0, 0, 0, 0, n]) }
 }
 
 fn port_spec(n: u8, network: u8, node: Option<u8>, target: Option<u8>, version: u8) -> Resource {
@@ -80,6 +92,7 @@ fn port_spec(n: u8, network: u8, node: Option<u8>, target: Option<u8>, version: 
         device: None,
         allowed_address_pairs: Vec::new(),
         port_security: version == 2,
+        claimed: if version == 2 { vec![claimed(n, network)] } else { Vec::new() },
     })
 }
 
@@ -279,6 +292,32 @@ fn a_live_migration_holds_both_and_points_at_one() {
     followed.change(Change::Put(port_spec(0, 0, Some(1), None, 0)));
     assert_eq!(state(&followed), ["nothing", "here 1 router", "at node1 1 router"]);
     followed.assert_whole().unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Input: a router that is distributed, then centralised, then moves, then is distributed again. Output: who holds what.
+#[test]
+fn a_router_is_where_it_was_put_and_nowhere_else() {
+    let mut followed = Followed { fabric: Fabric::new(Underlay::default()), ..Followed::default() };
+    (0..3).for_each(|n| followed.change(Change::Put(node_spec(n, 0))));
+    (0..2).for_each(|n| followed.change(Change::Put(network_spec(n, 0))));
+    followed.change(Change::Put(port_spec(0, 0, Some(0), None, 0)));
+    followed.change(Change::Put(port_spec(1, 1, Some(2), None, 0)));
+    let state = |followed: &mut Followed, seat: Option<u8>| -> Vec<String> {
+        followed.change(Change::Put(seated_spec(0, &BTreeSet::from([0, 1]), 0, seat)));
+        followed.assert_whole().unwrap_or_else(|error| panic!("{error}"));
+        let node = |view: &NodeView| {
+            let beyond = view.networks.iter().flat_map(|network| &network.remote_ports).filter(|port| port.router);
+            let beyond: BTreeSet<&str> = beyond.map(|port| port.node.as_str()).collect();
+            format!("{} networks, {} routers, beyond {beyond:?}", view.networks.len(), view.routers.len())
+        };
+        followed.views.values().map(node).collect()
+    };
+    let (whole, nothing) = ("2 networks, 1 routers, beyond {}", "0 networks, 0 routers, beyond {}");
+    let aside = |seat: u8| format!("1 networks, 0 routers, beyond {{\"node{seat}\"}}");
+    assert_eq!(state(&mut followed, None), [whole, nothing, whole]);
+    assert_eq!(state(&mut followed, Some(1)), [&aside(1), whole, &aside(1)]);
+    assert_eq!(state(&mut followed, Some(2)), [&aside(2), nothing, whole]);
+    assert_eq!(state(&mut followed, None), [whole, nothing, whole]);
 }
 
 #[test]
