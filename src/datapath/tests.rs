@@ -1,6 +1,6 @@
 //! The engine as its users see it: flows in text, frames in, frames out.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use super::*;
 use crate::api::switch::{BridgeMode, FlowChange, VlanMode};
@@ -46,7 +46,7 @@ impl Egress for Wire {
         self.0.push(Sent { port: port.0, tunnel: tunnel.copied(), octets });
     }
 
-    fn say(&mut self, said: &Arc<[u8]>) {
+    fn say(&mut self, said: &std::sync::Arc<[u8]>) {
         self.0.push(Sent { port: SAID, tunnel: None, octets: said.to_vec() });
     }
 }
