@@ -123,6 +123,8 @@ fn a_machine_elsewhere_costs_what_it_is() {
             mac: Mac::new([2, 0, 0, 0, 1, number]),
             ips: vec![[10, 1, 0, 100 + number].into()],
             node: "node2".to_owned(),
+            router: false,
+            claimed: Vec::new(),
         };
         let is_there = |number: u8| {
             let RemotePort { mac, ips, .. } = remote(number);

@@ -160,8 +160,8 @@ proptest! {
 
     #[test]
     fn the_classifier_equals_a_linear_scan(seeds in proptest::collection::vec(any::<u64>(), 1..80), packets in any::<u64>()) {
-        let revisions = Arc::new(Revisions::default());
-        let mut tables = table::Tables::new(0, Arc::clone(&revisions));
+        let revisions = std::sync::Arc::new(Revisions::default());
+        let mut tables = table::Tables::new(0, std::sync::Arc::clone(&revisions));
         let mut classifier = Classifier::new(0);
         let mut kept: Vec<(Match, u16)> = Vec::new();
         for seed in seeds {
