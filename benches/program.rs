@@ -8,7 +8,6 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::disallowed_methods, reason = "what is measured is time, and other programs")]
-#![expect(clippy::print_stderr, reason = "a figure is told to whoever runs it")]
 
 #[path = "../tests/agents/controller.rs"]
 mod controller;
@@ -17,6 +16,7 @@ mod node;
 #[path = "program/peers.rs"]
 mod peers;
 #[path = "../tests/support/sys.rs"]
+#[expect(dead_code, reason = "tests use another part of this too")]
 mod sys;
 
 use std::process::Command;

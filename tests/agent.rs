@@ -160,6 +160,16 @@ fn a_machine_elsewhere_costs_what_it_is() {
         let neighbours: Vec<Neighbour> = bench.client().call(&Ask::Neighbours).expect("it answers");
         assert_eq!(neighbours.len(), 4 + 19, "readers are told too");
         assert_eq!(bench.settled().operations, 0, "a whole pass wants something else");
+        // Whole passes at the very time of changes lose none.
+        for number in 20..40 {
+            controller.tell(&[ViewChange::RemotePort { network: network(), port: remote(number) }]);
+            bench.settled();
+            let until = Instant::now() + LONG;
+            while is_there(number) != (true, 3) {
+                assert!(Instant::now() < until, "machine {number}: {:?}", is_there(number));
+                thread::yield_now();
+            }
+        }
         bench.stop_agent();
     });
 }

@@ -218,7 +218,7 @@ fn contents(netns: &str) -> Vec<Value> {
             // The kernel makes and drops these as links come up, at its leisure.
             let own = text.contains("\"fe80::") || text.contains("\"ff00::");
             let passing = what == "neigh" && !text.contains("PERMANENT");
-            if !(what.contains("route") && own) && !passing {
+            if !(passing || what.contains("route") && own) {
                 rows.push(serde_json::json!({ what: row }));
             }
         }

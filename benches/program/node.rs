@@ -11,7 +11,7 @@ use dvr::api::agent::{Converged, Hello, Request, Show};
 use dvr::api::switch::{Request as Ask, Show as SwitchShow};
 use dvr::control::Client;
 use dvr::model::Topology;
-use dvr::model::view::{NodeView, RemotePort, ViewChange};
+use dvr::model::view::{RemotePort, ViewChange};
 use dvr::netns::Name;
 use dvr::plan::monitor::{Monitor, Pulse};
 use dvr::plan::{KernelSpec, NamespaceSpec};
@@ -83,7 +83,6 @@ impl Told {
 
 pub(crate) struct Node {
     set: Set,
-    base: NodeView,
     controller: OneView,
     children: Vec<Child>,
     monitor: Monitor,
@@ -121,6 +120,11 @@ impl Node {
         let socket = PathBuf::from(RUN_DIR).join("controller.sock");
         let controller = OneView::serve(socket.clone(), base.clone());
         let address = format!("unix:{}", socket.display());
+        // Tunnels end at an address that is there.
+        for line in ["link set lo up".to_owned(), format!("addr replace {}/16 dev lo", base.node.tunnel_ip)] {
+            let set = Command::new("ip").args(line.split(' ')).status();
+            assert!(set.is_ok_and(|status| status.success()), "ip {line}: install iproute2");
+        }
         let switch = daemon(&["switch"]);
         let agent_process = daemon(&["agent", "--node", "node1", "--attach", "veth", "--controller", &address]);
         let state: Converged = agent().call(&Request::Wait { timeout_millis: 30_000 }).expect("it answers");
@@ -131,12 +135,12 @@ impl Node {
         let netns = NamespaceSpec::new(Name::new(&router).expect("a legal name").into());
         let spec = KernelSpec { namespaces: vec![netns] }.check().expect("no contradiction");
         runtime.block_on(async { monitor.watch(&spec) }).expect("watching");
-        Self { set, base, controller, children: vec![switch, agent_process], monitor, runtime }
+        Self { set, controller, children: vec![switch, agent_process], monitor, runtime }
     }
 
     /// What a node with all of it holds.
     pub(crate) fn program(&self) -> Told {
-        let mut view = self.base.clone();
+        let mut view = self.controller.view();
         for number in 0..self.set.ports {
             assert!(view.apply(self.set.put(number)), "its network is there");
         }

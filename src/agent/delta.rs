@@ -254,22 +254,23 @@ impl Concern {
         Self { at: 0, addresses: BTreeSet::new(), old: None, new: None, nodes: (None, None), flood: false }
     }
 
-    fn port(at: usize, old: Option<&RemotePort>, new: Option<&RemotePort>) -> Self {
+    fn port(at: usize, old: Option<&RemotePort>, new: Option<&RemotePort>) -> Reach {
         let node = |port: Option<&RemotePort>| port.map(|port| port.node.clone());
-        Self {
+        Reach::Part(Box::new(Self {
             at,
             addresses: [old, new].into_iter().flatten().flat_map(of_remote).collect(),
             old: old.cloned(),
             new: new.cloned(),
             nodes: (node(old), node(new)),
             flood: false,
-        }
+        }))
     }
 }
 
+/// How far a change may reach.
 enum Reach {
     Nothing,
-    Part(Concern),
+    Part(Box<Concern>),
     Whole,
 }
 
@@ -287,11 +288,12 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
         {
             Reach::Whole
         }
-        ViewChange::RemotePort { network, port } => there(network)
-            .map_or(Reach::Nothing, |at| Reach::Part(Concern::port(at, port_of(at, &port.name), Some(port)))),
+        ViewChange::RemotePort { network, port } => {
+            there(network).map_or(Reach::Nothing, |at| Concern::port(at, port_of(at, &port.name), Some(port)))
+        }
         ViewChange::RemotePortGone { network, name, node } => {
             let found = there(network).and_then(|at| Some((at, port_of(at, name).filter(|port| port.node == *node)?)));
-            found.map_or(Reach::Nothing, |(at, port)| Reach::Part(Concern::port(at, Some(port), None)))
+            found.map_or(Reach::Nothing, |(at, port)| Concern::port(at, Some(port), None))
         }
         ViewChange::Flood { network, node } | ViewChange::FloodGone { network, node } => {
             let Some(at) = there(network) else { return Reach::Nothing };
@@ -302,7 +304,7 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
                 (false, true) => (Some(node.clone()), None),
                 (true, true) | (false, false) => return Reach::Nothing,
             };
-            Reach::Part(Concern { at, nodes, flood: true, ..Concern::nothing() })
+            Reach::Part(Box::new(Concern { at, nodes, flood: true, ..Concern::nothing() }))
         }
         ViewChange::Node(_)
         | ViewChange::Underlay { .. }

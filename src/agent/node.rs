@@ -171,23 +171,13 @@ impl<D: Desired> Node<D> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         match self.desired.news().map_err(|error| error.to_string())? {
             News::Whole(view) => {
-                self.number(&view)?;
                 self.view = Some(*view);
                 self.untold = (true, Vec::new());
                 self.forget_known();
+                Ok(())
             }
-            News::Changes(changes) => {
-                self.take(changes).map_err(|error| error.to_string())?;
-                if self.following.is_none()
-                    && let Some(view) = self.view.take()
-                {
-                    let numbered = self.number(&view);
-                    self.view = Some(view);
-                    numbered?;
-                }
-            }
+            News::Changes(changes) => self.take(changes).map_err(|error| error.to_string()),
         }
-        Ok(())
     }
 
     /// Nothing is known to be as the view asks.
@@ -215,14 +205,16 @@ impl<D: Desired> Node<D> {
     }
 
     /// Gives each network of the view its local VLAN.
-    fn number(&mut self, view: &NodeView) -> Result<(), String> {
-        let vlans = local_vlans(&self.vlans, view.networks.iter().map(|network| network.id));
+    fn number(&mut self) -> Result<(), String> {
+        let networks = self.view.iter().flat_map(|view| &view.networks).map(|network| network.id);
+        let vlans = local_vlans(&self.vlans, networks);
         let vlans = vlans.map_err(|error| error.to_string())?;
         if vlans != self.vlans {
             // Written before they are used: a crash in between must not renumber a network that carries frames.
             vlans::save(&self.config.run_dir, &vlans).map_err(|error| error.to_string())?;
             self.vlans = vlans;
             self.untold.0 = true;
+            self.forget_known();
         }
         Ok(())
     }
@@ -286,17 +278,16 @@ impl<D: Desired> Node<D> {
         spec.check().map_err(|error| error.to_string())
     }
 
-    /// Makes the node match, in as many rounds as it takes.
-    pub(super) async fn converge(&mut self) -> Outcome {
-        let mut outcome = Outcome::default();
+    /// Makes the node match, in as many rounds as it takes. What is noted of changes is made by [`Self::amend`] first, which
+    /// gave `amended`.
+    pub(super) async fn converge(&mut self, amended: Option<Outcome>) -> Outcome {
+        let mut outcome = amended.unwrap_or_default();
         if let Err(error) = self.settle(&mut outcome).await {
             outcome.fails(error);
         }
         self.settled = outcome.errors.is_empty();
-        match &mut self.following {
-            Some(following) if self.settled => following.delta = Delta::default(),
-            Some(_) => self.following = None,
-            None => {}
+        if !self.settled {
+            self.following = None;
         }
         outcome
     }
@@ -310,6 +301,7 @@ impl<D: Desired> Node<D> {
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
         let spec = self.kernel_spec()?;
+        self.number()?;
         for round in 0..ROUNDS_MAX {
             let before = outcome.operations;
             let lost = self.kernel_step(&spec, outcome).await?;

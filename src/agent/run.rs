@@ -184,11 +184,11 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
         if reasons.reload || node.has_news() {
             undesired = node.reload().err();
         }
-        let amended = if reasons.look { None } else { node.amend().await };
-        let whole = amended.is_none();
+        let amended = node.amend().await;
+        let whole = reasons.look || amended.is_none();
         let outcome = match amended {
-            Some(outcome) => outcome,
-            None => node.converge().await,
+            Some(outcome) if !whole => outcome,
+            amended => node.converge(amended).await,
         };
         let took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();

@@ -1,6 +1,7 @@
 //! An agent against a real kernel, in namespaces of its own, and a switch that only remembers what it is told.
 
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
+#![expect(clippy::disallowed_methods, reason = "these wait for a daemon, and say how long it took")]
 
 pub(crate) mod controller;
 
