@@ -165,6 +165,8 @@ enum Word {
     /// Another node.
     Peer(String),
     Other,
+    /// Nothing more, and why.
+    Lost(String),
 }
 
 impl Word {
@@ -197,7 +199,12 @@ async fn agent(address: Address, node: usize, tell: UnboundedSender<Heard>) {
     let mut octets = Vec::new();
     // Whoever listened may be done.
     let tell = |word| drop(tell.send(Heard { node, word, at: now() }));
-    while let Ok(Some(reply)) = stream.message().await {
+    loop {
+        let reply = match stream.message().await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return tell(Word::Lost("the stream ended".to_owned())),
+            Err(status) => return tell(Word::Lost(status.message().to_owned())),
+        };
         match reply.what {
             Some(What::Whole(part)) => {
                 octets.extend(part.octets);

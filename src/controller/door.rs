@@ -103,15 +103,17 @@ impl<C: Connected> Connected for Admitted<C> {
 impl<C: AsyncRead + Unpin> AsyncRead for Admitted<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { connection, place, patience } = &mut *self;
+        let read = Pin::new(connection).poll_read(context, into);
         if let Some(over) = patience {
             if place.is_known() {
                 *patience = None;
-            } else if over.as_mut().poll(context).is_ready() {
+            } else if read.is_pending() && over.as_mut().poll(context).is_ready() {
+                // Only who has said nothing: what waits to be read may say who it is, and be read late.
                 place.hub.counted(|counters| counters.shown_out += 1);
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
-        Pin::new(connection).poll_read(context, into)
+        read
     }
 }
 

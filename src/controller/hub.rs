@@ -18,8 +18,9 @@ use crate::store::{Expect, Op, Outcome, Snapshot, Store, StoreError, Txn};
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// Edits that may wait for their turn to be written, of all requests together.
 const EDITS_WAITING: usize = 2 * super::write::EDITS_MAX;
-/// Whole views that are on their way at once: each is a copy of much that the state holds.
-const WHOLES: usize = 32;
+/// Whole views that are on their way at once: each is a copy of much that the state holds, and takes the one thread
+/// milliseconds in which nobody else is heard.
+const WHOLES: usize = 8;
 
 /// What happened since the start.
 #[derive(Debug, Clone, Copy, Default)]

@@ -14,14 +14,14 @@ use std::time::Duration;
 use dvr::store::{Change, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
 
 use super::peer::Etcd;
-use super::{Dice, absent, delete, in_time, put, unchanged};
+use super::{Dice, HANGS, absent, delete, in_time, put, unchanged};
 
 const CHILD: &str = "DVR_STORE_CHILD";
 /// How many tasks of a child write at once.
 const TASKS: usize = 4;
 /// How many of a task's numbers stay.
 const KEPT: u64 = 20;
-/// The longest a child lives from its start, in microseconds: some die before they have opened the store.
+/// The longest a child lives on when it has acknowledged what it was to, in microseconds; or from its start.
 const LIVES_MICROS: u64 = 60_000;
 
 /// What is written to.
@@ -187,8 +187,8 @@ fn state_of(snapshot: &Snapshot) -> BTreeMap<String, Revision> {
     snapshot.entries.iter().map(|entry| (entry.key.clone(), entry.modified)).collect()
 }
 
-/// Starts this test again as a child, and kills it when its time is over; what it had acknowledged.
-fn live_and_die(test: &str, target: &Target, micros: u64) -> Vec<(usize, u64, Revision)> {
+/// Starts this test again as a child, and kills it some time after it has acknowledged so much; what it had acknowledged.
+fn live_and_die(test: &str, target: &Target, least: u64, micros: u64) -> Vec<(usize, u64, Revision)> {
     let program = std::env::current_exe().expect("the test binary's path");
     #[expect(clippy::disallowed_methods, reason = "the program started is this test itself")]
     let mut command = Command::new(program);
@@ -199,6 +199,7 @@ fn live_and_die(test: &str, target: &Target, micros: u64) -> Vec<(usize, u64, Re
     };
     let mut child = command.spawn().expect("a child");
     let output = child.stdout.take().expect("its output");
+    let (tell, told) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut lines = BufReader::new(output);
         let mut acknowledged = Vec::new();
@@ -208,11 +209,16 @@ fn live_and_die(test: &str, target: &Target, micros: u64) -> Vec<(usize, u64, Re
             if words.next() == Some("ack") {
                 let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
                 acknowledged.push((usize::try_from(number()).expect("a task"), number(), number()));
+                // Nobody counts beyond what was waited for.
+                let _enough = tell.send(());
             }
             line.clear();
         }
         acknowledged
     });
+    for _ in 0..least {
+        told.recv_timeout(HANGS).expect("the child writes");
+    }
     std::thread::sleep(Duration::from_micros(micros));
     assert!(child.try_wait().expect("its state").is_none(), "the child ended before it was killed");
     child.kill().expect("it is killed");
@@ -249,22 +255,15 @@ pub(crate) async fn writers(test: &str, target: &Target, kills: u64) {
     let mut witness = Witness::default();
     let mut state = BTreeMap::new();
     let mut from = 1;
-    let mut micros = LIVES_MICROS;
-    let mut round = 0;
-    while round < kills {
+    for round in 0..kills {
         let when = format!("kill {round}, DVR_STORE_SEED={seed}");
-        let acknowledged = live_and_die(test, target, 1 + dice.below(micros));
-        let count = acknowledged.len();
+        // One of three dies at some moment from its start on, mostly before it has opened the store.
+        let least = if round % 3 == 2 { 0 } else { 2 + dice.below(8) };
+        let acknowledged = live_and_die(test, target, least, 1 + dice.below(LIVES_MICROS));
         for (task, number, revision) in acknowledged {
             witness.acknowledge(task, number, revision);
         }
         from = in_time(look(target, from, (&mut witness, &mut state), &when)).await;
-        round += 1;
-        // Where children need longer to begin, they get it: two of three are to write something.
-        micros = match count {
-            0 => (micros + micros / 8).min(20 * LIVES_MICROS),
-            _ => (micros - micros / 16).max(LIVES_MICROS),
-        };
     }
     let revisions = witness.seen;
     println!("{kills} kills, {} acknowledged, revision {revisions}", witness.count);

@@ -15,7 +15,6 @@ type Answer = (f64, u64);
 pub(crate) struct Ping {
     child: Child,
     heard: Arc<Mutex<Vec<Answer>>>,
-    reader: thread::JoinHandle<()>,
 }
 
 impl Ping {
@@ -27,14 +26,14 @@ impl Ping {
         let out = child.stdout.take().expect("it is piped");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hearing = Arc::clone(&heard);
-        let reader = thread::spawn(move || {
+        thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok).filter(|line| line.contains("bytes from")) {
                 let time = line.strip_prefix('[').and_then(|rest| rest.split(']').next()?.parse().ok());
                 let number = line.split("icmp_seq=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
                 hearing.lock().expect("no panic").extend(time.zip(number));
             }
         });
-        Self { child, heard, reader }
+        Self { child, heard }
     }
 
     /// When replies came.
@@ -52,7 +51,6 @@ impl Ping {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("process ids fit"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("our child");
         self.child.wait().expect("our child");
-        self.reader.join().expect("no panic");
         let heard = self.heard.lock().expect("no panic");
         let numbers: BTreeSet<u64> = heard.iter().map(|(_, number)| *number).collect();
         let last = numbers.last().copied().unwrap_or_default();
