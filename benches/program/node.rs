@@ -53,7 +53,8 @@ impl Set {
             self.ipv6.then(|| IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 1, a.into(), u16::from_be_bytes([b, c])))),
         );
         let mac = Mac::new([0xfa, 0x16, 0x3e, a, b, c]);
-        RemotePort { name: format!("vm{number:06}"), mac, ips, node: format!("node{}", 2 + number % 3) }
+        let node = format!("node{}", 2 + number % 3);
+        RemotePort { name: format!("vm{number:06}"), mac, ips, node, router: false, claimed: Vec::new() }
     }
 
     fn put(self, number: u32) -> ViewChange {
