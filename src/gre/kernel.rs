@@ -189,12 +189,12 @@ mod tests {
     fn a_device_over_either_family() {
         let key = Vni::new(0x12_3456).expect("a key");
         let spec = DeviceSpec { key, local: [10, 0, 0, 1].into(), remote: [10, 0, 0, 2].into() };
-        let wanted = golden(b"gretap", &[10, 0, 0, 1], &[10, 0, 0, 2], &attribute(10, &[1]));
+        let wanted = golden(b"gretap\0", &[10, 0, 0, 1], &[10, 0, 0, 2], &attribute(10, &[1]));
         assert_eq!(emitted(&spec), wanted);
         let ip = |last| core::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
         let spec = DeviceSpec { key, local: ip(1).into(), remote: ip(2).into() };
         let limit = attribute(13, &1_u32.to_ne_bytes());
-        assert_eq!(emitted(&spec), golden(b"ip6gretap", &ip(1).octets(), &ip(2).octets(), &limit));
+        assert_eq!(emitted(&spec), golden(b"ip6gretap\0", &ip(1).octets(), &ip(2).octets(), &limit));
     }
 
     /// What the kernel says of a device is what was asked for; without the flags its keys mean nothing.

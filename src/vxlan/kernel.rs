@@ -209,8 +209,8 @@ mod tests {
                 attribute(18, &[1]),
                 attribute(29, &[1]),
             ];
-            let info = [attribute(1, b"vxlan"), attribute(2, &data.concat())].concat();
-            [attribute(28, &9_i32.to_ne_bytes()), attribute(3, b"vx-1\0"), attribute(18, &info)].concat()
+            let info = [attribute(1, b"vxlan\0"), attribute(2, &data.concat())].concat();
+            [attribute(3, b"vx-1\0"), attribute(28, &9_i32.to_ne_bytes()), attribute(18, &info)].concat()
         };
         let name = IfName::new("vx-1").expect("a name");
         let of = |local: IpAddr| emitted(&device(&name, &DeviceSpec { vni, local, udp_port: 4789 }, Some(9)), 16);
