@@ -9,8 +9,6 @@ mod transfer;
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use transfer::transfer;
 use user::User;
@@ -37,6 +35,15 @@ vms:
 
 const OVER_V4: &str = "cidr: 172.31.7.0/24, mtu: 1500";
 const OVER_V6: &str = "cidr: 'fd00:172:32::/64', mtu: 1500, vxlan_port: 4790";
+
+/// Brings up a lab of this topology, with more arguments.
+fn up(user: &User, topology: &str, more: &[&str]) {
+    let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+    std::fs::write(&file, topology).expect("a file that a plain user may read");
+    let name = file.display().to_string();
+    user.good(&[&["lab", "up", name.as_str()], more].concat());
+    std::fs::remove_file(&file).expect("our file");
+}
 
 /// Everybody reaches everybody they should, in large and small packets, and nothing was too big on the way.
 fn all_is_well(user: &User) {
@@ -67,7 +74,7 @@ fn all_is_well(user: &User) {
 fn the_kernel_carries_everything_over_either_family() {
     for (at, underlay) in [OVER_V4, OVER_V6].into_iter().enumerate() {
         for user in User::everybody(&format!("kernel{at}")) {
-            user.up_with(&topology(underlay), &["--tunnels", "kernel"]);
+            up(&user, &topology(underlay), &["--tunnels", "kernel"]);
             all_is_well(&user);
             let shown = user.good(&["show", "node1"]);
             assert!(shown.contains("tunnels by kernel"), "{shown}");
@@ -81,7 +88,7 @@ fn the_kernel_carries_everything_over_either_family() {
 fn one_node_by_the_kernel_and_the_others_by_the_switch() {
     for (at, underlay) in [OVER_V4, OVER_V6].into_iter().enumerate() {
         let user = User::new(&format!("mixed{at}"), false);
-        user.up_with(&topology(underlay), &["--tunnels", "node1=kernel"]);
+        up(&user, &topology(underlay), &["--tunnels", "node1=kernel"]);
         all_is_well(&user);
         for (node, by) in [("node1", "kernel"), ("node2", "userspace")] {
             let shown = user.good(&["show", node]);
@@ -99,16 +106,13 @@ fn on(user: &User, node: &str, words: &str) -> String {
     user.good(&["lab", "exec", node, "--", "sh", "-c", &format!("export PATH=$PATH:/usr/sbin:/sbin; {words}")])
 }
 
-/// Waits until a shell's words on a node print what they should.
-fn until(user: &User, node: &str, words: &str, what: impl Fn(&str) -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    loop {
-        let said = on(user, node, words);
-        if what(&said) {
-            return;
-        }
-        assert!(Instant::now() < end, "{words}: {said}\n{}", user.good(&["show", node]));
-    }
+/// Times a node is asked until what it says must be right: each takes some tens of milliseconds at least.
+const ASKED_MAX: usize = 1_000;
+
+/// Asks with a shell's words on a node until they print what they should.
+fn until(user: &User, node: &str, words: &str, wanted: &str) {
+    let said = (0..ASKED_MAX).map(|_| on(user, node, words)).find(|said| said == wanted);
+    assert!(said.is_some(), "{words}: {}\n{}", on(user, node, words), user.good(&["show", node]));
 }
 
 fn settled(user: &User) {
@@ -119,7 +123,7 @@ fn settled(user: &User) {
 #[test]
 fn a_node_changes_its_mind_and_nothing_stays() {
     let user = User::new("switched", false);
-    user.up_with(&topology(OVER_V4), &[]);
+    up(&user, &topology(OVER_V4), &[]);
     // Foreign devices: one beside ours, with our prefix and in nobody's way.
     on(&user, "node1", "ip link add vx-foreign type vxlan id 77 dstport 9999 local 172.31.7.1");
     let foreign = on(&user, "node1", "ip -o link show dev vx-foreign");
@@ -140,7 +144,7 @@ fn a_node_changes_its_mind_and_nothing_stays() {
 #[test]
 fn a_restart_adopts_the_devices_and_drift_is_undone() {
     let user = User::new("adopted", false);
-    user.up_with(&topology(OVER_V4), &["--tunnels", "kernel"]);
+    up(&user, &topology(OVER_V4), &["--tunnels", "kernel"]);
     let links = "ip -n dvr-tunnels -o link show type vxlan | sort";
     let fdb = "bridge -n dvr-tunnels fdb show | grep dst | sort";
     let (devices, entries) = (on(&user, "node1", links), on(&user, "node1", fdb));
@@ -152,11 +156,11 @@ fn a_restart_adopts_the_devices_and_drift_is_undone() {
     settled(&user);
     assert_eq!((on(&user, "node1", links), on(&user, "node1", fdb)), (devices, entries.clone()), "made anew");
     on(&user, "node1", "bridge -n dvr-tunnels fdb del 00:00:00:00:00:00 dev vx-5001 dst 172.31.7.2 self");
-    until(&user, "node1", fdb, |said| said == entries);
+    until(&user, "node1", fdb, &entries);
     on(&user, "node1", "bridge -n dvr-tunnels fdb append 00:00:00:00:00:00 dev vx-5001 dst 172.31.7.99 self");
-    until(&user, "node1", fdb, |said| said == entries);
+    until(&user, "node1", fdb, &entries);
     on(&user, "node1", "ip -n dvr-tunnels link del vx-5001");
-    until(&user, "node1", fdb, |said| said == entries);
+    until(&user, "node1", fdb, &entries);
     settled(&user);
     // What an agent made goes with `purge`, the switch's ports first.
     user.good(&["lab", "kill", "node1", "agent"]);
@@ -168,7 +172,7 @@ fn a_restart_adopts_the_devices_and_drift_is_undone() {
 #[test]
 fn what_others_have_is_left_alone_and_told() {
     let user = User::new("taken", false);
-    user.up_with(&topology(OVER_V4), &[]);
+    up(&user, &topology(OVER_V4), &[]);
     on(&user, "node1", "ip link add theirs type vxlan id 5001 dstport 4789 local 172.31.7.1");
     let output = user.run(&["lab", "restart", "node1", "agent", "--tunnels", "kernel"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -191,7 +195,7 @@ vms:
 ";
     for by in ["kernel", "userspace"] {
         let user = User::new(&format!("plain-{by}"), false);
-        user.up_with(TOPOLOGY, &["--tunnels", &format!("node1={by}")]);
+        up(&user, TOPOLOGY, &["--tunnels", &format!("node1={by}")]);
         user.good(&["lab", "kill", "node2", "all"]);
         on(
             &user,
@@ -232,7 +236,7 @@ fn gre_by_the_kernel_wherever_it_can() {
                 continue;
             }
             let topology = topology(underlay).replace("type: vxlan", "type: gre");
-            user.up_with(&topology, &["--tunnels", by]);
+            up(&user, &topology, &["--tunnels", by]);
             all_is_well(&user);
             let shown = user.good(&["show", "node1"]);
             assert!(shown.contains("tunnels by kernel") && !shown.contains("type: gre"), "{shown}");
@@ -256,7 +260,7 @@ fn a_kernel_without_gre_devices_is_told_of() {
         return;
     }
     let topology = topology(OVER_V4).replace("type: vxlan, vni: 5001", "type: gre, vni: 5001");
-    user.up_with(&topology, &[]);
+    up(&user, &topology, &[]);
     let output = user.run(&["lab", "restart", "node1", "agent", "--tunnels", "kernel"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && told.contains("gretap k001389ac1f0702"), "{told}");

@@ -83,16 +83,6 @@ impl User {
         let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).collect();
         self.good(&words)
     }
-
-    /// Brings up a lab of this topology, with more arguments.
-    pub(crate) fn up_with(&self, topology: &str, more: &[&str]) -> String {
-        let file = std::env::temp_dir().join(format!("{}.yaml", self.lab));
-        std::fs::write(&file, topology).expect("a file that a plain user may read");
-        let name = file.display().to_string();
-        let said = self.good(&[&["lab", "up", name.as_str()], more].concat());
-        std::fs::remove_file(&file).expect("our file");
-        said
-    }
 }
 
 impl Drop for User {

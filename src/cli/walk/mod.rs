@@ -320,7 +320,7 @@ impl Walk<'_> {
             vms.any(|vm| vm.network == network.name && Some(vm.mac) == to)
         };
         let at_port: Vec<&Peer> = show.peers.iter().filter(|peer| peer.ports.contains(&sent.port)).collect();
-        let known: Vec<&Peer> = at_port.iter().copied().filter(|peer| has(&peer)).collect();
+        let known: Vec<&Peer> = at_port.iter().copied().filter(|peer| has(peer)).collect();
         let flood = || at_port.into_iter().filter(|peer| network.flood.contains(&peer.node)).collect();
         let peers = if known.is_empty() { flood() } else { known };
         let tunnel =
