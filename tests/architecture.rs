@@ -54,7 +54,7 @@ const WORLDLY: &[&str] = &[
 ];
 
 /// Kernel objects, each a directory of the same files.
-const KERNEL_OBJECTS: &[&str] = &["netns", "link", "bridge", "neigh", "route", "vxlan"];
+const KERNEL_OBJECTS: &[&str] = &["netns", "link", "bridge", "neigh", "route", "vxlan", "gre"];
 
 const MOST_LINES: usize = 640;
 

@@ -14,7 +14,8 @@ use dvr::plan::kernel::Kernel;
 use dvr::plan::monitor::{Monitor, Pulse};
 use dvr::plan::{Blocked, KernelSpec, NamespaceSpec, Plan, diff, verify};
 use dvr::route::RouteSpec;
-use dvr::types::{IfName, Mac, Mtu};
+use dvr::types::{IfName, Mac, Mtu, Vni};
+use dvr::vxlan::{DeviceSpec, FdbEntry};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use support::{block_on, in_namespace, ip, ip_json};
@@ -561,5 +562,48 @@ fn a_missing_device_type_is_told_from_a_missing_attribute() {
         message.attributes = vec![LinkAttribute::IfName("x0".to_owned())];
         let error = connection.request(RouteNetlinkMessage::DelLink(message), 0).expect_err("no such link");
         assert!(error.is_absent() && !error.lacks_device_type(), "{error}");
+    });
+}
+
+/// One network's device, which knows one station and floods to two nodes.
+fn tunnel(local: &str, mtu: u32, station_at: &str, floods: &[&str]) -> KernelSpec {
+    let ip = |text: &str| text.parse().expect("an address");
+    let device = DeviceSpec { vni: Vni::new(7).expect("a VNI"), local: ip(local), udp_port: 4790 };
+    let station = FdbEntry { mac: mac(1), remote: ip(station_at) };
+    let floods = floods.iter().map(|node| FdbEntry::flood(ip(node)));
+    let link = LinkSpec {
+        mtu: Mtu::new(mtu).ok(),
+        fdb: floods.chain([station]).collect(),
+        ..LinkSpec::new(ifname("vx-7"), LinkKind::Vxlan(device))
+    };
+    let namespace = NamespaceSpec { links: vec![link], ..NamespaceSpec::new(netns("dvr-tunnels")) };
+    KernelSpec { namespaces: vec![namespace] }
+}
+
+#[test]
+fn a_tunnel_is_made_once_changed_in_place_and_others_stay() {
+    in_namespace("a_tunnel_is_made_once_changed_in_place_and_others_stay", || {
+        let mut kernel = kernel();
+        ip("link add vx-9 type vxlan id 9 dstport 4789 local 10.0.0.1");
+        let index = || ip_json("-n dvr-tunnels link show dev vx-7")[0]["ifindex"].clone();
+        settle(&mut kernel, &tunnel("10.0.0.1", 1450, "10.0.0.2", &["10.0.0.2", "10.0.0.3"]));
+        let first = index();
+        ip("-n dvr-tunnels link add vx-10 type vxlan id 10 dstport 4789 local 10.0.0.1");
+        ip("-n dvr-tunnels link add theirs type vxlan id 11 dstport 4789 local 10.0.0.1");
+        let plan = settle(&mut kernel, &tunnel("10.0.0.1", 1400, "10.0.0.3", &["10.0.0.3", "10.0.0.4"]));
+        assert_eq!(
+            plan.to_string(),
+            "dvr-tunnels: delete link vx-10\n\
+             dvr-tunnels: set vx-7 mtu 1400\n\
+             dvr-tunnels: remove fdb of vx-7: flood to 10.0.0.2\n\
+             dvr-tunnels: set fdb of vx-7: flood to 10.0.0.4, fa:16:00:00:00:01 to 10.0.0.3\n"
+        );
+        assert_eq!(index(), first, "made anew");
+        settle(&mut kernel, &tunnel("fd00::1", 1400, "fd00::2", &["fd00::2", "fd00::3"]));
+        assert_ne!(index(), first, "another endpoint takes another device");
+        ip("-n dvr-tunnels link show dev theirs");
+        settle(&mut kernel, &KernelSpec::default());
+        assert!(!ip("netns list").contains("dvr-tunnels"));
+        ip("link show dev vx-9");
     });
 }

@@ -1,7 +1,7 @@
 //! The programs of both bridges against golden text, and what must hold of any program's text.
 //!
 //! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`), or `node`, the name of a node of
-//! `topology.yaml` or, without that, of the built-in example; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
+//! `topology.yaml` or, without that, of the built-in example, whose tunnels the kernel makes if there is a file `kernel`; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use dvr::model::Topology;
-use dvr::model::view::{NetworkKind, NodeView};
+use dvr::model::view::{Backend, NodeView};
 use dvr::placement;
-use dvr::program::{Program, ProgramFlow, local_vlans, populated, responders, tunnel_peers_by, tunnel_port};
+use dvr::program::{Program, ProgramFlow, local_vlans, populated, responders, tunnel_ports};
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/program");
@@ -28,7 +28,11 @@ fn view(case: &Path) -> NodeView {
             let topology = std::fs::read_to_string(case.join("topology.yaml"));
             let parse = |text: String| Topology::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
             let topology = topology.map_or_else(|_| Topology::example(), parse);
-            return placement::view(&topology, node.trim()).expect("a node of the topology");
+            let mut view = placement::view(&topology, node.trim()).expect("a node of the topology");
+            if case.join("kernel").exists() {
+                view.backend = Backend::Kernel;
+            }
+            return view;
         }
         Err(_) => std::fs::read_to_string(case.join("view.json")).expect("view.json"),
     };
@@ -106,20 +110,13 @@ fn flows_name_only_ports_the_node_has() {
         let routers = view.routers.iter().flat_map(|router| &router.interfaces).map(|port| &port.ifname);
         let mut known: BTreeSet<String> = machines.chain(routers).map(ToString::to_string).collect();
         if bridge == "br-tun" {
-            known = NetworkKind::ALL
-                .into_iter()
-                .flat_map(|kind| {
-                    let needed = tunnel_peers_by(kind, view);
-                    let tunnels = view.peers.iter().filter(move |peer| needed.contains(peer.name.as_str()));
-                    tunnels.map(move |peer| tunnel_port(kind, peer.tunnel_ip).to_string())
-                })
-                .collect();
+            known = tunnel_ports(view).into_iter().map(|(port, _)| port.to_string()).collect();
         }
         known.insert(if bridge == "br-int" { "patch-tun" } else { "patch-int" }.to_owned());
         for flow in flows {
             let line = flow.to_string().replace("\"veth0,odd\"", "odd");
             for name in after(&line, "output:").into_iter().chain(after(&line, "in_port=")) {
-                let name = name.split(' ').next().unwrap_or(name);
+                let name = name.split(' ').next().unwrap_or(name).trim_matches('"');
                 let known = known.contains(name) || name == "NXM_OF_IN_PORT[]" || name == "odd" && bridge == "br-int";
                 assert!(known, "{bridge}: {line} names port {name}");
             }

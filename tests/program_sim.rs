@@ -18,7 +18,9 @@ use dvr::datapath::{
 use dvr::model::Topology;
 use dvr::model::view::{NetworkKind, NetworkView, NodeView, PortView, RouterPort};
 use dvr::placement;
-use dvr::program::{Announced, LEARNED_COOKIE, Program, ProgramFlow, local_vlans, tunnel_peers_by, tunnel_port};
+use dvr::program::{
+    Announced, LEARNED_COOKIE, Program, ProgramFlow, gre_port, local_vlans, tunnel_peers_by, vxlan_port,
+};
 use dvr::types::{IfName, Mac, Timestamp, VlanId};
 use dvr::wire::{arp, checksum};
 use proptest::prelude::*;
@@ -141,7 +143,11 @@ impl SimNode {
             for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
                 let pair = (view.node.tunnel_ip, peer.tunnel_ip);
                 let tunnel = NewPortKind::Vxlan { dp: tunnels(kind), local: pair.0, remote: pair.1 };
-                add(&br_tun, &tunnel_port(kind, peer.tunnel_ip), tunnel);
+                let port = match kind {
+                    NetworkKind::Vxlan => vxlan_port(peer.tunnel_ip),
+                    NetworkKind::Gre => gre_port(peer.tunnel_ip),
+                };
+                add(&br_tun, &port, tunnel);
             }
         }
         for (bridge, flows) in [(&br_int, &program.br_int), (&br_tun, &program.br_tun)] {

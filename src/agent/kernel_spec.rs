@@ -1,24 +1,44 @@
 //! What the node's kernel is to hold: namespaces of routers and machines, with everything in them. Pure.
 
-use std::collections::BTreeMap;
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use crate::link::{LinkKind, LinkSpec};
-use crate::model::view::{Attachment, NetworkView, NodeView, PortView, RouterPort, RouterView};
+use crate::model::view::{Attachment, Backend, NetworkKind, NetworkView, NodeView, PortView, RouterPort, RouterView};
 use crate::neigh::NeighbourSpec;
-use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl};
+use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
 use crate::plan::{KernelSpec, NamespaceSpec};
 use crate::route::RouteSpec;
 use crate::types::IfName;
+use crate::vxlan::{BadTunnels, FdbEntry};
+use crate::{gre, program, vxlan};
 
 use super::Attach;
+
+/// GRE devices of one node at most: each is a port of the switch, which has room for four times as many ports.
+const GRE_DEVICES_MAX: usize = 1024;
+
+/// Why a view has no kernel state that would do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KernelSpecError {
+    #[error(transparent)]
+    Name(#[from] BadName),
+    #[error(transparent)]
+    Tunnels(#[from] BadTunnels),
+    #[error(
+        "the kernel would need {0} GRE devices, one for each remote node of each network, and {GRE_DEVICES_MAX} are the \
+         most: leave tunnels to the switch with --tunnels userspace"
+    )]
+    GreDevices(usize),
+}
 
 /// The kernel's part of `view`.
 ///
 /// # Errors
-/// When a namespace of the view cannot be named so.
-pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec, BadName> {
+/// When a namespace of the view cannot be named so, or its nodes cannot be joined by tunnels.
+pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec, KernelSpecError> {
     let outer: NetnsName = Name::new(PORTS_NETNS)?.into();
     let kind = |port: &IfName| match attach {
         Attach::Tap => LinkKind::External,
@@ -44,7 +64,74 @@ pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec,
             switches(&[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")]);
         namespaces.push(ports);
     }
+    let devices = tunnel_devices(view)?;
+    if !devices.is_empty() {
+        let mut tunnels = NamespaceSpec::new(Name::new(TUNNELS_NETNS)?.into());
+        // What machines say is for the switch alone: the namespace bears no address, forwards nothing and says nothing.
+        tunnels.sysctls = switches(&[
+            ("net/ipv4/ip_forward", "0"),
+            ("net/ipv6/conf/all/disable_ipv6", "1"),
+            ("net/ipv6/conf/default/disable_ipv6", "1"),
+        ]);
+        tunnels.links = devices;
+        namespaces.push(tunnels);
+    }
     Ok(KernelSpec { namespaces })
+}
+
+/// The kernel's tunnel devices, if it is the kernel that makes tunnels: ports of br-tun.
+///
+/// # Errors
+/// When nodes cannot be joined, or would need too many devices.
+pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpecError> {
+    let mut devices = Vec::new();
+    match view.backend {
+        Backend::Userspace => return Ok(devices),
+        Backend::Kernel => {}
+    }
+    let local = view.node.tunnel_ip;
+    let mut gre_devices = 0;
+    for network in &view.networks {
+        let there: BTreeSet<&str> = program::remote_nodes(network).collect();
+        let peers: BTreeMap<&str, IpAddr> = view
+            .peers
+            .iter()
+            .filter(|peer| there.contains(peer.name.as_str()))
+            .map(|peer| (peer.name.as_str(), peer.tunnel_ip))
+            .collect();
+        let tunnels = vxlan::tunnels(program::vxlan_port, local, peers.values().copied())?;
+        if tunnels.is_empty() {
+            continue;
+        }
+        let device = |name, kind| LinkSpec { mtu: Some(network.mtu), ..LinkSpec::new(name, kind) };
+        match network.kind {
+            NetworkKind::Vxlan => {
+                let spec = vxlan::DeviceSpec { vni: network.vni, local, udp_port: view.vxlan_port };
+                let mut device = device(vxlan::device_name(network.vni), LinkKind::Vxlan(spec));
+                device.fdb = forwarding(network, &peers);
+                devices.push(device);
+            }
+            NetworkKind::Gre => {
+                gre_devices += tunnels.len();
+                devices.extend(tunnels.into_iter().map(|tunnel| {
+                    let spec = gre::DeviceSpec { key: network.vni, local, remote: tunnel.remote };
+                    device(gre::device_name(network.vni, tunnel.remote), LinkKind::Gre(spec))
+                }));
+            }
+        }
+    }
+    if gre_devices > GRE_DEVICES_MAX { Err(KernelSpecError::GreDevices(gre_devices)) } else { Ok(devices) }
+}
+
+/// The forwarding entries of a network's device: behind which node each known station is, and whom a flood goes to.
+fn forwarding(network: &NetworkView, peers: &BTreeMap<&str, IpAddr>) -> BTreeSet<FdbEntry> {
+    let endpoint = |node: &String| peers.get(node.as_str()).copied();
+    let stations = program::remote_macs(network)
+        .into_iter()
+        .filter_map(|(mac, node)| Some((mac, endpoint(node)?)))
+        .collect::<BTreeMap<_, _>>();
+    let floods = network.flood.iter().filter_map(endpoint).map(FdbEntry::flood);
+    stations.into_iter().map(|(mac, remote)| FdbEntry { mac, remote }).chain(floods).collect()
 }
 
 fn switches(pairs: &[(&str, &str)]) -> Vec<Sysctl> {

@@ -40,6 +40,8 @@ mod vlans;
 
 use std::path::PathBuf;
 
+use crate::model::view::Backend;
+
 pub use desired::DesiredError;
 pub use link::Controllers;
 pub use run::{purge, run};
@@ -57,7 +59,59 @@ pub enum Attachment {
     Veth,
 }
 
-/// The same, decided.
+/// What is to make a node's tunnels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tunnels {
+    /// The better of the two where both can be had: today the switch, which tells senders of what is too big.
+    #[default]
+    Auto,
+    /// The kernel's devices, or an error.
+    Kernel,
+    /// The switch's sockets.
+    Userspace,
+}
+
+/// A word that names nothing that makes tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` makes no tunnels: write auto, kernel or userspace")]
+pub struct BadTunnelsWord(String);
+
+impl core::str::FromStr for Tunnels {
+    type Err = BadTunnelsWord;
+
+    fn from_str(text: &str) -> Result<Self, BadTunnelsWord> {
+        let all = [Self::Auto, Self::Kernel, Self::Userspace];
+        all.into_iter().find(|tunnels| tunnels.name() == text).ok_or_else(|| BadTunnelsWord(text.to_owned()))
+    }
+}
+
+impl core::fmt::Display for Tunnels {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+impl Tunnels {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kernel => Backend::Kernel.name(),
+            Self::Userspace => Backend::Userspace.name(),
+        }
+    }
+
+    /// The choice, made.
+    const fn backend(self) -> Backend {
+        match self {
+            Self::Auto | Self::Userspace => Backend::Userspace,
+            Self::Kernel => Backend::Kernel,
+        }
+    }
+}
+
+/// How ports are attached, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attach {
     Tap,
@@ -86,6 +140,8 @@ pub struct AgentConfig {
     pub netns_dir: PathBuf,
     /// How ports are attached.
     pub attachment: Attachment,
+    /// What makes tunnels.
+    pub tunnels: Tunnels,
     /// The switch's socket.
     pub switch_socket: PathBuf,
 }
@@ -106,6 +162,7 @@ impl AgentConfig {
             desired: DesiredFrom::Topology(topology.into()),
             netns_dir: PathBuf::from(Self::NETNS_DIR),
             attachment: Attachment::Auto,
+            tunnels: Tunnels::Auto,
             switch_socket: run_dir.join("switch.sock"),
             run_dir,
         }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::switch::{Request, Show, Synced};
 use crate::control::ControlError;
+use crate::gre::GreOp;
 use crate::link::LinkOp;
-use crate::model::view::{Attachment, NodeView, ViewChange};
+use crate::model::view::{Attachment, Backend, NodeView, ViewChange};
 use crate::neigh::NeighbourChange;
-use crate::netns::{NetnsName, Ownership, PORTS_NETNS};
+use crate::netns::{NetnsName, Ownership, PORTS_NETNS, TUNNELS_NETNS};
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::{Monitor, Pulse};
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op, Plan};
 use crate::program::{self, BR_INT, BR_TUN, Program, local_vlans};
 use crate::types::IfName;
+use crate::vxlan::VxlanOp;
 
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
@@ -171,7 +173,7 @@ impl<D: Desired> Node<D> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         match self.desired.news().map_err(|error| error.to_string())? {
             News::Whole(view) => {
-                self.view = Some(*view);
+                self.view = Some(NodeView { backend: self.config.tunnels.backend(), ..*view });
                 self.untold = (true, Vec::new());
                 self.forget_known();
                 Ok(())
@@ -219,11 +221,13 @@ impl<D: Desired> Node<D> {
         Ok(())
     }
 
-    /// Prepares to make changes one by one, if the node is as desired.
+    /// Prepares to make changes one by one, if the node is as desired. Where the kernel makes the tunnels, a change of a
+    /// remote port is one of its devices too, which takes a whole pass.
     pub(super) fn follow(&mut self) {
         if self.settled
             && self.following.is_none()
             && let Some(view) = &self.view
+            && view.backend == Backend::Userspace
         {
             self.following = Some(Following { bearers: Bearers::of(view), delta: Delta::default() });
         }
@@ -324,6 +328,7 @@ impl<D: Desired> Node<D> {
             outcome.fails(blocked);
         }
         let lost = self.lost_ports(&plan);
+        self.make_room(&plan, outcome)?;
         if plan.is_empty() {
             // Awaited links are the switch's to make, in this round.
             if plan.awaited.is_empty()
@@ -346,6 +351,17 @@ impl<D: Desired> Node<D> {
         Ok(lost)
     }
 
+    /// Has the switch let go of its tunnels' UDP port before the kernel's take it.
+    fn make_room(&mut self, plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
+        let sets_up = |op: &Op| matches!(op, Op::Link(netns, LinkOp::Up(_)) if netns.to_string() == TUNNELS_NETNS);
+        if !plan.ops.iter().any(sets_up) {
+            return Ok(());
+        }
+        let show = self.switch.show().map_err(|error| error.to_string())?;
+        let failed = self.ask_all(&switch_spec::tunnels_of_the_switch(&show), outcome);
+        failed.map(drop).map_err(|error| error.to_string())
+    }
+
     fn lost_ports(&self, plan: &Plan) -> BTreeSet<IfName> {
         let mut ports = BTreeMap::new();
         for vm in self.view.iter().flat_map(|view| &view.networks).flat_map(|network| &network.local_ports) {
@@ -363,7 +379,15 @@ impl<D: Desired> Node<D> {
                 Some(port_of(netns, name)).filter(|_| !peer.as_str().is_empty())
             }
             Op::Link(netns, LinkOp::CreateVeth { name, .. }) => Some(port_of(netns, name)),
-            Op::Link(..) | Op::Netns(_) | Op::Sysctl(..) | Op::Bridge(..) | Op::Neigh(..) | Op::Route(..) => None,
+            // A tunnel's port bears its device's name.
+            Op::Vxlan(_, VxlanOp::Create { name, .. }) | Op::Gre(_, GreOp::Create { name, .. }) => Some(name.clone()),
+            Op::Vxlan(_, VxlanOp::SetFdb { .. } | VxlanOp::RemoveFdb { .. })
+            | Op::Link(..)
+            | Op::Netns(_)
+            | Op::Sysctl(..)
+            | Op::Bridge(..)
+            | Op::Neigh(..)
+            | Op::Route(..) => None,
         });
         plan.awaited.iter().map(|(netns, link)| port_of(netns, link)).chain(remade).collect()
     }
@@ -520,10 +544,11 @@ fn without(view: &NodeView, ports: &BTreeSet<IfName>) -> NodeView {
     let mut view = view.clone();
     let endpoints: BTreeMap<String, IpAddr> =
         view.peers.iter().map(|peer| (peer.name.clone(), peer.tunnel_ip)).collect();
+    let backend = view.backend;
     for network in &mut view.networks {
-        let kind = network.kind;
-        let cut =
-            |node: &String| endpoints.get(node).is_some_and(|ip| ports.contains(&program::tunnel_port(kind, *ip)));
+        let (kind, key) = (network.kind, network.vni);
+        let port = |ip: &IpAddr| program::tunnel_port(backend, kind, key, *ip);
+        let cut = |node: &String| endpoints.get(node).is_some_and(|ip| ports.contains(&port(ip)));
         network.local_ports.retain(|vm| !ports.contains(&vm.port));
         network.remote_ports.retain(|port| !cut(&port.node));
         network.flood.retain(|node| !cut(node));

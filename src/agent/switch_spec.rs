@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, Show, VlanMode};
-use crate::model::view::{Attachment, NetworkKind, NodeView};
-use crate::netns::PORTS_NETNS;
+use crate::model::view::{Attachment, Backend, NetworkKind, NodeView};
+use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN};
 use crate::types::{IfName, Mac};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
 use super::Attach;
+use super::kernel_spec::{KernelSpecError, tunnel_devices};
 
 /// A bridge as wanted. Both bridges are the agent's alone: a port that is not wanted goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +25,22 @@ pub(super) fn fixed(name: &'static str) -> IfName {
     IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
+/// Why a view has no switch that would do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SwitchSpecError {
+    #[error(transparent)]
+    Tunnels(#[from] BadTunnels),
+    #[error(transparent)]
+    Devices(#[from] KernelSpecError),
+}
+
 /// The switch's part of `view` but for the flows: br-int, then br-tun.
 ///
 /// # Errors
 /// As [`vxlan::tunnels`].
-pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<[BridgeSpec; 2], BadTunnels> {
+pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<[BridgeSpec; 2], SwitchSpecError> {
     let integration = BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir) };
-    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view)? };
+    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view, netns_dir)? };
     Ok([integration, tunnel])
 }
 
@@ -61,9 +71,17 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
     ports
 }
 
-fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnels> {
+fn tunnel_ports(view: &NodeView, netns_dir: &Path) -> Result<BTreeMap<IfName, PortKind>, SwitchSpecError> {
     let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
-    for kind in NetworkKind::ALL {
+    let kinds: &[NetworkKind] = match view.backend {
+        Backend::Userspace => &NetworkKind::ALL,
+        Backend::Kernel => {
+            let port = || PortKind::Packet { netns: Some(netns_dir.join(TUNNELS_NETNS)), device: None };
+            ports.extend(tunnel_devices(view)?.into_iter().map(|device| (device.name, port())));
+            &[]
+        }
+    };
+    for &kind in kinds {
         let needed = program::tunnel_peers_by(kind, view);
         let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
         let name = match kind {
@@ -116,6 +134,14 @@ pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfNa
         }
     }
     requests
+}
+
+/// What must be asked before the kernel makes tunnels: the switch's own leave, for both would have one UDP port.
+pub(super) fn tunnels_of_the_switch(show: &Show) -> Vec<Request> {
+    let tunnels = |kind: &PortKind| matches!(kind, PortKind::Vxlan { .. } | PortKind::Gre { .. });
+    let br_tun = show.bridges.iter().find(|bridge| bridge.name.as_str() == BR_TUN);
+    let ports = br_tun.into_iter().flat_map(|bridge| &bridge.ports).filter(|port| tunnels(&port.config.kind));
+    ports.map(|port| Request::DelPort { bridge: fixed(BR_TUN), port: port.config.name.clone() }).collect()
 }
 
 /// What is to be asked after the flows: ports that no flow names any more leave.

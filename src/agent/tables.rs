@@ -1,12 +1,11 @@
 //! What readers are shown: desired state beside what the kernel and the switch have. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::agent::{
     Converged, Forwarding, Neighbour, Network, Peer, Responder, Router, RouterInterface, Show, Vm,
 };
 use crate::api::switch::{Flow, Port};
-use crate::model::view::{NetworkKind, NodeView};
 use crate::netns::NetnsName;
 use crate::plan::{Checked, KernelState};
 use crate::program::{self, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
@@ -34,7 +33,7 @@ pub(super) enum TableError {
 /// The node, as `show` prints it.
 pub(super) fn show(held: &Held, state: Converged) -> Show {
     let Held { view, vlans, attach } = held;
-    let tunnels = tunnels(view);
+    let tunnels = program::tunnel_ports(view);
     Show {
         node: view.node.name.clone(),
         host_mac: view.node.host_mac,
@@ -43,7 +42,7 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
             Attach::Tap => "tap".to_owned(),
             Attach::Veth => "veth".to_owned(),
         },
-        tunnel_backend: "userspace".to_owned(),
+        tunnel_backend: view.backend.name().to_owned(),
         networks: view
             .networks
             .iter()
@@ -92,18 +91,8 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
     }
 }
 
-/// The tunnel ports a view asks for, each with the node behind it.
-pub(super) fn tunnels(view: &NodeView) -> BTreeMap<IfName, &str> {
-    let of_kind = |kind| {
-        let needed = program::tunnel_peers_by(kind, view);
-        let peers = view.peers.iter().filter(move |peer| needed.contains(peer.name.as_str()));
-        peers.map(move |peer| (program::tunnel_port(kind, peer.tunnel_ip), peer.name.as_str()))
-    };
-    NetworkKind::ALL.into_iter().flat_map(of_kind).collect()
-}
-
-fn ports_to(tunnels: &BTreeMap<IfName, &str>, node: &str) -> Vec<IfName> {
-    tunnels.iter().filter(|(_, behind)| **behind == node).map(|(port, _)| port.clone()).collect()
+fn ports_to(tunnels: &BTreeSet<(IfName, &str)>, node: &str) -> Vec<IfName> {
+    tunnels.iter().filter(|(_, behind)| *behind == node).map(|(port, _)| port.clone()).collect()
 }
 
 fn vms(held: &Held) -> Vec<Vm> {
@@ -181,15 +170,18 @@ pub(super) fn forwardings(held: &Held, br_int: &Observed, br_tun: &Observed) -> 
         .iter()
         .filter_map(|network| Some((*held.vlans.get(&network.id)?, network.name.as_str())))
         .collect();
-    let nodes: BTreeMap<String, &str> =
-        tunnels(&held.view).into_iter().map(|(port, node)| (port.to_string(), node)).collect();
+    // Several may be behind one port: then the device's business is which.
+    let mut nodes: BTreeMap<String, Option<&str>> = BTreeMap::new();
+    for (port, node) in program::tunnel_ports(&held.view) {
+        nodes.entry(port.to_string()).and_modify(|one| *one = None).or_insert(Some(node));
+    }
     for (bridge, table) in [(br_int, LEARNED_LOCAL_TABLE), (br_tun, UNICAST_TABLE)] {
         for flow in bridge.flows.iter().filter(|flow| flow.table == table && flow.cookie == LEARNED_COOKIE) {
             let Some((vlan, mac, port)) = learned(flow) else { continue };
             rows.push(Forwarding {
                 network: networks.get(&vlan).map_or_else(|| format!("VLAN {vlan}"), |name| (*name).to_owned()),
                 mac,
-                node: nodes.get(&port).map(|name| (*name).to_owned()),
+                node: nodes.get(&port).copied().flatten().map(str::to_owned),
                 port,
                 origin: "learned".to_owned(),
                 packets: flow.n_packets,

@@ -167,7 +167,7 @@ pub struct Peer {
     pub host_mac: Mac,
     /// Its tunnel endpoint.
     pub tunnel_ip: IpAddr,
-    /// The tunnel ports on br-tun, one for each kind of network shared; none if no network is.
+    /// The tunnel ports on br-tun that lead to it, some to others too; none if no network is shared.
     #[serde(default)]
     pub ports: Vec<IfName>,
 }

@@ -11,13 +11,14 @@ use crate::wire::{arp, ethernet, gre, icmp, ipv4, ipv6, nd, prefix, tcp, udp, vx
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
+    vxlan_port: u16,
     interfaces: Vec<String>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Lines into `out`.
-    pub const fn new(out: W) -> Self {
-        Self { out, interfaces: Vec::new() }
+    /// Lines into `out`; what is for UDP port `vxlan_port` is looked into.
+    pub const fn new(out: W, vxlan_port: u16) -> Self {
+        Self { out, vxlan_port, interfaces: Vec::new() }
     }
 }
 
@@ -37,7 +38,7 @@ impl<W: Write> Sink for Writer<W> {
             Direction::Outbound => "out",
         };
         let clock = format!("{:02}:{:02}:{:02}.{micros:06}", secs / 3_600, secs / 60 % 60, secs % 60);
-        writeln!(self.out, "{clock} {name} {way} {}", summary(octets))
+        writeln!(self.out, "{clock} {name} {way} {}", summary(octets, self.vxlan_port))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -45,16 +46,31 @@ impl<W: Write> Sink for Writer<W> {
     }
 }
 
-/// What a frame is, in one line. Total: what cannot be read is said to be cut off.
+/// What a frame is, in one line; what is for UDP port `vxlan_port` is looked into. Total: what cannot be read is said to
+/// be cut off.
 #[must_use]
-pub fn summary(frame: &[u8]) -> String {
+pub fn summary(frame: &[u8], vxlan_port: u16) -> String {
     let mut text = String::new();
-    ethernet(&mut text, frame, 1);
+    ethernet(&mut text, frame, Look { tunnels: 1, vxlan_port });
     text
 }
 
-/// `tunnels` is how many tunnel headers are still looked into.
-fn ethernet(text: &mut String, frame: &[u8], tunnels: u8) {
+/// How deep to look.
+#[derive(Clone, Copy)]
+struct Look {
+    /// How many tunnel headers are still looked into.
+    tunnels: u8,
+    vxlan_port: u16,
+}
+
+impl Look {
+    /// Inside a tunnel, if that is looked into.
+    fn inside(self) -> Option<Self> {
+        self.tunnels.checked_sub(1).map(|tunnels| Self { tunnels, ..self })
+    }
+}
+
+fn ethernet(text: &mut String, frame: &[u8], look: Look) {
     let Ok((header, mut rest)) = prefix::<ethernet::Header>(frame) else {
         text.push_str("cut off in the Ethernet header");
         return;
@@ -69,8 +85,8 @@ fn ethernet(text: &mut String, frame: &[u8], tunnels: u8) {
     }
     match kind {
         ethernet::TYPE_ARP => arp(text, rest),
-        ethernet::TYPE_IPV4 => ip4(text, rest, tunnels),
-        ethernet::TYPE_IPV6 => ip6(text, rest, tunnels),
+        ethernet::TYPE_IPV4 => ip4(text, rest, look),
+        ethernet::TYPE_IPV6 => ip6(text, rest, look),
         other => {
             let _ = write!(text, "type {other:#06x}");
         }
@@ -98,7 +114,7 @@ fn arp(text: &mut String, rest: &[u8]) {
     };
 }
 
-fn ip4(text: &mut String, rest: &[u8], tunnels: u8) {
+fn ip4(text: &mut String, rest: &[u8], look: Look) {
     let Ok((header, _)) = prefix::<ipv4::Header>(rest) else {
         text.push_str("IPv4, cut off");
         return;
@@ -107,20 +123,20 @@ fn ip4(text: &mut String, rest: &[u8], tunnels: u8) {
     if header.is_later_fragment() {
         text.push_str("fragment");
     } else {
-        transport(text, header.protocol, rest.get(header.header_len()..).unwrap_or_default(), tunnels);
+        transport(text, header.protocol, rest.get(header.header_len()..).unwrap_or_default(), look);
     }
 }
 
-fn ip6(text: &mut String, rest: &[u8], tunnels: u8) {
+fn ip6(text: &mut String, rest: &[u8], look: Look) {
     let Ok((header, rest)) = prefix::<ipv6::Header>(rest) else {
         text.push_str("IPv6, cut off");
         return;
     };
     let _ = write!(text, "{} > {} hops {}, ", header.source(), header.destination(), header.hop_limit);
-    transport(text, header.next_header, rest, tunnels);
+    transport(text, header.next_header, rest, look);
 }
 
-fn transport(text: &mut String, protocol: u8, rest: &[u8], tunnels: u8) {
+fn transport(text: &mut String, protocol: u8, rest: &[u8], look: Look) {
     match protocol {
         ipv4::PROTOCOL_TCP => match prefix::<tcp::Header>(rest) {
             Ok((header, _)) => {
@@ -128,15 +144,15 @@ fn transport(text: &mut String, protocol: u8, rest: &[u8], tunnels: u8) {
             }
             Err(_) => text.push_str("TCP, cut off"),
         },
-        ipv4::PROTOCOL_UDP => datagram(text, rest, tunnels),
+        ipv4::PROTOCOL_UDP => datagram(text, rest, look),
         ipv4::PROTOCOL_GRE => match gre::open(rest) {
-            Ok((key, header)) if tunnels > 0 => {
-                let _ = write!(text, "GRE {key} [");
-                ethernet(text, rest.get(header..).unwrap_or_default(), tunnels - 1);
-                text.push(']');
-            }
-            Ok((key, _)) => {
+            Ok((key, header)) => {
                 let _ = write!(text, "GRE {key}");
+                if let Some(look) = look.inside() {
+                    text.push_str(" [");
+                    ethernet(text, rest.get(header..).unwrap_or_default(), look);
+                    text.push(']');
+                }
             }
             Err(bad) => {
                 let _ = write!(text, "GRE, {bad}");
@@ -149,17 +165,17 @@ fn transport(text: &mut String, protocol: u8, rest: &[u8], tunnels: u8) {
     }
 }
 
-fn datagram(text: &mut String, rest: &[u8], tunnels: u8) {
+fn datagram(text: &mut String, rest: &[u8], look: Look) {
     let Ok((header, payload)) = prefix::<udp::Header>(rest) else {
         text.push_str("UDP, cut off");
         return;
     };
-    if header.destination.get() == vxlan::PORT
-        && tunnels > 0
+    if header.destination.get() == look.vxlan_port
+        && let Some(look) = look.inside()
         && let Ok((tunnel, inside)) = prefix::<vxlan::Header>(payload)
     {
         let _ = write!(text, "VXLAN {} [", tunnel.vni_bits());
-        ethernet(text, inside, tunnels - 1);
+        ethernet(text, inside, look);
         text.push(']');
         return;
     }
@@ -212,15 +228,19 @@ mod tests {
         let mut frame =
             ethernet::Header::new(Mac::new([2; 6]), Mac::new([4; 6]), ethernet::TYPE_IPV4).as_bytes().to_vec();
         frame.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 172, 31, 0, 1, 172, 31, 0, 2]);
+        let port = frame.len() + 2;
         frame.extend([0xc0, 0, 0x12, 0xb5, 0, 0, 0, 0]);
         frame.extend(vxlan::Header::new(Vni::new(5001).expect("in range")).as_bytes());
         frame.extend(inner);
         assert_eq!(
-            summary(&frame),
+            summary(&frame, vxlan::PORT),
             "04:04:04:04:04:04 > 02:02:02:02:02:02, 172.31.0.1 > 172.31.0.2 ttl 64, VXLAN 5001 \
              [fa:16:3e:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who has 10.1.0.9? tell 10.1.0.2 at fa:16:3e:00:00:01, \
              42 octets], 92 octets"
         );
+        frame[port..port + 2].copy_from_slice(&4790_u16.to_be_bytes());
+        assert!(summary(&frame, vxlan::PORT).contains("ttl 64, UDP 49152 > 4790, "));
+        assert!(summary(&frame, 4790).contains("ttl 64, VXLAN 5001 ["));
     }
 
     #[test]
@@ -229,24 +249,28 @@ mod tests {
             ethernet::Header::new(Mac::new([2; 6]), Mac::new([4; 6]), ethernet::TYPE_IPV4).as_bytes().to_vec();
         frame.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 47, 0, 0, 172, 31, 0, 1, 172, 31, 0, 2]);
         let keyless = [&frame[..], &[0, 0, 0x65, 0x58]].concat();
-        assert!(summary(&keyless).contains("GRE, there is no key"), "{}", summary(&keyless));
+        assert!(summary(&keyless, vxlan::PORT).contains("GRE, there is no key"), "{}", summary(&keyless, vxlan::PORT));
         frame.extend(gre::Keyed::new(5001).as_bytes());
         frame.extend(question());
-        assert!(summary(&frame).contains("ttl 64, GRE 5001 [fa:16:3e:00:00:01 > "), "{}", summary(&frame));
+        assert!(
+            summary(&frame, vxlan::PORT).contains("ttl 64, GRE 5001 [fa:16:3e:00:00:01 > "),
+            "{}",
+            summary(&frame, vxlan::PORT)
+        );
     }
 
     #[test]
     fn a_frame_cut_anywhere_is_still_a_line() {
         let frame = question();
         for length in 0..frame.len() {
-            assert!(summary(&frame[..length]).contains("cut off"), "at {length}");
+            assert!(summary(&frame[..length], vxlan::PORT).contains("cut off"), "at {length}");
         }
     }
 
     proptest! {
         #[test]
         fn any_octets_are_a_line(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(!summary(&octets).contains('\n'));
+            prop_assert!(!summary(&octets, vxlan::PORT).contains('\n'));
         }
     }
 }

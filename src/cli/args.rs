@@ -9,8 +9,9 @@ use clap_complete::Shell;
 
 use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
 use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
+use crate::agent::Tunnels;
 use crate::controller::ControllerConfig;
-use crate::lab::LabName;
+use crate::lab::{LabName, TunnelsOf};
 use crate::model::Kind;
 use crate::rpc::Addresses;
 use crate::tls;
@@ -82,8 +83,8 @@ pub enum Command {
     Switch(SwitchArgs),
     /// Remove everything this host's agents have made; stop the agent first
     ///
-    /// Goes by names, as the agent does: every namespace called `qrouter-*`, `snat-*`, `fip-*`, `vm-*` or `dvr-ports` in
-    /// the directory of named namespaces, and both bridges of a switch that runs.
+    /// Goes by names, as the agent does: every namespace called `qrouter-*`, `snat-*`, `fip-*`, `vm-*`, `dvr-ports` or
+    /// `dvr-tunnels` in the directory of named namespaces, and both bridges of a switch that runs.
     Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
     Show(ReadArgs),
@@ -179,6 +180,9 @@ pub enum LabCommand {
         /// Use these controllers, on unix sockets, instead of one of the lab's own; they must desire FILE's nodes
         #[arg(long = "controller", value_name = "ADDR[,ADDR]")]
         controllers: Option<Addresses>,
+        /// What makes the tunnels: `auto`, `kernel`, `userspace`; with `NODE=` before it, on that node
+        #[arg(long, value_name = "[NODE=]WHAT[,…]", value_delimiter = ',')]
+        tunnels: Vec<TunnelsOf>,
         /// Leave a lab that fails as it is, to look at it
         #[arg(long)]
         keep: bool,
@@ -224,7 +228,14 @@ pub enum LabCommand {
     /// Kill a node's daemons, or the lab's `controller`, as a crash would
     Kill(FaultArgs),
     /// Start a node's daemons, or the lab's `controller`, anew
-    Restart(FaultArgs),
+    Restart {
+        /// Which
+        #[command(flatten)]
+        which: FaultArgs,
+        /// What makes the node's tunnels from now on: `auto`, `kernel` or `userspace`; takes its agent to be started anew
+        #[arg(long, value_name = "WHAT")]
+        tunnels: Option<Tunnels>,
+    },
     /// Cut the wire between two nodes
     Cut(WireArgs),
     /// Heal the wire between two nodes
@@ -294,6 +305,9 @@ pub struct AgentArgs {
     /// How VMs and routers are attached to the switch
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
+    /// What makes tunnels: the `kernel`, by its own devices; or the switch, in `userspace`, which is also what `auto` means
+    #[arg(long, value_name = "WHAT", default_value_t = Tunnels::Auto)]
+    pub tunnels: Tunnels,
     /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

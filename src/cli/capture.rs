@@ -32,7 +32,7 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<u8, CliError> {
     let into = |sink: &mut dyn Sink| run(&selection, sink, &stop, begun).map_err(failed);
     let seen = match file {
         Some(out) => into(&mut pcapng::Writer::new(out).map_err(|source| CliError::Output { source })?)?,
-        None => into(&mut line::Writer::new(BufWriter::new(std::io::stdout())))?,
+        None => into(&mut line::Writer::new(BufWriter::new(std::io::stdout()), outline.underlay.vxlan_port))?,
     };
     let lost = match seen.lost {
         0 => String::new(),

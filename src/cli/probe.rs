@@ -1,15 +1,18 @@
 //! What the kernel has, tried where it does no harm: in a child process, in namespaces of its own.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Stdio;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::doctor::{Finding, Verdict};
 use super::error::{CliError, DONE};
 use super::output;
-use crate::netlink::Connection;
+use crate::netlink::{Connection, Error};
+use crate::types::{IfName, Vni};
+use crate::{gre, vxlan, wire};
 
 /// What the child found, or that it could not look.
 #[must_use]
@@ -43,37 +46,72 @@ pub(super) fn main() -> Result<u8, CliError> {
     Ok(DONE)
 }
 
-/// A kind of link, what it is for, and whether `dvr` does without it.
+/// A kind of link, how one is made, what it is for, and whether `dvr` does without it.
 struct Device {
-    kind: InfoKind,
     word: &'static str,
+    make: fn(&mut Connection, &IfName) -> Result<(), Error>,
     without: Result<&'static str, &'static str>,
 }
 
-const DEVICES: [Device; 4] = [
-    Device { kind: InfoKind::Veth, word: "veth", without: Err("labs and ports without TAPs need it: CONFIG_VETH") },
-    Device { kind: InfoKind::Bridge, word: "bridge", without: Err("a lab's underlay needs it: CONFIG_BRIDGE") },
+const DEVICES: [Device; 5] = [
     Device {
-        kind: InfoKind::Vxlan,
-        word: "vxlan",
-        without: Ok("the switch speaks VXLAN itself; kernel tunnels need CONFIG_VXLAN"),
+        word: "veth",
+        make: |connection, name| plain(connection, name, InfoKind::Veth),
+        without: Err("labs and ports without TAPs need it: CONFIG_VETH"),
     },
     Device {
-        kind: InfoKind::GreTap,
+        word: "bridge",
+        make: |connection, name| plain(connection, name, InfoKind::Bridge),
+        without: Err("a lab's underlay needs it: CONFIG_BRIDGE"),
+    },
+    Device {
+        word: "vxlan",
+        make: |connection, name| {
+            let device = vxlan::DeviceSpec { vni: KEY, local: LOCAL_V4, udp_port: wire::vxlan::PORT };
+            vxlan::kernel::create(connection, name, &device, None)
+        },
+        without: Ok("the switch speaks VXLAN itself; --tunnels kernel needs CONFIG_VXLAN"),
+    },
+    Device {
         word: "gretap",
-        without: Ok("the switch speaks GRE itself; kernel tunnels need CONFIG_NET_IPGRE"),
+        make: |connection, name| {
+            let device = gre::DeviceSpec { key: KEY, local: LOCAL_V4, remote: REMOTE_V4 };
+            gre::kernel::create(connection, name, &device, None)
+        },
+        without: Ok("the switch speaks GRE itself; --tunnels kernel needs CONFIG_NET_IPGRE"),
+    },
+    Device {
+        word: "ip6gretap",
+        make: |connection, name| {
+            let device = gre::DeviceSpec { key: KEY, local: LOCAL_V6, remote: REMOTE_V6 };
+            gre::kernel::create(connection, name, &device, None)
+        },
+        without: Ok("the switch speaks GRE itself; --tunnels kernel over IPv6 needs CONFIG_IPV6_GRE"),
     },
 ];
 
+/// What tunnels are tried with: as agents make them, between addresses for documentation (RFC 5737, RFC 3849). With
+/// nothing given a `gretap` would be the one that each namespace is born with.
+const KEY: Vni = match Vni::new(1) {
+    Ok(key) => key,
+    Err(_) => unreachable!(),
+};
+const LOCAL_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const REMOTE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+const REMOTE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2));
+
+fn plain(connection: &mut Connection, name: &IfName, kind: InfoKind) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    let info = vec![LinkInfo::Kind(kind)];
+    message.attributes = vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::LinkInfo(info)];
+    connection.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
 fn try_device(connection: &mut Connection, device: &Device) -> Finding {
     let what = format!("{} devices", device.word);
-    let mut info = vec![LinkInfo::Kind(device.kind.clone())];
-    if device.kind == InfoKind::Vxlan {
-        info.push(LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Id(1)])));
-    }
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(format!("try-{}", device.word)), LinkAttribute::LinkInfo(info)];
-    match connection.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL) {
+    let Ok(name) = IfName::new(format!("try-{}", device.word)) else { unreachable!("words of at most nine letters") };
+    match (device.make)(connection, &name) {
         Ok(()) => Finding::ok(&what, "can be made"),
         Err(error) => {
             let (verdict, remedy) = match device.without {
@@ -88,7 +126,7 @@ fn try_device(connection: &mut Connection, device: &Device) -> Finding {
 /// Opens what the switch sends and receives GRE by.
 fn try_raw_sockets() -> Finding {
     const WHAT: &str = "raw sockets";
-    match crate::datapath::port::gre::open(None, core::net::Ipv4Addr::UNSPECIFIED.into(), 1) {
+    match crate::datapath::port::gre::open(None, Ipv4Addr::UNSPECIFIED.into(), 1) {
         Ok(_) => Finding::ok(WHAT, "can be opened: the switch carries GRE by them"),
         Err(error) => Finding::bad(WHAT, Verdict::Limited, error.to_string(), "networks of type vxlan do without"),
     }

@@ -15,6 +15,7 @@ use crate::capture::{file, line};
 use crate::datapath::{DpPort, FlowBook, NewPort, NewPortKind, Switch, TraceInput};
 use crate::lab::Daemon;
 use crate::types::{IfName, Timestamp};
+use crate::wire::vxlan;
 
 /// The bridge of flows from a file.
 const BRIDGE: &str = "br0";
@@ -112,7 +113,12 @@ impl Packets {
             let head = match &self.file {
                 Some(_) => {
                     let gap = if index == 0 { "" } else { "\n" };
-                    format!("{gap}Frame {} of {}: {}\n", index + 1, self.frames.len(), line::summary(frame))
+                    format!(
+                        "{gap}Frame {} of {}: {}\n",
+                        index + 1,
+                        self.frames.len(),
+                        line::summary(frame, vxlan::PORT)
+                    )
                 }
                 None => String::new(),
             };

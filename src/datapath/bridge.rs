@@ -36,8 +36,17 @@ pub enum NewPortKind {
         /// That port's name.
         peer: IfName,
     },
-    /// A tunnel, whose datapath port it may share with others of the same local endpoint.
+    /// A VXLAN tunnel, whose datapath port it may share with others of the same local endpoint.
     Vxlan {
+        /// The datapath port.
+        dp: DpPort,
+        /// The outer address here.
+        local: IpAddr,
+        /// The outer address there.
+        remote: IpAddr,
+    },
+    /// A GRE tunnel, likewise; the engine tells the two apart in words only.
+    Gre {
         /// The datapath port.
         dp: DpPort,
         /// The outer address here.
@@ -52,7 +61,7 @@ impl NewPortKind {
     #[must_use]
     pub const fn dp(&self) -> Option<DpPort> {
         match self {
-            Self::Netdev { dp } | Self::Vxlan { dp, .. } => Some(*dp),
+            Self::Netdev { dp } | Self::Vxlan { dp, .. } | Self::Gre { dp, .. } => Some(*dp),
             Self::Patch { .. } => None,
         }
     }

@@ -63,7 +63,8 @@ impl Switch {
         let verdict = Xlate::walk(self, (id, number), &key, now, false, Some(&mut recorder));
         let mut kept = Kept::default();
         let cut_short = execute(&verdict.actions, &mut packet, layout, &mut kept);
-        let text = trace::report(&recorder, &key, &verdict, &BridgePorts { bridge: self.named(bridge)?, names: false });
+        let text =
+            trace::report(&recorder, &key, &verdict, &BridgePorts { bridge: self.named(bridge)?, names: false }, self);
         let sent: Vec<Sent> = kept.0.into_iter().filter_map(|kept| self.sent(kept)).collect();
         let reason = verdict.drop.or(cut_short).filter(|_| sent.is_empty());
         let dropped = reason.map(|reason| {
@@ -79,12 +80,19 @@ impl Switch {
             for port in view.ports {
                 let tunnel = match (&port.kind, &tunnel) {
                     (NewPortKind::Netdev { dp: there }, None) if *there == dp => None,
-                    (NewPortKind::Vxlan { dp: there, local, remote }, Some(meta))
-                        if *there == dp && *remote == meta.dst =>
-                    {
+                    (
+                        NewPortKind::Vxlan { dp: there, local, remote } | NewPortKind::Gre { dp: there, local, remote },
+                        Some(meta),
+                    ) if *there == dp && *remote == meta.dst => {
                         Some(Tunnel { key: meta.id, source: *local, destination: meta.dst })
                     }
-                    (NewPortKind::Netdev { .. } | NewPortKind::Vxlan { .. } | NewPortKind::Patch { .. }, _) => continue,
+                    (
+                        NewPortKind::Netdev { .. }
+                        | NewPortKind::Vxlan { .. }
+                        | NewPortKind::Gre { .. }
+                        | NewPortKind::Patch { .. },
+                        _,
+                    ) => continue,
                 };
                 return Some(Sent { bridge: view.name, port: port.name, tunnel, frame });
             }

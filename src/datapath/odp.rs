@@ -3,6 +3,7 @@
 use core::fmt::Write;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::DpPort;
 use super::commit::{DpAction, Header};
 use crate::types::Mac;
 use crate::wire::{ethernet, vxlan};
@@ -94,7 +95,7 @@ const fn exact(field: Header) -> u128 {
 }
 
 /// Prints actions joined by commas; `drop` if there are none.
-pub(crate) fn print(out: &mut String, actions: &[DpAction]) {
+pub(crate) fn print(out: &mut String, actions: &[DpAction], is_gre: impl Fn(DpPort) -> bool) {
     if actions.is_empty() {
         out.push_str("drop");
     }
@@ -102,10 +103,10 @@ pub(crate) fn print(out: &mut String, actions: &[DpAction]) {
     let mut tunnel = None;
     // Each output with what is written for it: a tunnel is set up before, and once for several outputs in a row.
     for part in actions.split_inclusive(|action| matches!(action, DpAction::Output { .. })) {
-        if let Some(DpAction::Output { tunnel: Some(wanted), .. }) = part.last()
+        if let Some(DpAction::Output { port, tunnel: Some(wanted) }) = part.last()
             && tunnel != Some(wanted)
         {
-            print_tunnel(writer.next(), wanted);
+            print_tunnel(writer.next(), wanted, is_gre(*port));
             tunnel = Some(wanted);
         }
         for action in part {
@@ -172,7 +173,7 @@ impl Writer<'_> {
     }
 }
 
-fn print_tunnel(out: &mut String, tunnel: &super::TunnelMeta) {
+fn print_tunnel(out: &mut String, tunnel: &super::TunnelMeta, gre: bool) {
     let six = if tunnel.dst.is_ipv6() { "ipv6_" } else { "" };
     let _ = write!(out, "set(tunnel(tun_id={:#x},", tunnel.id);
     if !matches!(tunnel.src, IpAddr::V4(Ipv4Addr::UNSPECIFIED) | IpAddr::V6(Ipv6Addr::UNSPECIFIED)) {
@@ -182,5 +183,9 @@ fn print_tunnel(out: &mut String, tunnel: &super::TunnelMeta) {
     if tunnel.tos != 0 {
         let _ = write!(out, "tos={:#x},", tunnel.tos);
     }
-    let _ = write!(out, "ttl={},tp_dst={},flags(df|key)))", tunnel.ttl, vxlan::PORT);
+    let _ = write!(out, "ttl={},", tunnel.ttl);
+    if !gre {
+        let _ = write!(out, "tp_dst={},", vxlan::PORT);
+    }
+    out.push_str("flags(df|key)))");
 }

@@ -215,7 +215,7 @@ impl Switch {
                 }
                 self.netdevs.insert(*dp, place);
             }
-            NewPortKind::Vxlan { dp, local, remote } => {
+            NewPortKind::Vxlan { dp, local, remote } | NewPortKind::Gre { dp, local, remote } => {
                 if self.netdevs.contains_key(dp) {
                     return Err(taken(format!("datapath port {}", dp.0)));
                 }
@@ -267,12 +267,18 @@ impl Switch {
                 self.netdevs.remove(&dp);
                 Some(dp)
             }
-            NewPortKind::Vxlan { dp, local, remote } => {
+            NewPortKind::Vxlan { dp, local, remote } | NewPortKind::Gre { dp, local, remote } => {
                 self.tunnels.remove(&(dp, remote, local));
                 (!self.tunnels.keys().any(|(other, ..)| *other == dp)).then_some(dp)
             }
             NewPortKind::Patch { .. } => None,
         })
+    }
+
+    /// Whether a datapath port is GRE's.
+    pub(crate) fn is_gre(&self, dp: DpPort) -> bool {
+        let mut ports = self.bridges.values().flat_map(|bridge| bridge.ports.values());
+        ports.any(|port| matches!(port.kind, NewPortKind::Gre { dp: there, .. } if there == dp))
     }
 
     /// Every bridge, by name.
@@ -378,7 +384,7 @@ impl Switch {
         let mut recorder = Recorder::new();
         let verdict = Xlate::walk(self, (id, number), &key, now, generate, Some(&mut recorder));
         let ports = BridgePorts { bridge: self.named(bridge)?, names: false };
-        Ok(trace::report(&recorder, &key, &verdict, &ports))
+        Ok(trace::report(&recorder, &key, &verdict, &ports, self))
     }
 
     /// Counts packets for the flows they matched.

@@ -10,6 +10,7 @@ use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
 use super::matching::Match;
 use super::odp;
+use super::switch::Switch;
 use super::table::Flow;
 use super::text::{PortNames, print_actions, print_bits, print_match, print_plain, print_subfield};
 use super::xlate::Verdict;
@@ -275,7 +276,13 @@ pub(crate) fn learned(flow: &LearnedFlow, ports: &impl PortNames) -> String {
 }
 
 /// The whole text of a trace.
-pub(crate) fn report(recorder: &Recorder, start: &Key, verdict: &Verdict, ports: &impl PortNames) -> String {
+pub(crate) fn report(
+    recorder: &Recorder,
+    start: &Key,
+    verdict: &Verdict,
+    ports: &impl PortNames,
+    switch: &Switch,
+) -> String {
     let mut out = String::from("Flow: ");
     print_key(&mut out, start, ports);
     out.push('\n');
@@ -290,7 +297,7 @@ pub(crate) fn report(recorder: &Recorder, start: &Key, verdict: &Verdict, ports:
     print_match(&mut out, &Match { value: start.masked(&verdict.mask), mask: verdict.mask.clone() }, ports);
     out.pop();
     out.push_str("\nDatapath actions: ");
-    odp::print(&mut out, &verdict.actions);
+    odp::print(&mut out, &verdict.actions, |port| switch.is_gre(port));
     out.push('\n');
     if let Some(reason) = verdict.drop {
         let _ = writeln!(out, "Dropped: {}", reason.name());

@@ -23,6 +23,7 @@ mod report;
 mod space;
 mod state;
 mod sys;
+mod tunnels;
 mod underlay;
 mod up;
 mod wires;
@@ -42,6 +43,7 @@ pub use place::Place;
 pub use present::present;
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
+pub use tunnels::{TunnelsOf, choose_tunnels};
 pub use up::{FirstPing, Raised, Request, settled, up};
 pub use wires::{cut, heal};
 

@@ -14,7 +14,7 @@ use super::outline::{Outline, Promise};
 use super::pinger::{self, Patience, Probe};
 use super::report::{self, Listener, Report};
 use super::state::{self, Process};
-use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, down, init, now, space};
+use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, TunnelsOf, down, init, now, space, tunnels};
 use crate::api;
 use crate::control::{Client, ControlError};
 use crate::rpc::Addresses;
@@ -46,6 +46,8 @@ pub struct Request {
     pub text: String,
     /// Controllers to use instead of one of its own; what they desire is what the lab becomes.
     pub controllers: Option<Addresses>,
+    /// What is to make tunnels, on which nodes.
+    pub tunnels: Vec<TunnelsOf>,
     /// Whether a lab that fails stays, to be looked at.
     pub keep: bool,
 }
@@ -87,6 +89,12 @@ pub struct FirstPing {
 pub fn up(labs: &Labs, request: &Request) -> Result<Raised, Error> {
     let begin = now();
     let outline = Outline::read(&request.source, &request.text)?;
+    let absent = |node: &&String| !outline.views.contains_key(*node);
+    if let Some(node) = request.tunnels.iter().filter_map(|wish| wish.node.as_ref()).find(absent) {
+        let known: Vec<&str> = outline.views.keys().map(String::as_str).collect();
+        let (lab, known) = (request.name.to_string(), format!("its nodes: {}", known.join(", ")));
+        return Err(Error::NoPlace { lab, place: node.clone(), known });
+    }
     let lab = labs.lab(&request.name);
     check_paths(&lab, &outline)?;
     let interrupts = Interrupts::watch()?;
@@ -168,6 +176,7 @@ fn furnish(lab: &Lab, outline: &Outline, request: &Request) -> Result<(), Error>
     for node in outline.views.keys() {
         let dir = lab.node_dir(node);
         make(&dir)?;
+        tunnels::choose_tunnels(&dir, tunnels::wished(&request.tunnels, node))?;
     }
     let dir = lab.controller_dir();
     make(&dir)?;

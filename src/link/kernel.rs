@@ -15,8 +15,9 @@ use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::netlink::{Connection, Error};
 use crate::types::{IfName, Mac};
+use crate::{gre, vxlan};
 
-use super::{AddressState, LinkOp, LinkState, Links};
+use super::{AddressState, LinkOp, LinkState, Links, TunnelState};
 
 /// Every link of the connection's namespace, with its addresses and without its neighbours.
 ///
@@ -74,15 +75,28 @@ fn decode_link(message: &LinkMessage) -> Option<(IfName, LinkState)> {
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::LinkInfo(parts) => {
-                link.kind = parts.iter().find_map(|part| match part {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for part in parts {
+                    match part {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(data) => link.tunnel = decode_tunnel(data),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
     name.map(|name| (name, link))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every kind of link of every kernel")]
+fn decode_tunnel(data: &InfoData) -> Option<TunnelState> {
+    match data {
+        InfoData::Vxlan(parts) => Some(TunnelState::Vxlan(vxlan::kernel::decode(parts))),
+        InfoData::GreTap(parts) => Some(TunnelState::Gre(gre::kernel::decode(parts))),
+        InfoData::GreTap6(parts) => Some(TunnelState::Gre(gre::kernel::decode6(parts))),
+        _ => None,
+    }
 }
 
 /// A MAC from a link-layer address, if it is one.
@@ -162,15 +176,15 @@ pub(crate) fn execute(connection: &mut Connection, op: &LinkOp, peer_netns: Opti
 /// may use, so this is for namespaces that go with everything in them.
 const DOOMED_GROUP: u32 = 0x0064_7672;
 
-/// Deletes the veth pairs that end in the connection's namespace, all at once: one by one, each would wait for the kernel's
-/// readers (`synchronize_net()`), which takes some 20 ms.
+/// Deletes the veth pairs that end in the connection's namespace and the tunnels in it, whose packets are another's, all
+/// at once: one by one, each would wait for the kernel's readers (`synchronize_net()`), which takes some 20 ms.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn delete_veths(connection: &mut Connection) -> Result<(), Error> {
+pub(crate) fn delete_ties(connection: &mut Connection) -> Result<(), Error> {
+    let ties = |link: &LinkState| link.kind.as_deref() == Some("veth") || link.tunnel.is_some();
     let found = observe(connection)?;
-    let doomed: Vec<IfName> =
-        found.into_iter().filter(|(_, link)| link.kind.as_deref() == Some("veth")).map(|(name, _)| name).collect();
+    let doomed: Vec<IfName> = found.into_iter().filter(|(_, link)| ties(link)).map(|(name, _)| name).collect();
     if doomed.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! Links: veth pairs, the attributes every link has, and its addresses.
 //!
-//! Bridges are made and joined by [`crate::bridge`]; TAPs by the switch, and only configured here.
+//! Bridges are made and joined by [`crate::bridge`], tunnels made by [`crate::vxlan`] and [`crate::gre`]; TAPs by the
+//! switch, and only configured here.
 
 mod diff;
 #[cfg(feature = "kernel")]
@@ -10,4 +11,4 @@ mod state;
 
 pub use diff::{LinkOp, addresses, admin_state, attributes};
 pub use spec::{LinkKind, LinkSpec};
-pub use state::{AddressState, LinkState, Links};
+pub use state::{AddressState, LinkState, Links, TunnelState};

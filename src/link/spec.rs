@@ -1,12 +1,15 @@
 //! What is wanted of a link.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use crate::neigh::NeighbourSpec;
 use crate::netns::{NetnsName, Sysctl};
 use crate::types::{IfName, Mac, Mtu};
+use crate::vxlan::FdbEntry;
+use crate::{gre, vxlan};
 
 /// A link as wanted, with what hangs on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct LinkSpec {
     pub neighbours: Vec<NeighbourSpec>,
     /// The bridge it is a port of, in the same namespace.
     pub controller: Option<IfName>,
+    /// The PERMANENT forwarding entries of a [`LinkKind::Vxlan`]. Any other PERMANENT entry is removed.
+    pub fdb: BTreeSet<FdbEntry>,
 }
 
 impl LinkSpec {
@@ -48,6 +53,7 @@ impl LinkSpec {
             addresses: Vec::new(),
             neighbours: Vec::new(),
             controller: None,
+            fdb: BTreeSet::new(),
         }
     }
 }
@@ -69,6 +75,10 @@ pub enum LinkKind {
     },
     /// A bridge.
     Bridge,
+    /// A VXLAN device, whose packets are those of the process's own namespace.
+    Vxlan(vxlan::DeviceSpec),
+    /// A GRE device, whose packets are those of the process's own namespace.
+    Gre(gre::DeviceSpec),
 }
 
 impl LinkKind {
@@ -79,6 +89,8 @@ impl LinkKind {
             Self::Loopback | Self::External => None,
             Self::Veth { .. } => Some("veth"),
             Self::Bridge => Some("bridge"),
+            Self::Vxlan(_) => Some("vxlan"),
+            Self::Gre(device) => Some(device.kernel_word()),
         }
     }
 }
@@ -90,6 +102,8 @@ impl fmt::Display for LinkKind {
             Self::External => out.write_str("external"),
             Self::Veth { peer, peer_netns } => write!(out, "veth to {peer} in {peer_netns}"),
             Self::Bridge => out.write_str("bridge"),
+            Self::Vxlan(device) => write!(out, "vxlan {} from {}", device.vni, device.local),
+            Self::Gre(device) => write!(out, "{} {} to {}", device.kernel_word(), device.key, device.remote),
         }
     }
 }

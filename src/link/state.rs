@@ -4,6 +4,9 @@ use ipnet::IpNet;
 
 use crate::neigh::NeighbourState;
 use crate::types::{IfName, Mac};
+use crate::{gre, vxlan};
+
+use super::LinkKind;
 
 /// A link, with what hangs on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +29,32 @@ pub struct LinkState {
     pub addresses: Vec<AddressState>,
     /// Its neighbour entries.
     pub neighbours: Vec<NeighbourState>,
+    /// What it is as a tunnel, if it is one.
+    pub tunnel: Option<TunnelState>,
+    /// Its forwarding entries that lead to other nodes, if it is a VXLAN device.
+    pub fdb: Vec<vxlan::FdbState>,
+}
+
+/// What a link is as a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TunnelState {
+    /// A VXLAN device.
+    Vxlan(vxlan::DeviceState),
+    /// A GRE device.
+    Gre(gre::DeviceState),
+}
+
+impl TunnelState {
+    /// Whether it is what a link of this kind is to be; of kinds that are no tunnels every link is.
+    #[must_use]
+    pub fn suits(found: Option<&Self>, kind: &LinkKind) -> bool {
+        match (kind, found) {
+            (LinkKind::Vxlan(spec), Some(Self::Vxlan(state))) => state.is(spec),
+            (LinkKind::Gre(spec), Some(Self::Gre(state))) => state.is(spec),
+            (LinkKind::Vxlan(_) | LinkKind::Gre(_), _) => false,
+            (LinkKind::Loopback | LinkKind::External | LinkKind::Veth { .. } | LinkKind::Bridge, _) => true,
+        }
+    }
 }
 
 /// An address of a link.

@@ -76,6 +76,8 @@ pub const VM_NETNS: &str = "vm-";
 pub const VM_INTERFACE: &str = "eth0";
 /// The namespace that holds the outer ends of veth pairs where TAPs cannot be had.
 pub const PORTS_NETNS: &str = "dvr-ports";
+/// The namespace that holds the kernel's tunnel devices, where nothing hears what machines say but the switch.
+pub const TUNNELS_NETNS: &str = "dvr-tunnels";
 
 impl Ownership {
     /// Nothing is ours: a plan only adds.
@@ -84,14 +86,17 @@ impl Ownership {
         Self::default()
     }
 
-    /// What an agent owns on its node: routers' namespaces with their interfaces, machines' namespaces with `eth0`, and
-    /// the namespace of outer veth ends, whose links go with their inner ends.
+    /// What an agent owns on its node: routers' namespaces with their interfaces, machines' namespaces with `eth0`, the
+    /// namespace of outer veth ends, whose links go with their inner ends, and the namespace of tunnels with those.
     #[must_use]
     pub fn agent() -> Self {
         let rule = |netns: Pattern, links: &[Pattern]| NetnsRule {
             netns,
             links: links.iter().map(|name| LinkPattern { name: name.clone(), kind: None }).collect(),
         };
+        let tunnels = [("vx-", "vxlan"), ("k", "gretap"), ("k", "ip6gretap")];
+        let tunnel =
+            |(name, kind): (&str, &str)| LinkPattern { name: Pattern::prefix(name), kind: Some(kind.to_owned()) };
         Self {
             namespaces: vec![
                 rule(Pattern::prefix(ROUTER_NETNS), &[ROUTER_PORT, "rfp-"].map(Pattern::prefix)),
@@ -99,6 +104,7 @@ impl Ownership {
                 rule(Pattern::prefix("fip-"), &["fg-", "fpr-"].map(Pattern::prefix)),
                 rule(Pattern::prefix(VM_NETNS), &[Pattern::exact(VM_INTERFACE)]),
                 rule(Pattern::exact(PORTS_NETNS), &[]),
+                NetnsRule { netns: Pattern::exact(TUNNELS_NETNS), links: tunnels.map(tunnel).into() },
             ],
             own_links: Vec::new(),
         }
@@ -154,6 +160,9 @@ mod tests {
         let link = |text: &str| IfName::new(text).expect("a legal name");
         let owns = |netns: &str, ifname: &str| ownership.owns_link(&name(netns).into(), &link(ifname), None);
         assert!(owns("qrouter-1", "qr-1") && owns("vm-a", "eth0"));
+        let tunnel = |ifname: &str, kind| ownership.owns_link(&name("dvr-tunnels").into(), &link(ifname), Some(kind));
+        assert!(tunnel("vx-7", "vxlan") && tunnel("k0000070a000002", "gretap"));
+        assert!(!tunnel("vx-7", "veth") && !tunnel("gretap0", "gretap"));
         assert!(!owns("qrouter-1", "eth0") && !owns("vm-a", "eth1") && !owns("dvr-ports", "qr-1"));
     }
 }

@@ -16,7 +16,8 @@ mod state;
 
 pub use diff::{NetnsOp, diff};
 pub use managed::{
-    LinkPattern, NetnsRule, Ownership, PORTS_NETNS, Pattern, ROUTER_NETNS, ROUTER_PORT, VM_INTERFACE, VM_NETNS,
+    LinkPattern, NetnsRule, Ownership, PORTS_NETNS, Pattern, ROUTER_NETNS, ROUTER_PORT, TUNNELS_NETNS, VM_INTERFACE,
+    VM_NETNS,
 };
 pub use spec::{BadName, Name, NetnsName, Sysctl};
 pub use state::{Entries, Entry};

@@ -17,7 +17,7 @@ pub use live::Live;
 pub use promise::{Expectation, Promise, Why, promises};
 
 use crate::model::fabric::remote_interfaces;
-use crate::model::view::{Early, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
+use crate::model::view::{Backend, Early, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
 use crate::model::{Network, Topology, Vm};
 
 /// What one node of a topology must hold; `None` if the topology has no node of that name. For all nodes of a large
@@ -83,6 +83,7 @@ impl<'t> Placement<'t> {
             peers,
             networks: networks.collect(),
             routers: routers.collect(),
+            backend: Backend::default(),
             early: Early::default(),
         })
     }

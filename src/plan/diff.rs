@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::bridge::{self, BridgeOp, PortSpec, PortState};
-use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState};
+use crate::gre::GreOp;
+use crate::link::{self, LinkKind, LinkOp, LinkSpec, LinkState, TunnelState};
 use crate::neigh::{self, NeighOp};
 use crate::netns::{self, Name, NetnsName, NetnsOp, Ownership, Sysctl};
 use crate::route::{self, RouteOp, RouteSpec};
 use crate::types::IfName;
+use crate::vxlan::{self, VxlanOp};
 
 use super::{Blocked, Checked, KernelState, NamespaceSpec, NamespaceState, Op, Plan};
 
@@ -92,8 +94,8 @@ impl Stage {
         }
     }
 
-    /// Whether the link under a wanted name is of the wrong kind, or a veth whose other end is not where it should be; and
-    /// may be deleted for it.
+    /// Whether the link under a wanted name is of the wrong kind, another tunnel, or a veth whose other end is not where it
+    /// should be; and may be deleted for it.
     fn must_be_remade(&self, netns: &NetnsName, spec: &LinkSpec, state: &LinkState) -> bool {
         let Some(word) = spec.kind.kernel_word() else { return false };
         if state.kind.as_deref() != Some(word) {
@@ -104,11 +106,14 @@ impl Stage {
                 let other = self.observed.namespaces.get(peer_netns).and_then(|state| state.links.get(peer));
                 !other.is_some_and(|other| are_paired(state, other))
             }
+            LinkKind::Vxlan(_) | LinkKind::Gre(_) => {
+                *netns != NetnsName::Own && !TunnelState::suits(state.tunnel.as_ref(), &spec.kind)
+            }
             LinkKind::Loopback | LinkKind::External | LinkKind::Bridge => false,
         }
     }
 
-    /// Links that are missing: bridges, then veth pairs, each pair once.
+    /// Links that are missing: bridges and tunnels, then veth pairs, each pair once.
     fn creations(&mut self, spec: &Checked) {
         let mut pairs = Vec::new();
         let mut made: BTreeSet<(&NetnsName, &IfName)> = BTreeSet::new();
@@ -135,6 +140,14 @@ impl Stage {
                     }
                     LinkKind::Bridge => {
                         self.creations.push(Op::Bridge(netns.name.clone(), BridgeOp::Create(link.name.clone())));
+                    }
+                    LinkKind::Vxlan(device) => {
+                        let op = VxlanOp::Create { name: link.name.clone(), device: device.clone() };
+                        self.creations.push(Op::Vxlan(netns.name.clone(), op));
+                    }
+                    LinkKind::Gre(device) => {
+                        let op = GreOp::Create { name: link.name.clone(), device: device.clone() };
+                        self.creations.push(Op::Gre(netns.name.clone(), op));
                     }
                     LinkKind::Veth { peer, peer_netns } => {
                         if !made.contains(&(peer_netns, peer)) {
@@ -186,6 +199,8 @@ impl Stage {
             let mut neighbours = neigh::diff(&link.name, &link.neighbours, &found.neighbours);
             neighbours.retain(|step| !(shared && matches!(step, NeighOp::Remove { .. })));
             self.neighbours.extend(neighbours.into_iter().map(|op| Op::Neigh(name.clone(), op)));
+            let fdb = vxlan::diff(&link.name, &link.fdb, &found.fdb);
+            self.neighbours.extend(fdb.into_iter().map(|op| Op::Vxlan(name.clone(), op)));
         }
         state.routes.retain(|route| {
             route.destination.addr().is_ipv6() || !route.ifname.as_ref().is_some_and(|link| flushed.contains(link))
@@ -225,7 +240,7 @@ pub(super) fn is_shared(netns: &NetnsName, link: &LinkSpec) -> bool {
     match link.kind {
         LinkKind::Loopback => true,
         LinkKind::External => *netns == NetnsName::Own,
-        LinkKind::Veth { .. } | LinkKind::Bridge => false,
+        LinkKind::Veth { .. } | LinkKind::Bridge | LinkKind::Vxlan(_) | LinkKind::Gre(_) => false,
     }
 }
 

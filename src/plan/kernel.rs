@@ -6,14 +6,16 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use crate::gre::GreOp;
 use crate::link::kernel as links;
-use crate::link::{LinkOp, LinkSpec};
+use crate::link::{LinkKind, LinkOp, LinkSpec};
 use crate::neigh::kernel as neighbours;
 use crate::netlink::{self, Connection};
 use crate::netns::kernel::{self as netns, Directory, Identity};
-use crate::netns::{Entry, Name, NetnsName, NetnsOp};
+use crate::netns::{Entry, Name, NetnsName, NetnsOp, TUNNELS_NETNS};
 use crate::types::IfName;
-use crate::{bridge, route};
+use crate::vxlan::VxlanOp;
+use crate::{bridge, gre, route, vxlan};
 
 use super::{Checked, KernelState, NamespaceSpec, NamespaceState, Op, Plan};
 
@@ -52,6 +54,15 @@ impl Error {
     fn of(what: impl Into<String>) -> impl FnOnce(netlink::Error) -> Self {
         let what = what.into();
         |source| Self::Netlink { what, source }
+    }
+
+    /// The kernel's error number, if it is known.
+    #[must_use]
+    pub fn errno(&self) -> Option<nix::errno::Errno> {
+        match self {
+            Self::Netns(error) => error.errno(),
+            Self::Step(source) | Self::Netlink { source, .. } => source.errno(),
+        }
     }
 
     /// Whether the object is there already.
@@ -93,13 +104,36 @@ impl Error {
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot apply `{op}`: {error}")]
+#[error("cannot apply `{op}`: {error}{}", remedy(op, error))]
 pub struct OpFailure {
     /// The step.
     pub op: Box<Op>,
     /// Why it failed.
     #[source]
     pub error: Error,
+}
+
+/// What to do about a tunnel that cannot be had.
+fn remedy(op: &Op, error: &Error) -> &'static str {
+    match op {
+        Op::Vxlan(_, VxlanOp::Create { .. }) | Op::Gre(..) if error.is_unsupported() => {
+            "; load the kernel's module for it (vxlan, ip_gre, ip6_gre), or leave tunnels to the switch: --tunnels userspace"
+        }
+        Op::Vxlan(_, VxlanOp::Create { .. }) | Op::Gre(..) if error.is_exists() => {
+            "; a tunnel that is not ours has this name, or this key and these endpoints: `ip -details link` shows it, remove it"
+        }
+        Op::Link(_, LinkOp::Up(_)) if error.errno() == Some(nix::errno::Errno::EADDRINUSE) => {
+            "; another program, or a vxlan device with other settings, has its UDP port: end that, or choose another port"
+        }
+        Op::Netns(_)
+        | Op::Sysctl(..)
+        | Op::Bridge(..)
+        | Op::Vxlan(..)
+        | Op::Gre(..)
+        | Op::Link(..)
+        | Op::Neigh(..)
+        | Op::Route(..) => "",
+    }
 }
 
 /// What an applied plan came to.
@@ -110,7 +144,7 @@ pub struct Applied {
 }
 
 /// A plan applied in part. After a failed step, later steps of the same namespace are skipped, save removals; other
-/// namespaces go on, so one router's trouble is not another's.
+/// namespaces go on, so one router's trouble is not another's. Nor is one tunnel's: of those only the same one's are.
 #[derive(Debug)]
 pub struct ApplyFailure {
     /// The steps that failed, at least one.
@@ -192,6 +226,13 @@ impl Kernel {
                 link.neighbours.push(neighbour);
             }
         }
+        if spec.links.iter().any(|link| matches!(link.kind, LinkKind::Vxlan(_))) {
+            for (index, entry) in vxlan::kernel::observe(connection).map_err(failed("read the forwarding entries"))? {
+                if let Some(link) = names.get(&index).and_then(|name| found.get_mut(name)) {
+                    link.fdb.push(entry);
+                }
+            }
+        }
         let routes = route::kernel::observe(connection, &found).map_err(failed("read the routes"))?;
         Ok(NamespaceState { sysctls, links: found, routes })
     }
@@ -237,18 +278,19 @@ impl Kernel {
     #[expect(clippy::unused_async, reason = "callers must not count on it staying synchronous")]
     pub async fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyFailure> {
         let mut outcome = ApplyFailure { failures: Vec::new(), done: 0, skipped: 0 };
-        let mut troubled: BTreeSet<NetnsName> = BTreeSet::new();
+        let mut troubled: BTreeSet<(NetnsName, Option<&IfName>)> = BTreeSet::new();
         for op in &plan.ops {
-            let netns = netns_of(op);
+            let (netns, tunnel) = (netns_of(op), tunnel_of(op));
             let removal = matches!(op, Op::Netns(NetnsOp::Remove(_)) | Op::Link(_, LinkOp::Delete(_)));
-            if !removal && troubled.contains(&netns) {
+            let spoilt = [None, tunnel].map(|link| troubled.contains(&(netns.clone(), link))).contains(&true);
+            if !removal && spoilt {
                 outcome.skipped += 1;
                 continue;
             }
             match self.execute(op) {
                 Ok(()) => outcome.done += 1,
                 Err(error) => {
-                    troubled.insert(netns);
+                    troubled.insert((netns, tunnel));
                     outcome.failures.push(OpFailure { op: Box::new(op.clone()), error });
                 }
             }
@@ -265,6 +307,12 @@ impl Kernel {
                 Ok(self.directory.enter(name, || netns::set_sysctl(sysctl))??)
             }
             Op::Bridge(netns, op) => bridge::kernel::execute(self.connection(netns)?, op).map_err(Error::Step),
+            Op::Vxlan(netns, op) => self.execute_vxlan(netns, op),
+            Op::Gre(netns, GreOp::Create { name, device }) => {
+                let place = self.place(netns)?;
+                let fd = place.as_ref().map(AsRawFd::as_raw_fd);
+                gre::kernel::create(&mut self.own, name, device, fd).map_err(Error::Step)
+            }
             Op::Link(netns, op) => {
                 let other = self.other_end(netns, op)?;
                 let fd = other.as_ref().map(AsRawFd::as_raw_fd);
@@ -278,6 +326,30 @@ impl Kernel {
                 }
             }),
             Op::Route(netns, op) => route::kernel::execute(self.connection(netns)?, op).map_err(Error::Step),
+        }
+    }
+
+    fn execute_vxlan(&mut self, netns: &NetnsName, op: &VxlanOp) -> Result<(), Error> {
+        let changed = match op {
+            VxlanOp::Create { name, device } => {
+                let place = self.place(netns)?;
+                let fd = place.as_ref().map(AsRawFd::as_raw_fd);
+                return vxlan::kernel::create(&mut self.own, name, device, fd).map_err(Error::Step);
+            }
+            VxlanOp::SetFdb { device, entries } => vxlan::kernel::set(self.connection(netns)?, device, entries),
+            VxlanOp::RemoveFdb { device, entries } => vxlan::kernel::remove(self.connection(netns)?, device, entries),
+        };
+        changed.map_err(|vxlan::kernel::Failure { entry, source }| match entry {
+            Some(entry) => Error::Netlink { what: format!("change the entry {entry}"), source },
+            None => Error::Step(source),
+        })
+    }
+
+    /// Where a tunnel goes, if that is not the namespace its packets are in.
+    fn place(&self, netns: &NetnsName) -> Result<Option<File>, Error> {
+        match netns {
+            NetnsName::Own => Ok(None),
+            NetnsName::Named(name) => Ok(Some(self.directory.open(name)?)),
         }
     }
 
@@ -316,17 +388,33 @@ impl Kernel {
         Ok(())
     }
 
-    /// Deletes the veth pairs that end in a namespace, then its name.
+    /// Deletes the veth pairs that end in a namespace and the tunnels in it, then its name.
     fn remove(&mut self, name: &Name) -> Result<(), Error> {
         let mounted = self.directory.entries()?.get(name) == Some(&Entry::Mounted);
         if mounted {
             let connection = self.connection(&NetnsName::Named(name.clone()))?;
-            let what = format!("delete the veth pairs of namespace {name}");
-            links::delete_veths(connection).map_err(Error::of(what))?;
+            let what = format!("delete the veth pairs and tunnels of namespace {name}");
+            links::delete_ties(connection).map_err(Error::of(what))?;
         }
         self.named.remove(name);
         Ok(self.directory.remove(name)?)
     }
+}
+
+/// The tunnel that a step is about, which needs nothing of what else is in its namespace.
+fn tunnel_of(op: &Op) -> Option<&IfName> {
+    let link = match op {
+        Op::Vxlan(_, VxlanOp::Create { name, .. }) | Op::Gre(_, GreOp::Create { name, .. }) => name,
+        Op::Vxlan(_, VxlanOp::SetFdb { device, .. } | VxlanOp::RemoveFdb { device, .. }) => device,
+        Op::Link(_, LinkOp::Set { name, .. } | LinkOp::Up(name) | LinkOp::Down(name) | LinkOp::Delete(name)) => name,
+        Op::Link(_, LinkOp::CreateVeth { .. } | LinkOp::AddAddress { .. } | LinkOp::RemoveAddress { .. })
+        | Op::Netns(_)
+        | Op::Sysctl(..)
+        | Op::Bridge(..)
+        | Op::Neigh(..)
+        | Op::Route(..) => return None,
+    };
+    matches!(netns_of(op), NetnsName::Named(netns) if netns.as_str() == TUNNELS_NETNS).then_some(link)
 }
 
 fn netns_of(op: &Op) -> NetnsName {
@@ -334,6 +422,8 @@ fn netns_of(op: &Op) -> NetnsName {
         Op::Netns(NetnsOp::Create(name) | NetnsOp::Remove(name)) => NetnsName::Named(name.clone()),
         Op::Sysctl(netns, _)
         | Op::Bridge(netns, _)
+        | Op::Vxlan(netns, _)
+        | Op::Gre(netns, _)
         | Op::Link(netns, _)
         | Op::Neigh(netns, _)
         | Op::Route(netns, _) => netns.clone(),

@@ -3,11 +3,13 @@
 use core::fmt;
 
 use crate::bridge::BridgeOp;
+use crate::gre::GreOp;
 use crate::link::LinkOp;
 use crate::neigh::NeighOp;
 use crate::netns::{NetnsName, NetnsOp, Sysctl};
 use crate::route::RouteOp;
 use crate::types::IfName;
+use crate::vxlan::VxlanOp;
 
 /// One step. Whoever executes it has nothing left to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub enum Op {
     Sysctl(NetnsName, Sysctl),
     /// A step on a bridge.
     Bridge(NetnsName, BridgeOp),
+    /// A step on a VXLAN device.
+    Vxlan(NetnsName, VxlanOp),
+    /// A step on a GRE device.
+    Gre(NetnsName, GreOp),
     /// A step on a link or its addresses.
     Link(NetnsName, LinkOp),
     /// A change of neighbour entries.
@@ -32,6 +38,8 @@ impl fmt::Display for Op {
             Self::Netns(op) => write!(out, "{op}"),
             Self::Sysctl(netns, sysctl) => write!(out, "{netns}: set {sysctl}"),
             Self::Bridge(netns, op) => write!(out, "{netns}: {op}"),
+            Self::Vxlan(netns, op) => write!(out, "{netns}: {op}"),
+            Self::Gre(netns, op) => write!(out, "{netns}: {op}"),
             Self::Link(netns, op) => write!(out, "{netns}: {op}"),
             Self::Neigh(netns, op) => write!(out, "{netns}: {op}"),
             Self::Route(netns, op) => write!(out, "{netns}: {op}"),

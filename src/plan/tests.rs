@@ -191,3 +191,83 @@ fn drift_names_the_field() {
          vm-a: namespace: existence is absent, wanted present\n"
     );
 }
+
+fn tunnels() -> KernelSpec {
+    let key = |key| crate::types::Vni::new(key).expect("a key");
+    let local = [10, 0, 0, 1].into();
+    let vxlan = crate::vxlan::DeviceSpec { vni: key(7), local, udp_port: 4789 };
+    let mut blue = LinkSpec::new(ifname("vx-7"), LinkKind::Vxlan(vxlan));
+    blue.mtu = Mtu::new(1450).ok();
+    blue.fdb = [crate::vxlan::FdbEntry { mac: MAC, remote: [10, 0, 0, 2].into() }].into();
+    let gre = crate::gre::DeviceSpec { key: key(8), local, remote: [10, 0, 0, 2].into() };
+    let orange = LinkSpec::new(ifname("k0000080a000002"), LinkKind::Gre(gre));
+    let netns = NamespaceSpec { links: vec![blue, orange], ..NamespaceSpec::new(name("dvr-tunnels").into()) };
+    KernelSpec { namespaces: vec![netns] }
+}
+
+#[test]
+fn tunnels_are_made_and_populated() {
+    let checked = tunnels().check().expect("no contradiction");
+    assert_eq!(
+        diff(&checked, &KernelState::default(), &Ownership::agent()).to_string(),
+        "add namespace dvr-tunnels\n\
+         dvr-tunnels: add vxlan vx-7 id 7 local 10.0.0.1 dstport 4789\n\
+         dvr-tunnels: add gretap k0000080a000002 key 8 local 10.0.0.1 remote 10.0.0.2\n\
+         dvr-tunnels: set vx-7 mtu 1450\n\
+         dvr-tunnels: set vx-7 up\n\
+         dvr-tunnels: set k0000080a000002 up\n\
+         dvr-tunnels: set fdb of vx-7: fa:16:3e:00:00:01 to 10.0.0.2\n"
+    );
+}
+
+/// A tunnel to elsewhere is made anew, one that is no longer wanted goes, and others' stay: the one that every namespace is
+/// born with too.
+#[test]
+fn tunnels_that_are_others_are_told_apart() {
+    let link = |kind: &str, tunnel| LinkState { kind: Some(kind.to_owned()), tunnel, up: true, ..LinkState::default() };
+    let gre = |key: u32| crate::gre::DeviceState {
+        key_in: Some(key),
+        key_out: Some(key),
+        local: Some([10, 0, 0, 1].into()),
+        remote: Some([10, 0, 0, 2].into()),
+    };
+    let gre = |key| link("gretap", Some(crate::link::TunnelState::Gre(gre(key))));
+    let vxlan = crate::vxlan::DeviceState {
+        vni: 7,
+        local: Some([10, 0, 0, 1].into()),
+        udp_port: 4789,
+        learns: false,
+        checksums: true,
+        dont_fragment: true,
+    };
+    let vxlan = |learns| {
+        let state = crate::vxlan::DeviceState { learns, ..vxlan.clone() };
+        link("vxlan", Some(crate::link::TunnelState::Vxlan(state)))
+    };
+    let links = [
+        ("vx-7", vxlan(true)),
+        ("vx-9", vxlan(false)),
+        ("k0000080a000002", gre(8)),
+        ("k0000080a000003", gre(8)),
+        ("gretap0", link("gretap", Some(crate::link::TunnelState::Gre(crate::gre::DeviceState::default())))),
+        ("vx-8", link("veth", None)),
+    ];
+    let links = links.into_iter().map(|(text, state)| (ifname(text), state)).collect();
+    let observed = KernelState {
+        entries: [(name("dvr-tunnels"), Entry::Mounted)].into(),
+        namespaces: [(name("dvr-tunnels").into(), NamespaceState { links, ..NamespaceState::default() })].into(),
+    };
+    let checked = tunnels().check().expect("no contradiction");
+    let plan = diff(&checked, &observed, &Ownership::agent()).to_string();
+    let head: Vec<&str> = plan.lines().take(4).collect();
+    assert_eq!(
+        head,
+        [
+            "dvr-tunnels: delete link k0000080a000003",
+            "dvr-tunnels: delete link vx-7",
+            "dvr-tunnels: delete link vx-9",
+            "dvr-tunnels: add vxlan vx-7 id 7 local 10.0.0.1 dstport 4789",
+        ]
+    );
+    assert!(!plan.contains("gretap0") && !plan.contains("vx-8") && !plan.contains("k0000080a000002"), "{plan}");
+}

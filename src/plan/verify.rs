@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::link::{AddressState, LinkKind, LinkSpec, LinkState};
+use crate::link::{AddressState, LinkKind, LinkSpec, LinkState, TunnelState};
 use crate::neigh::{NeighbourSpec, NeighbourState};
 use crate::netns::{Entry, NetnsName, Sysctl};
 
@@ -94,7 +94,7 @@ impl Found<'_> {
     }
 
     fn link(&mut self, spec: &LinkSpec, found: &LinkState, netns: &NamespaceState) {
-        let LinkSpec { name, kind, mac, mtu, up, sysctls, addresses, neighbours, controller } = spec;
+        let LinkSpec { name, kind, mac, mtu, up, sysctls, addresses, neighbours, controller, fdb } = spec;
         let object = format!("link {name}");
         if let Some(word) = kind.kernel_word().filter(|word| found.kind.as_deref() != Some(word)) {
             self.differs(&object, "kind", &found.kind.as_deref().unwrap_or("none"), &word);
@@ -105,6 +105,11 @@ impl Found<'_> {
                 self.differs(&object, "other end", &"elsewhere", &format!("{peer} in {peer_netns}"));
             }
         }
+        if !TunnelState::suits(found.tunnel.as_ref(), kind) {
+            self.differs(&object, "tunnel", &"another", kind);
+        }
+        let there = found.fdb.iter().filter(|state| state.permanent).map(|state| state.entry).collect();
+        self.sets(&object, "fdb entry", fdb, &there);
         if let Some(mac) = mac.filter(|mac| found.mac != Some(*mac)) {
             self.differs(&object, "MAC", &found.mac.map_or("none".to_owned(), |mac| mac.to_string()), &mac);
         }

@@ -15,6 +15,9 @@
 //!  gre-… ────▶ 0 ─▶ 3 ┴ key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
 //! ```
 //!
+//! Where the kernel makes the tunnels ([`Backend::Kernel`]) their ports are devices of one network each, which table 0
+//! gives that network's key. All else is the same, and the device chooses the remote node where it has several.
+//!
 //! Where it differs from Neutron, and why:
 //! - *The responder is in br-int*, not br-tun: a question is answered where it is asked, so neither the other local
 //!   ports nor the wire see a flood. It knows local machines and routers too, and answers IPv6 solicitations.
@@ -43,13 +46,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::{NetworkKind, NetworkView, NodeView};
-use crate::types::{IfName, Mac, VlanId};
+use crate::model::view::{Backend, NetworkKind, NetworkView, NodeView};
+use crate::types::{IfName, Mac, VlanId, Vni};
+use crate::{gre, vxlan};
 
 pub use crate::gre::port_name as gre_port;
 pub use crate::vxlan::port_name as vxlan_port;
 pub use announced::Announced;
 pub use flow::ProgramFlow;
+pub use site::remote_macs;
 pub use vlan::{OutOfVlans, local_vlans};
 
 use site::Site;
@@ -218,18 +223,40 @@ pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
 /// The peers that share a network of this kind with this node, by name.
 #[must_use]
 pub fn tunnel_peers_by(kind: NetworkKind, view: &NodeView) -> BTreeSet<&str> {
-    fn remote(network: &NetworkView) -> impl Iterator<Item = &str> {
-        network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).map(String::as_str)
-    }
-    let named: BTreeSet<&str> = view.networks.iter().filter(|network| network.kind == kind).flat_map(remote).collect();
+    let networks = view.networks.iter().filter(|network| network.kind == kind);
+    let named: BTreeSet<&str> = networks.flat_map(remote_nodes).collect();
     view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(name)).collect()
 }
 
-/// The name of the port that carries networks of this kind to a remote endpoint.
+/// The nodes that a network's frames may go to, some more than once.
+pub fn remote_nodes(network: &NetworkView) -> impl Iterator<Item = &str> {
+    network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).map(String::as_str)
+}
+
+/// The name of br-tun's port that carries frames of the network of this kind and key to a remote endpoint: the switch's
+/// port for the endpoint, whatever the network; the kernel's VXLAN device for the network, whatever the endpoint; or its GRE
+/// device for both.
 #[must_use]
-pub fn tunnel_port(kind: NetworkKind, remote: IpAddr) -> IfName {
-    match kind {
-        NetworkKind::Vxlan => vxlan_port(remote),
-        NetworkKind::Gre => gre_port(remote),
+pub fn tunnel_port(backend: Backend, kind: NetworkKind, key: Vni, remote: IpAddr) -> IfName {
+    match (backend, kind) {
+        (Backend::Userspace, NetworkKind::Vxlan) => vxlan_port(remote),
+        (Backend::Userspace, NetworkKind::Gre) => gre_port(remote),
+        (Backend::Kernel, NetworkKind::Vxlan) => vxlan::device_name(key),
+        (Backend::Kernel, NetworkKind::Gre) => gre::device_name(key, remote),
     }
+}
+
+/// The tunnel ports of br-tun that lead to each peer, for every network that is there and here.
+#[must_use]
+pub fn tunnel_ports(view: &NodeView) -> BTreeSet<(IfName, &str)> {
+    let mut ports = BTreeSet::new();
+    for network in &view.networks {
+        let there: BTreeSet<&str> = remote_nodes(network).collect();
+        let peers = view.peers.iter().filter(|peer| there.contains(peer.name.as_str()));
+        ports
+            .extend(peers.map(|peer| {
+                (tunnel_port(view.backend, network.kind, network.vni, peer.tunnel_ip), peer.name.as_str())
+            }));
+    }
+    ports
 }

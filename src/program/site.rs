@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::{NetworkView, NodeView, Peer, PortView, RouterPort};
+use crate::model::view::{Backend, NetworkView, NodeView, Peer, PortView, RouterPort};
 use crate::types::{IfName, Mac, VlanId};
 
 use super::{ProgramError, tunnel_port};
@@ -15,6 +15,7 @@ use super::{ProgramError, tunnel_port};
 pub(super) struct Site<'a> {
     pub(super) node: &'a Peer,
     pub(super) peers: &'a [Peer],
+    pub(super) backend: Backend,
     pub(super) networks: Vec<Net<'a>>,
 }
 
@@ -60,7 +61,7 @@ impl<'a> Site<'a> {
             let tunnel = |node: &String| {
                 peers
                     .get(node.as_str())
-                    .map(|peer| tunnel_port(network.kind, peer.tunnel_ip))
+                    .map(|peer| tunnel_port(view.backend, network.kind, network.vni, peer.tunnel_ip))
                     .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
             };
             let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
@@ -86,13 +87,14 @@ impl<'a> Site<'a> {
                 }
             }
         }
-        Ok(Self { node: &view.node, peers: &view.peers, networks })
+        Ok(Self { node: &view.node, peers: &view.peers, backend: view.backend, networks })
     }
 }
 
 /// Each MAC of a network that is on another node, with the node: first the ports' own, in their order, then those that
 /// they speak for claimed addresses with. A MAC that is somebody's own is nobody else's.
-fn remote_macs(network: &NetworkView) -> Vec<(Mac, &String)> {
+#[must_use]
+pub fn remote_macs(network: &NetworkView) -> Vec<(Mac, &String)> {
     let mut macs: Vec<(Mac, &String)> = network.remote_ports.iter().map(|port| (port.mac, &port.node)).collect();
     if network.remote_ports.iter().all(|port| port.claimed.is_empty()) {
         return macs;

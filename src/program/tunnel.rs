@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::view::NetworkKind;
+use crate::model::view::{Backend, NetworkKind};
 use crate::types::{IfName, Mac};
 
 use super::flow::{
@@ -22,14 +22,22 @@ const FLOOD: u8 = 22;
 
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
-    let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, u8)> {
+    let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, String)> {
         let names = net.flood.iter().chain(net.remote.iter().map(|remote| &remote.port));
-        names.map(|name| (name.clone(), by_key(net.view.kind))).collect()
+        let table = by_key(net.view.kind);
+        let actions = match site.backend {
+            Backend::Userspace => format!("resubmit(,{table})"),
+            // What comes by a device comes without its key.
+            Backend::Kernel => format!("set_tunnel:{:#x},resubmit(,{table})", net.view.vni.get()),
+        };
+        names.map(|name| (name.clone(), actions.clone())).collect()
     };
-    let tunnels: BTreeMap<IfName, u8> = site.networks.iter().flat_map(tunnels).collect();
-    flows.extend(tunnels.into_iter().map(|(name, table)| {
-        ProgramFlow::new(CLASSIFY, 1, format!("in_port={}", port(&name)), format!("resubmit(,{table})"))
-    }));
+    let tunnels: BTreeMap<IfName, String> = site.networks.iter().flat_map(tunnels).collect();
+    flows.extend(
+        tunnels
+            .into_iter()
+            .map(|(name, actions)| ProgramFlow::new(CLASSIFY, 1, format!("in_port={}", port(&name)), actions)),
+    );
     // Looped back by somebody: a host MAC never enters a learning table, this node's own included.
     flows.push(ProgramFlow::new(FROM_HOST, 2, format!("dl_src={}", site.node.host_mac), "drop"));
     flows.extend(site.peers.iter().map(|peer| {

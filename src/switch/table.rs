@@ -213,9 +213,11 @@ impl Table {
 fn new_port(config: &PortConfig, line: Option<&Arc<Line>>, number: Option<u32>) -> NewPort {
     let kind = match (&config.kind, line) {
         (PortKind::Patch { peer }, _) => NewPortKind::Patch { peer: peer.clone() },
-        // To the engine a tunnel is a pair of endpoints behind a datapath port, whatever its packets look like.
-        (PortKind::Vxlan { remote, local, .. } | PortKind::Gre { remote, local }, Some(line)) => {
+        (PortKind::Vxlan { remote, local, .. }, Some(line)) => {
             NewPortKind::Vxlan { dp: line.dp, local: *local, remote: *remote }
+        }
+        (PortKind::Gre { remote, local }, Some(line)) => {
+            NewPortKind::Gre { dp: line.dp, local: *local, remote: *remote }
         }
         (PortKind::Tap { .. } | PortKind::Packet { .. }, Some(line)) => NewPortKind::Netdev { dp: line.dp },
         (PortKind::Vxlan { .. } | PortKind::Gre { .. } | PortKind::Tap { .. } | PortKind::Packet { .. }, None) => {

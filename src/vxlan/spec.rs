@@ -1,9 +1,11 @@
-//! What is wanted: one tunnel a remote node; and what a tunnel takes of the underlay's MTU.
+//! What is wanted: of the switch one tunnel a remote node, of the kernel one device a network; and what a tunnel takes of
+//! the underlay's MTU.
 
+use core::fmt;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use crate::types::IfName;
+use crate::types::{IfName, Mac, Vni};
 
 /// What a tunnelled frame needs between the underlay's MTU and its own: the inner Ethernet header (14), VXLAN's (8,
 /// RFC 7348 §5), UDP's (8), and the outer IP header's (20, or 40 for IPv6). The outer Ethernet header counts for nothing:
@@ -86,6 +88,58 @@ pub fn tunnels(
     Ok(by_name.into_iter().map(|(port, remote)| TunnelSpec { port, local, remote }).collect())
 }
 
+/// The name of a network's device: `vx-` and its VNI, at most eleven letters.
+#[must_use]
+pub fn device_name(vni: Vni) -> IfName {
+    IfName::new(format!("vx-{vni}")).unwrap_or_else(|bad| unreachable!("a VNI has at most eight digits: {bad}"))
+}
+
+/// A network's VXLAN device as wanted. What is not said here is the same for all: it learns nothing, its entries being
+/// populated; what it sends has a UDP checksum and may not be fragmented, as what the switch sends itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceSpec {
+    /// The network's VNI.
+    pub vni: Vni,
+    /// This node's endpoint.
+    pub local: IpAddr,
+    /// The UDP port of both ends.
+    pub udp_port: u16,
+}
+
+/// A forwarding entry of a device: behind which node a station is; or, for [`Mac::ZERO`], a node that gets what is for
+/// groups and for stations without an entry (`vxlan_xmit()`, `drivers/net/vxlan/vxlan_core.c`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbEntry {
+    /// The station.
+    pub mac: Mac,
+    /// The node's endpoint.
+    pub remote: IpAddr,
+}
+
+impl FdbEntry {
+    /// A flood's entry.
+    #[must_use]
+    pub const fn flood(remote: IpAddr) -> Self {
+        Self { mac: Mac::ZERO, remote }
+    }
+
+    /// Whether it is a flood's: of those there may be many.
+    #[must_use]
+    pub fn is_flood(&self) -> bool {
+        self.mac == Mac::ZERO
+    }
+}
+
+impl fmt::Display for FdbEntry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_flood() {
+            write!(out, "flood to {}", self.remote)
+        } else {
+            write!(out, "{} to {}", self.mac, self.remote)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +161,12 @@ mod tests {
         let name = port_name(ip("2001:db8::1"));
         assert_eq!(name.as_str().len(), IfName::MAX_LEN);
         assert_ne!(name, port_name(ip("2001:db8::2")));
+    }
+
+    #[test]
+    fn devices_are_named_by_their_network() {
+        let name = |vni| device_name(Vni::new(vni).expect("a VNI"));
+        assert_eq!((name(1).as_str(), name(0xff_ffff).as_str()), ("vx-1", "vx-16777215"));
     }
 
     #[test]

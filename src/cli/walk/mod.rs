@@ -12,14 +12,18 @@ use std::collections::VecDeque;
 use super::error::{CliError, DONE, FAILED};
 use super::output;
 use super::target::{self, Site};
-use crate::api::agent::{self, Hop, Route, RouteOf, Show, Vm, Way};
+use crate::api::agent::{self, Hop, Network, Peer, Route, RouteOf, Show, Vm, Way};
 use crate::api::switch::{Dropped, Followed, Request, Sent, Tunnel};
 use crate::lab::{Daemon, LabName};
-use crate::program::{BR_INT, BR_TUN};
-use crate::types::{IfName, Mac};
+use crate::model::view::{Backend, NetworkKind};
+use crate::program::{BR_INT, BR_TUN, tunnel_port};
+use crate::types::{IfName, Mac, Vni};
 
 /// Steps of one walk at most: what takes more goes round in circles.
 const LIMIT_STEPS: usize = 64;
+
+/// What may make either end of a tunnel.
+const BACKENDS: [Backend; 2] = [Backend::Userspace, Backend::Kernel];
 
 /// A node whose agent answers.
 pub(super) struct Node {
@@ -285,15 +289,43 @@ impl Walk<'_> {
         let router = show.routers.iter().find_map(|router| {
             Some((router.name.clone(), router.interfaces.iter().find(|port| port.ifname == sent.port)?.mac))
         });
-        match router {
-            Some((router, mac)) => self.through_router(node, &router, mac, &sent),
-            None => {
-                let what =
-                    format!("Leaves {name} by port {} of {}, beyond which nothing is known", sent.port, sent.bridge);
-                self.end(false, what);
-                Ok(())
-            }
+        if let Some((router, mac)) = router {
+            return self.through_router(node, &router, mac, &sent);
         }
+        let tunnels = self.by_device(node, &sent);
+        if tunnels.is_empty() {
+            let what = format!("Leaves {name} by port {} of {}, beyond which nothing is known", sent.port, sent.bridge);
+            self.end(false, what);
+        }
+        for tunnel in tunnels {
+            self.cross(node, sent.clone(), tunnel);
+        }
+        Ok(())
+    }
+
+    /// Where the kernel's tunnel device of that name takes a frame: to the node that has the machine it is for, else to
+    /// every node that has the network, as its forwarding entries say.
+    fn by_device(&self, node: usize, sent: &Sent) -> Vec<Tunnel> {
+        let show = &self.nodes[node].show;
+        let behind = |network: &&Network| {
+            let kind = NetworkKind::ALL.into_iter().find(|kind| kind.name() == network.kind);
+            let port = |peer: &Peer| Some(tunnel_port(Backend::Kernel, kind?, network.vni, peer.tunnel_ip));
+            show.peers.iter().any(|peer| port(peer).as_ref() == Some(&sent.port))
+        };
+        let Some(network) = show.networks.iter().find(behind) else { return Vec::new() };
+        let to = frames::said(&sent.frame).map(|said| said.mac);
+        let has = |peer: &&Peer| {
+            let there = self.nodes.iter().filter(|there| there.show.node == peer.node);
+            let mut vms = there.flat_map(|there| &there.show.vms);
+            vms.any(|vm| vm.network == network.name && Some(vm.mac) == to)
+        };
+        let at_port: Vec<&Peer> = show.peers.iter().filter(|peer| peer.ports.contains(&sent.port)).collect();
+        let known: Vec<&Peer> = at_port.iter().copied().filter(|peer| has(peer)).collect();
+        let flood = || at_port.into_iter().filter(|peer| network.flood.contains(&peer.node)).collect();
+        let peers = if known.is_empty() { flood() } else { known };
+        let tunnel =
+            |peer: &Peer| Tunnel { key: network.vni.get().into(), source: show.tunnel_ip, destination: peer.tunnel_ip };
+        peers.into_iter().map(tunnel).collect()
     }
 
     fn through_router(&mut self, node: usize, router: &str, mac: Mac, sent: &Sent) -> Result<(), CliError> {
@@ -361,23 +393,28 @@ impl Walk<'_> {
             self.end(false, what);
             return;
         };
+        // Both ends are of one kind, whatever makes them.
+        let wire =
+            |kind, backend, ip| Vni::new(u32::try_from(key).ok()?).ok().map(|key| tunnel_port(backend, kind, key, ip));
+        let leads =
+            |kind: &NetworkKind| BACKENDS.iter().any(|by| wire(*kind, *by, destination).as_ref() == Some(&sent.port));
+        let kind = NetworkKind::ALL.into_iter().find(leads);
         let back = self.nodes[there].show.peers.iter().find(|peer| peer.tunnel_ip == source);
-        // A tunnel port's name begins with its kind, and both ends are of one kind.
-        let kind = |port: &str| port.split('-').next().unwrap_or_default().to_owned();
-        let same = |port: &&IfName| kind(port.as_str()) == kind(sent.port.as_str());
-        let Some(port) = back.and_then(|peer| peer.ports.iter().find(same).cloned()) else {
+        let ends = |by: &Backend| {
+            let port = wire(kind?, *by, source)?;
+            back.filter(|peer| peer.ports.contains(&port)).map(|_| (port, *by))
+        };
+        let Some((port, by)) = BACKENDS.iter().find_map(ends) else {
             self.end(false, format!("Dropped at {other}: it has no tunnel from {name}"));
             return;
         };
+        // What comes by a device of the kernel's comes as a plain frame.
+        let tunnel = match by {
+            Backend::Userspace => Some(tunnel),
+            Backend::Kernel => None,
+        };
         self.told.push_str(&format!("{} octets in the tunnel\n", sent.frame.len()));
         let from = format!("node {name}");
-        self.waiting.push_back(Step {
-            node: there,
-            bridge: BR_TUN,
-            port,
-            tunnel: Some(tunnel),
-            frame: sent.frame,
-            from,
-        });
+        self.waiting.push_back(Step { node: there, bridge: BR_TUN, port, tunnel, frame: sent.frame, from });
     }
 }

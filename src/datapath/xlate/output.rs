@@ -43,7 +43,7 @@ impl Xlate<'_> {
                 let port = *dp;
                 self.transmit(DpAction::Output { port, tunnel: None });
             }
-            NewPortKind::Vxlan { dp, local, remote } => {
+            NewPortKind::Vxlan { dp, local, remote } | NewPortKind::Gre { dp, local, remote } => {
                 let (port, local, remote) = (*dp, *local, *remote);
                 self.mask.raise_all(key::TUN_ID);
                 let id = u64::try_from(self.key.get(key::TUN_ID)).unwrap_or(0);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
+use super::{Backend, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
 use crate::types::Mtu;
 
 /// Entries kept of networks that are not there yet; what exceeds them is dropped, and [`NodeView::apply`] says so.
@@ -169,14 +169,22 @@ impl NodeView {
     /// The view of a node that nothing else is known of.
     #[must_use]
     pub fn new(node: Peer, underlay_mtu: Mtu, vxlan_port: u16) -> Self {
-        let early = Early::default();
-        Self { node, underlay_mtu, vxlan_port, peers: Vec::new(), networks: Vec::new(), routers: Vec::new(), early }
+        Self {
+            node,
+            underlay_mtu,
+            vxlan_port,
+            peers: Vec::new(),
+            networks: Vec::new(),
+            routers: Vec::new(),
+            backend: Backend::default(),
+            early: Early::default(),
+        }
     }
 
     /// The changes that make this view out of one that knows its node alone, each network before what is on it.
     #[must_use]
     pub fn changes(&self) -> Vec<ViewChange> {
-        let Self { node, underlay_mtu, vxlan_port, peers, networks, routers, early } = self;
+        let Self { node, underlay_mtu, vxlan_port, peers, networks, routers, backend: _, early } = self;
         let underlay = ViewChange::Underlay { mtu: *underlay_mtu, vxlan_port: *vxlan_port };
         let mut changes = vec![ViewChange::Node(node.clone()), underlay];
         changes.extend(peers.iter().cloned().map(ViewChange::Peer));

@@ -31,6 +31,9 @@ pub struct NodeView {
     pub networks: Vec<NetworkView>,
     /// The routers this node holds, by name.
     pub routers: Vec<RouterView>,
+    /// What makes its tunnels: the node's own choice, and no part of what it is told.
+    #[serde(default, skip_serializing_if = "Backend::is_userspace")]
+    pub backend: Backend,
     /// What arrived before the network it belongs to; empty in a complete view.
     #[serde(default, skip_serializing_if = "Early::is_empty")]
     pub early: Early,
@@ -38,6 +41,33 @@ pub struct NodeView {
 
 const fn vxlan_port() -> u16 {
     crate::wire::vxlan::PORT
+}
+
+/// What makes a node's tunnels. Both put the same octets on the wire, so nodes need not agree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// The switch, by sockets: a port of br-tun for each remote node.
+    #[default]
+    Userspace,
+    /// The kernel, by devices that are ports of br-tun: for VXLAN one a network, for GRE one a network and remote node.
+    Kernel,
+}
+
+impl Backend {
+    /// Its name in listings and arguments.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls takes a reference")]
+    const fn is_userspace(&self) -> bool {
+        matches!(self, Self::Userspace)
+    }
 }
 
 /// A node as others see it.

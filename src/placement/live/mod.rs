@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::Underlay;
 use crate::model::fabric::{Binding, Fabric, Touched, port_view, remote_port, router_view};
 use crate::model::resource::{Kind, PortSpec, Resource};
-use crate::model::view::{Early, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, ViewChange};
+use crate::model::view::{
+    Backend, Early, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, ViewChange,
+};
 
 use regions::{RegionId, Regions};
 
@@ -180,6 +182,7 @@ impl Live {
             peers: peers.collect(),
             networks,
             routers,
+            backend: Backend::default(),
             early: Early::default(),
         })
     }
