@@ -1,7 +1,8 @@
 //! The programs of both bridges against golden text, and what must hold of any program's text.
 //!
 //! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`), or `node`, the name of a node of
-//! `topology.yaml` or, without that, of the built-in example; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
+//! `topology.yaml` or, without that, of the built-in example; VLANs are allocated from scratch; outputs `br-int.txt`, `br-tun.txt` and
+//! one for the bridge of each physical network. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -9,9 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use dvr::model::Topology;
-use dvr::model::view::{NetworkKind, NodeView};
+use dvr::model::view::{NodeView, TunnelKind};
 use dvr::placement;
-use dvr::program::{Program, ProgramFlow, local_vlans, populated, responders, tunnel_peers_by, tunnel_port};
+use dvr::program::{
+    Program, ProgramFlow, local_vlans, physical_networks, populated, responders, tunnel_peers_by, tunnel_port,
+};
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/program");
@@ -40,13 +43,20 @@ fn program(view: &NodeView) -> Program {
     Program::of(view, &vlans).expect("a view whose references hold")
 }
 
+/// Every bridge of a program.
+fn bridges(program: &Program) -> Vec<(String, &[ProgramFlow])> {
+    let Program { br_int, br_tun, providers } = program;
+    let fixed = [("br-int".to_owned(), &br_int[..]), ("br-tun".to_owned(), &br_tun[..])];
+    fixed.into_iter().chain(providers.iter().map(|(name, flows)| (name.bridge().to_string(), &flows[..]))).collect()
+}
+
 #[test]
 fn programs_match_their_golden_text() {
     for case in cases() {
         let program = program(&view(&case));
-        for (name, flows) in [("br-int.txt", &program.br_int), ("br-tun.txt", &program.br_tun)] {
+        for (name, flows) in bridges(&program) {
             let text: String = flows.iter().map(|flow| format!("{flow}\n")).collect();
-            let path = case.join(name);
+            let path = case.join(format!("{name}.txt"));
             if std::env::var_os("DVR_REGENERATE").is_some() {
                 std::fs::write(&path, &text).expect("the golden file is writable");
             }
@@ -66,8 +76,9 @@ fn each_bridge(check: impl Fn(&NodeView, &str, &[ProgramFlow])) {
     for case in cases() {
         let view = view(&case);
         let program = program(&view);
-        check(&view, "br-int", &program.br_int);
-        check(&view, "br-tun", &program.br_tun);
+        for (bridge, flows) in bridges(&program) {
+            check(&view, &bridge, flows);
+        }
     }
 }
 
@@ -106,7 +117,7 @@ fn flows_name_only_ports_the_node_has() {
         let routers = view.routers.iter().flat_map(|router| &router.interfaces).map(|port| &port.ifname);
         let mut known: BTreeSet<String> = machines.chain(routers).map(ToString::to_string).collect();
         if bridge == "br-tun" {
-            known = NetworkKind::ALL
+            known = TunnelKind::ALL
                 .into_iter()
                 .flat_map(|kind| {
                     let needed = tunnel_peers_by(kind, view);
@@ -115,7 +126,14 @@ fn flows_name_only_ports_the_node_has() {
                 })
                 .collect();
         }
-        known.insert(if bridge == "br-int" { "patch-tun" } else { "patch-int" }.to_owned());
+        let physical = physical_networks(view);
+        match physical.iter().find(|(name, _)| name.bridge().as_str() == bridge) {
+            Some((name, interface)) => known = [name.phy_port().to_string(), format!("\"{interface}\"")].into(),
+            None => drop(known.insert(if bridge == "br-int" { "patch-tun" } else { "patch-int" }.to_owned())),
+        }
+        if bridge == "br-int" {
+            known.extend(physical.keys().map(|name| name.int_port().to_string()));
+        }
         for flow in flows {
             let line = flow.to_string().replace("\"veth0,odd\"", "odd");
             for name in after(&line, "output:").into_iter().chain(after(&line, "in_port=")) {
@@ -137,7 +155,7 @@ fn what_is_shown_is_what_is_installed() {
         let answered = responders(&view, &vlans).expect("responders");
         assert!(answered.iter().all(|answer| program.br_int.contains(&answer.flow)));
         for forwarding in populated(&view, &vlans).expect("forwardings") {
-            let flows = if forwarding.node.is_some() { &program.br_tun } else { &program.br_int };
+            let flows = if forwarding.bridge == "br-tun" { &program.br_tun } else { &program.br_int };
             assert!(flows.contains(&forwarding.flow), "{} is not installed", forwarding.flow);
         }
     }

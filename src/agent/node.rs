@@ -19,7 +19,7 @@ use super::kernel_spec::kernel_spec;
 use super::switch::Switch;
 use super::switch_spec::{self, BridgeSpec};
 use super::vlans::{self, Vlans};
-use super::{AgentConfig, Attach, Attachment as Wish, flows};
+use super::{AgentConfig, Attach, Attachment as Wish, flows, provider_spec};
 
 /// Rounds of kernel, switch, kernel… in one pass. Two make a node from nothing and a third finds nothing to do; what
 /// takes more is being changed by somebody else meanwhile.
@@ -328,12 +328,12 @@ fn faults(spec: &[BridgeSpec], show: &Show) -> BTreeMap<IfName, String> {
 /// The view without what is behind these ports.
 fn without(view: &NodeView, ports: &BTreeSet<IfName>) -> NodeView {
     let mut view = view.clone();
+    provider_spec::without(&mut view, ports);
     let endpoints: BTreeMap<String, IpAddr> =
         view.peers.iter().map(|peer| (peer.name.clone(), peer.tunnel_ip)).collect();
     for network in &mut view.networks {
-        let kind = network.kind;
-        let cut =
-            |node: &String| endpoints.get(node).is_some_and(|ip| ports.contains(&program::tunnel_port(kind, *ip)));
+        let tunnel = |ip: &IpAddr| Some(program::tunnel_port(network.segment.kind().tunnel()?, *ip));
+        let cut = |node: &String| endpoints.get(node).and_then(tunnel).is_some_and(|port| ports.contains(&port));
         network.local_ports.retain(|vm| !ports.contains(&vm.port));
         network.remote_ports.retain(|port| !cut(&port.node));
         network.flood.retain(|node| !cut(node));

@@ -6,25 +6,20 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, Show, VlanMode};
-use crate::model::view::{Attachment, NetworkKind, NodeView};
+use crate::model::view::{Attachment, NodeView, TunnelKind};
 use crate::netns::PORTS_NETNS;
-use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow};
+use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, Program, ProgramError, ProgramFlow, fixed};
 use crate::types::{IfName, Mac, VlanId};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
-use super::Attach;
+use super::{Attach, provider_spec};
 
-/// A bridge as wanted. Both bridges are the agent's alone: a port that is not wanted goes.
+/// A bridge as wanted. Each is the agent's alone: a port that is not wanted goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BridgeSpec {
     pub(super) name: IfName,
     pub(super) ports: BTreeMap<IfName, PortKind>,
     pub(super) flows: Vec<ProgramFlow>,
-}
-
-/// The name of a bridge or patch port that is fixed in the program.
-pub(super) fn fixed(name: &'static str) -> IfName {
-    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 /// Why a view has no switch that would do.
@@ -36,7 +31,7 @@ pub(super) enum SwitchSpecError {
     Tunnels(#[from] BadTunnels),
 }
 
-/// The switch's part of `view`: br-int, then br-tun, the order in which their flows are to change, so that nothing
+/// The switch's part of `view`: br-int, then the others, the order in which their flows are to change, so that nothing
 /// comes from the wire before br-int knows what to do with it.
 ///
 /// # Errors
@@ -46,12 +41,14 @@ pub(super) fn bridges(
     vlans: &BTreeMap<Uuid, VlanId>,
     attach: Attach,
     netns_dir: &Path,
-) -> Result<[BridgeSpec; 2], SwitchSpecError> {
-    let Program { br_int, br_tun } = Program::of(view, vlans)?;
+) -> Result<Vec<BridgeSpec>, SwitchSpecError> {
+    let mut program = Program::of(view, vlans)?;
+    let providers = provider_spec::bridges(view, &mut program);
+    let Program { br_int, br_tun, providers: _ } = program;
     let integration =
         BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir), flows: br_int };
     let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view)?, flows: br_tun };
-    Ok([integration, tunnel])
+    Ok([integration, tunnel].into_iter().chain(providers).collect())
 }
 
 fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTreeMap<IfName, PortKind> {
@@ -64,6 +61,7 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
         Attach::Veth => PortKind::Packet { netns: Some(netns_dir.join(PORTS_NETNS)), device: None },
     };
     let mut ports = BTreeMap::from([(fixed(PATCH_TUN), PortKind::Patch { peer: fixed(PATCH_INT) })]);
+    ports.extend(provider_spec::patches(view));
     for router in &view.routers {
         for port in &router.interfaces {
             ports.insert(port.ifname.clone(), inside(&port.ifname, &router.netns, &port.ifname, port.mac));
@@ -83,17 +81,17 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
 
 fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnels> {
     let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
-    for kind in NetworkKind::ALL {
+    for kind in TunnelKind::ALL {
         let needed = program::tunnel_peers_by(kind, view);
         let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
         let name = match kind {
-            NetworkKind::Vxlan => program::vxlan_port,
-            NetworkKind::Gre => program::gre_port,
+            TunnelKind::Vxlan => program::vxlan_port,
+            TunnelKind::Gre => program::gre_port,
         };
         let tunnels = vxlan::tunnels(name, view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
         let port = |TunnelSpec { port, local, remote }| match kind {
-            NetworkKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
-            NetworkKind::Gre => (port, PortKind::Gre { remote, local }),
+            TunnelKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
+            TunnelKind::Gre => (port, PortKind::Gre { remote, local }),
         };
         ports.extend(tunnels.into_iter().map(port));
     }
@@ -103,7 +101,7 @@ fn tunnel_ports(view: &NodeView) -> Result<BTreeMap<IfName, PortKind>, BadTunnel
 /// What must be asked before the flows: bridges and ports that are missing, and ports that are not as wanted, do not
 /// work, or are in `lost` because what they were on is gone.
 pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfName>) -> Vec<Request> {
-    let mut requests = Vec::new();
+    let mut requests: Vec<Request> = provider_spec::evictions(spec, show).collect();
     // A name is unique in the switch: a port that is on the wrong bridge leaves it first.
     for bridge in spec {
         let there = show.bridges.iter().find(|there| there.name == bridge.name);
@@ -138,7 +136,7 @@ pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfNa
     requests
 }
 
-/// What is to be asked after the flows: ports that no flow names any more leave.
+/// What is to be asked after the flows: ports that no flow names any more leave, and bridges of physical networks.
 pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
     let mut requests = Vec::new();
     for bridge in spec {
@@ -151,5 +149,6 @@ pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
             requests.extend(stale.map(|port| Request::DelPort { bridge: bridge.name.clone(), port: port.clone() }));
         }
     }
+    requests.extend(provider_spec::removals(spec, show));
     requests
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::api::agent::{
-    Converged, Forwarding, Neighbour, Network, Peer, Responder, Router, RouterInterface, Show, Vm,
+    Converged, Forwarding, Neighbour, Network, Peer, PhysicalNetwork, Responder, Router, RouterInterface, Show, Vm,
 };
 use crate::api::switch::{Flow, Port};
-use crate::model::view::{NetworkKind, NodeView};
+use crate::model::view::{NodeView, TunnelKind};
 use crate::netns::NetnsName;
 use crate::plan::{Checked, KernelState};
-use crate::program::{self, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
+use crate::program::{self, BR_INT, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
 use crate::types::{IfName, Mac, VlanId};
 
 use super::canonical::BadFlow;
@@ -51,8 +51,10 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 Some(Network {
                     name: network.name.clone(),
                     id: network.id.to_string(),
-                    kind: network.kind.name().to_owned(),
-                    vni: network.vni,
+                    kind: network.segment.kind().name().to_owned(),
+                    vni: network.segment.vni(),
+                    physical_network: network.segment.physical_network().cloned(),
+                    vlan: network.segment.vlan(),
                     local_vlan: *vlans.get(&network.id)?,
                     mtu: network.mtu,
                     flood: network.flood.clone(),
@@ -88,6 +90,14 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 ports: ports_to(&tunnels, &peer.name),
             })
             .collect(),
+        physical_networks: program::physical_networks(view)
+            .into_iter()
+            .map(|(name, interface)| PhysicalNetwork {
+                name: name.clone(),
+                bridge: name.bridge(),
+                interface: interface.clone(),
+            })
+            .collect(),
         state,
     }
 }
@@ -99,7 +109,7 @@ pub(super) fn tunnels(view: &NodeView) -> BTreeMap<IfName, &str> {
         let peers = view.peers.iter().filter(move |peer| needed.contains(peer.name.as_str()));
         peers.map(move |peer| (program::tunnel_port(kind, peer.tunnel_ip), peer.name.as_str()))
     };
-    NetworkKind::ALL.into_iter().flat_map(of_kind).collect()
+    TunnelKind::ALL.into_iter().flat_map(of_kind).collect()
 }
 
 fn ports_to(tunnels: &BTreeMap<IfName, &str>, node: &str) -> Vec<IfName> {
@@ -160,9 +170,9 @@ pub(super) fn responders(held: &Held, br_int: &Observed) -> Result<Vec<Responder
 /// Where frames to each known address go: what was populated, then what was learned.
 pub(super) fn forwardings(held: &Held, br_int: &Observed, br_tun: &Observed) -> Result<Vec<Forwarding>, TableError> {
     let mut rows = Vec::new();
-    let (local, remote): (Vec<_>, Vec<_>) =
-        program::populated(&held.view, &held.vlans)?.into_iter().partition(|entry| entry.node.is_none());
-    for (entries, bridge) in [(local, br_int), (remote, br_tun)] {
+    let (int, tun): (Vec<_>, Vec<_>) =
+        program::populated(&held.view, &held.vlans)?.into_iter().partition(|entry| entry.bridge == BR_INT);
+    for (entries, bridge) in [(int, br_int), (tun, br_tun)] {
         let programmed: Vec<_> = entries.iter().map(|entry| entry.flow.clone()).collect();
         let counts = flows::packets(&programmed, &bridge.flows, &bridge.ports)?;
         rows.extend(entries.into_iter().zip(counts).map(|(entry, packets)| Forwarding {

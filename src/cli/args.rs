@@ -83,7 +83,7 @@ pub enum Command {
     /// Remove everything this host's agents have made; stop the agent first
     ///
     /// Goes by names, as the agent does: every namespace called `qrouter-*`, `snat-*`, `fip-*`, `vm-*` or `dvr-ports` in
-    /// the directory of named namespaces, and both bridges of a switch that runs.
+    /// the directory of named namespaces, and of a switch that runs br-int, br-tun and the bridges patched to br-int.
     Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
     Show(ReadArgs),

@@ -246,28 +246,31 @@ fn row(one: &Listed) -> [[String; 6]; 2] {
     let revision = one.revision.to_string();
     let heads = |words: [&str; 6]| words.map(str::to_owned);
     match &one.resource {
-        Resource::Node(NodeSpec { name, address, host_mac }) => {
+        Resource::Node(NodeSpec { name, address, host_mac, bridge_mappings }) => {
             let live = if one.live == Some(true) { "yes" } else { "no" };
             let cells = [
                 name.clone(),
                 text(address.map(|ip| ip.to_string())),
                 text(host_mac.map(|mac| mac.to_string())),
                 live.to_owned(),
+                list(bridge_mappings.iter().flatten().map(|(name, port)| format!("{name}:{port}")).collect()),
                 revision,
-                String::new(),
             ];
-            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "REVISION", ""]), cells]
+            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "MAPPINGS", "REVISION"]), cells]
         }
-        Resource::Network(NetworkSpec { name, vni, mtu, subnets, .. }) => {
+        Resource::Network(NetworkSpec { name, kind, vni, physical_network, vlan, mtu, subnets, .. }) => {
+            let number = vni.map(|vni| vni.to_string()).or_else(|| vlan.map(|vlan| vlan.to_string()));
+            let key = number.map_or_else(String::new, |number| format!(" {number}"));
+            let physical = physical_network.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
             let cells = [
                 name.clone(),
-                text(vni.map(|vni| vni.to_string())),
+                format!("{}{key}{physical}", kind.name()),
                 text(mtu.map(|mtu| mtu.to_string())),
                 list(subnets.iter().map(|subnet| subnet.cidr.to_string()).collect()),
                 revision,
                 String::new(),
             ];
-            [heads(["NETWORK", "VNI", "MTU", "SUBNETS", "REVISION", ""]), cells]
+            [heads(["NETWORK", "SEGMENT", "MTU", "SUBNETS", "REVISION", ""]), cells]
         }
         Resource::Router(RouterSpec { name, interfaces, .. }) => {
             let networks = interfaces.iter().map(|port| port.network.clone()).collect();

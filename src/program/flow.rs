@@ -54,7 +54,7 @@ impl fmt::Display for ProgramFlow {
 /// reserved word (`local`, `flood`) or a comma in a name would be read as something else.
 pub(super) fn port(name: &IfName) -> String {
     let text = name.as_str();
-    let ours = ["tap", "qr-", "vxlan-", "gre-", "patch-"].iter().any(|prefix| text.starts_with(prefix));
+    let ours = ["tap", "qr-", "vxlan-", "gre-", "patch-", "int-", "phy-"].iter().any(|prefix| text.starts_with(prefix));
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if ours && plain { text.to_owned() } else { format!("\"{text}\"") }
 }

@@ -14,6 +14,7 @@
 //!  vxlan-… ──▶ 0 ─▶ 4 ┐
 //!  gre-… ────▶ 0 ─▶ 3 ┴ key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
 //! ```
+//! VLAN and flat networks leave by int-NAME and the bridge of their physical network, br-NAME: see `provider.rs`.
 //!
 //! Where it differs from Neutron, and why:
 //! - *The responder is in br-int*, not br-tun: a question is answered where it is asked, so neither the other local
@@ -29,6 +30,7 @@
 
 mod flow;
 mod integration;
+mod provider;
 mod security;
 mod site;
 mod tunnel;
@@ -39,8 +41,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::{NetworkKind, NetworkView, NodeView};
-use crate::types::{IfName, Mac, VlanId};
+use crate::model::view::{NetworkView, NodeView, TunnelKind};
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
 pub use crate::gre::port_name as gre_port;
 pub use crate::vxlan::port_name as vxlan_port;
@@ -99,13 +101,15 @@ pub enum ProgramError {
     },
 }
 
-/// The flows of both bridges, by table, then highest priority first.
+/// The flows of a node's bridges, by table, then highest priority first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
     /// The integration bridge's.
     pub br_int: Vec<ProgramFlow>,
     /// The tunnel bridge's.
     pub br_tun: Vec<ProgramFlow>,
+    /// Those of each physical network's.
+    pub providers: BTreeMap<PhysicalNetwork, Vec<ProgramFlow>>,
 }
 
 impl Program {
@@ -115,8 +119,26 @@ impl Program {
     /// Names a reference in `view` that leads nowhere, or a network without a VLAN.
     pub fn of(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let site = Site::new(view, vlans)?;
-        Ok(Self { br_int: ordered(integration::flows(&site)), br_tun: ordered(tunnel::flows(&site)) })
+        let provider = |(name, interface): (&&PhysicalNetwork, &&IfName)| {
+            ((*name).clone(), ordered(provider::flows(&site, name, interface)))
+        };
+        Ok(Self {
+            br_int: ordered(integration::flows(&site)),
+            br_tun: ordered(tunnel::flows(&site)),
+            providers: site.physical.iter().map(provider).collect(),
+        })
     }
+}
+
+/// The physical networks a node needs a bridge for, each with the interface by which the node is on it.
+#[must_use]
+pub fn physical_networks(view: &NodeView) -> BTreeMap<&PhysicalNetwork, &IfName> {
+    provider::bridges(view)
+}
+
+/// A name that is fixed in the program.
+pub(crate) fn fixed(name: &'static str) -> IfName {
+    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 fn ordered(mut flows: Vec<ProgramFlow>) -> Vec<ProgramFlow> {
@@ -148,7 +170,7 @@ pub fn responders(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec
             network: net.view.name.clone(),
             ip,
             mac: known.mac,
-            flow: integration::answer(net.vlan, ip, &known),
+            flow: integration::answer(net, ip, &known),
         };
         net.known().into_iter().map(answer).collect()
     };
@@ -162,11 +184,13 @@ pub struct Populated {
     pub network: String,
     /// The address.
     pub mac: Mac,
-    /// The port it is behind: of br-int if local, of br-tun if not.
+    /// The port it is behind.
     pub port: IfName,
     /// The node it is on, if not this one.
     pub node: Option<String>,
-    /// The flow: of br-int if local, of br-tun if not.
+    /// The bridge that has the port and the flow: br-tun for what is behind a tunnel, else br-int.
+    pub bridge: &'static str,
+    /// The flow.
     pub flow: ProgramFlow,
 }
 
@@ -181,38 +205,42 @@ pub fn populated(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<
         let network = || net.view.name.clone();
         for (mac, port) in integration::stations(net) {
             let flow = integration::deliver(net.vlan, mac, port);
-            all.push(Populated { network: network(), mac, port: port.clone(), node: None, flow });
+            all.push(Populated { network: network(), mac, port: port.clone(), node: None, bridge: BR_INT, flow });
         }
         for (remote, (mac, port)) in net.view.remote_ports.iter().zip(&net.remote) {
-            let flow = tunnel::deliver(net, *mac, port);
+            let (bridge, flow) = match net.view.segment.vni() {
+                Some(vni) => (BR_TUN, tunnel::deliver(net, vni, *mac, port)),
+                None => (BR_INT, integration::leave(net.vlan, *mac, port)),
+            };
             let node = Some(remote.node.clone());
-            all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, flow });
+            all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, bridge, flow });
         }
     }
     Ok(all)
 }
 
-/// The peers that share a network with this node, by name: those it needs a tunnel to.
+/// The peers that share a network of tunnels with this node, by name: those it needs one to.
 #[must_use]
 pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
-    NetworkKind::ALL.into_iter().flat_map(|kind| tunnel_peers_by(kind, view)).collect()
+    TunnelKind::ALL.into_iter().flat_map(|kind| tunnel_peers_by(kind, view)).collect()
 }
 
 /// The peers that share a network of this kind with this node, by name.
 #[must_use]
-pub fn tunnel_peers_by(kind: NetworkKind, view: &NodeView) -> BTreeSet<&str> {
+pub fn tunnel_peers_by(kind: TunnelKind, view: &NodeView) -> BTreeSet<&str> {
     fn remote(network: &NetworkView) -> impl Iterator<Item = &str> {
         network.flood.iter().chain(network.remote_ports.iter().map(|port| &port.node)).map(String::as_str)
     }
-    let named: BTreeSet<&str> = view.networks.iter().filter(|network| network.kind == kind).flat_map(remote).collect();
+    let named: BTreeSet<&str> =
+        view.networks.iter().filter(|network| network.segment.kind().tunnel() == Some(kind)).flat_map(remote).collect();
     view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(name)).collect()
 }
 
 /// The name of the port that carries networks of this kind to a remote endpoint.
 #[must_use]
-pub fn tunnel_port(kind: NetworkKind, remote: IpAddr) -> IfName {
+pub fn tunnel_port(kind: TunnelKind, remote: IpAddr) -> IfName {
     match kind {
-        NetworkKind::Vxlan => vxlan_port(remote),
-        NetworkKind::Gre => gre_port(remote),
+        TunnelKind::Vxlan => vxlan_port(remote),
+        TunnelKind::Gre => gre_port(remote),
     }
 }

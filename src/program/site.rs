@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::model::view::{NetworkView, NodeView, Peer, PortView, RouterPort};
-use crate::types::{IfName, Mac, VlanId};
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
-use super::{ProgramError, tunnel_port};
+use super::flow::{self, port};
+use super::{PATCH_TUN, ProgramError, fixed, provider, tunnel_port};
 
 /// A node's view with its references followed.
 pub(super) struct Site<'a> {
     pub(super) node: &'a Peer,
     pub(super) peers: &'a [Peer],
+    /// The physical networks that the node's networks are on, with its interfaces on them.
+    pub(super) physical: BTreeMap<&'a PhysicalNetwork, &'a IfName>,
     pub(super) networks: Vec<Net<'a>>,
 }
 
@@ -24,9 +27,11 @@ pub(super) struct Net<'a> {
     pub(super) vlan: VlanId,
     /// Router interfaces on it, in the routers' order.
     pub(super) routers: Vec<&'a RouterPort>,
-    /// Where a flood goes: tunnel ports by name.
+    /// The port of br-int by which frames leave for other nodes; `None` if the node is not on its physical network.
+    pub(super) uplink: Option<IfName>,
+    /// Where a flood goes: tunnel ports by name. A physical network floods by itself.
     pub(super) flood: Vec<IfName>,
-    /// Ports of other nodes: each address and the tunnel port to it.
+    /// Ports of other nodes: each address and the port to it, of br-tun for a tunnel, else of br-int.
     pub(super) remote: Vec<(Mac, IfName)>,
 }
 
@@ -45,28 +50,22 @@ impl<'a> Site<'a> {
     /// Names the reference that leads nowhere.
     pub(super) fn new(view: &'a NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let peers: BTreeMap<&str, &Peer> = view.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+        let physical = provider::bridges(view);
         let mut networks = Vec::with_capacity(view.networks.len());
         for network in &view.networks {
-            let vlan = *vlans.get(&network.id).ok_or_else(|| ProgramError::NoVlan { network: network.name.clone() })?;
-            let tunnel = |node: &String| {
-                peers
-                    .get(node.as_str())
-                    .map(|peer| tunnel_port(network.kind, peer.tunnel_ip))
-                    .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
+            let uplink = match network.segment.physical_network() {
+                Some(name) => physical.get(name).map(|_| name.int_port()),
+                None => Some(fixed(PATCH_TUN)),
             };
-            let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
-            let remote = network
-                .remote_ports
-                .iter()
-                .map(|port| Ok((port.mac, tunnel(&port.node)?)))
-                .collect::<Result<_, ProgramError>>()?;
+            let vlan = *vlans.get(&network.id).ok_or_else(|| ProgramError::NoVlan { network: network.name.clone() })?;
+            let Elsewhere { flood, remote } = elsewhere(network, &peers, uplink.as_ref())?;
             let routers = view
                 .routers
                 .iter()
                 .flat_map(|router| &router.interfaces)
                 .filter(|port| port.network == network.name)
                 .collect();
-            networks.push(Net { view: network, vlan, routers, flood: flood.into_iter().collect(), remote });
+            networks.push(Net { view: network, vlan, routers, uplink, flood, remote });
         }
         for router in &view.routers {
             for port in &router.interfaces {
@@ -78,11 +77,53 @@ impl<'a> Site<'a> {
                 }
             }
         }
-        Ok(Self { node: &view.node, peers: &view.peers, networks })
+        Ok(Self { node: &view.node, peers: &view.peers, physical, networks })
     }
 }
 
+/// The way to other nodes that have a network: see [`Net`].
+struct Elsewhere {
+    flood: Vec<IfName>,
+    remote: Vec<(Mac, IfName)>,
+}
+
+/// Where a network's floods and the frames to each of its remote ports go.
+fn elsewhere(
+    network: &NetworkView,
+    peers: &BTreeMap<&str, &Peer>,
+    uplink: Option<&IfName>,
+) -> Result<Elsewhere, ProgramError> {
+    let Some(kind) = network.segment.kind().tunnel() else {
+        let remote = |uplink: &IfName| network.remote_ports.iter().map(|port| (port.mac, uplink.clone())).collect();
+        return Ok(Elsewhere { flood: Vec::new(), remote: uplink.map_or_else(Vec::new, remote) });
+    };
+    let tunnel = |node: &String| {
+        peers
+            .get(node.as_str())
+            .map(|peer| tunnel_port(kind, peer.tunnel_ip))
+            .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
+    };
+    let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
+    let remote = network.remote_ports.iter().map(|port| Ok((port.mac, tunnel(&port.node)?)));
+    Ok(Elsewhere { flood: flood.into_iter().collect(), remote: remote.collect::<Result<_, ProgramError>>()? })
+}
+
 impl<'a> Net<'a> {
+    /// Whether a physical network carries it.
+    pub(super) fn is_physical(&self) -> bool {
+        self.view.segment.physical_network().is_some()
+    }
+
+    /// The match on its frames as they come into br-int from other nodes, and what gives them the local VLAN.
+    pub(super) fn arrival(&self) -> (String, String) {
+        match &self.uplink {
+            Some(uplink) if self.is_physical() => {
+                (format!("in_port={},{}", port(uplink), provider::tag(self)), format!("mod_vlan_vid:{},", self.vlan))
+            }
+            Some(_) | None => (flow::vlan(self.vlan), String::new()),
+        }
+    }
+
     /// Whether a subnet is IPv6, and so every station has a link-local address too.
     pub(super) fn has_ipv6(&self) -> bool {
         self.view.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())

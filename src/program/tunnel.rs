@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::view::NetworkKind;
-use crate::types::{IfName, Mac};
+use crate::model::view::{RouterPort, TunnelKind};
+use crate::types::{IfName, Mac, Vni};
 
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNICAST, mac_number, outputs, port, question,
@@ -24,7 +24,8 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
     let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, u8)> {
         let names = net.flood.iter().chain(net.remote.iter().map(|(_, port)| port));
-        names.map(|name| (name.clone(), by_key(net.view.kind))).collect()
+        let table = net.view.segment.kind().tunnel().map(by_key);
+        names.zip(table.into_iter().cycle()).map(|(name, table)| (name.clone(), table)).collect()
     };
     let tunnels: BTreeMap<IfName, u8> = site.networks.iter().flat_map(tunnels).collect();
     flows.extend(tunnels.into_iter().map(|(name, table)| {
@@ -36,18 +37,24 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
         ProgramFlow::new(FROM_HOST, 1, format!("dl_src={}", peer.host_mac), format!("output:{PATCH_INT}"))
     }));
     for net in &site.networks {
+        let Some((kind, vni)) = key(net) else { continue };
         flows.extend(routers(net, site.node.host_mac));
-        flows.extend(network(net));
+        flows.extend(network(net, by_key(kind), vni));
     }
     flows
 }
 
 /// The table where a network's kind has its keys: one number may be the VNI of one network and the GRE key of another.
-const fn by_key(kind: NetworkKind) -> u8 {
+const fn by_key(kind: TunnelKind) -> u8 {
     match kind {
-        NetworkKind::Vxlan => FROM_VXLAN,
-        NetworkKind::Gre => FROM_GRE,
+        TunnelKind::Vxlan => FROM_VXLAN,
+        TunnelKind::Gre => FROM_GRE,
     }
+}
+
+/// A network's kind of tunnel and its key, if tunnels carry it.
+fn key(net: &Net<'_>) -> Option<(TunnelKind, Vni)> {
+    net.view.segment.kind().tunnel().zip(net.view.segment.vni())
 }
 
 /// What each table does with the rest.
@@ -83,24 +90,8 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     let mut flows = Vec::new();
     for router in &net.routers {
-        let from = format!("{vlan},dl_src={}", router.mac);
-        let masked = |priority, extra: &str, payload: &str| {
-            ProgramFlow::new(
-                FROM_ROUTER,
-                priority,
-                format!("{vlan}{extra},dl_src={}", router.mac),
-                format!("mod_dl_src:{host}{payload},resubmit(,{GROUP_OR_NOT})"),
-            )
-        };
-        flows.extend([
-            ProgramFlow::new(FROM_ROUTER, 4, format!("{vlan},dl_dst={}", router.mac), "drop"),
-            masked(3, ",arp", &format!(",load:{}->NXM_NX_ARP_SHA[]", mac_number(host))),
-            masked(3, &format!(",{SOLICITATION}"), &format!(",set_field:{host}->nd_sll")),
-            masked(3, &format!(",{ADVERTISEMENT}"), &format!(",set_field:{host}->nd_tll")),
-            ProgramFlow::new(FROM_ROUTER, 2, format!("{from},{GROUP}"), "drop"),
-            masked(1, "", ""),
-            ProgramFlow::new(FROM_HOST, 2, from.clone(), "drop"),
-        ]);
+        flows.extend(from_router(net, router, host));
+        flows.push(ProgramFlow::new(FROM_HOST, 2, format!("{vlan},dl_src={}", router.mac), "drop"));
         flows.extend(
             net.router_ips(router)
                 .into_iter()
@@ -110,32 +101,53 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     flows
 }
 
+/// Table 1 for one router, the same on the bridge of a physical network.
+pub(super) fn from_router(net: &Net<'_>, router: &RouterPort, host: Mac) -> [ProgramFlow; 6] {
+    let vlan = flow::vlan(net.vlan);
+    let masked = |priority, extra: &str, payload: &str| {
+        ProgramFlow::new(
+            FROM_ROUTER,
+            priority,
+            format!("{vlan}{extra},dl_src={}", router.mac),
+            format!("mod_dl_src:{host}{payload},resubmit(,{GROUP_OR_NOT})"),
+        )
+    };
+    [
+        ProgramFlow::new(FROM_ROUTER, 4, format!("{vlan},dl_dst={}", router.mac), "drop"),
+        masked(3, ",arp", &format!(",load:{}->NXM_NX_ARP_SHA[]", mac_number(host))),
+        masked(3, &format!(",{SOLICITATION}"), &format!(",set_field:{host}->nd_sll")),
+        masked(3, &format!(",{ADVERTISEMENT}"), &format!(",set_field:{host}->nd_tll")),
+        ProgramFlow::new(FROM_ROUTER, 2, format!("{vlan},dl_src={},{GROUP}", router.mac), "drop"),
+        masked(1, "", ""),
+    ]
+}
+
 /// Tables 3 or 4, 20 and 22 for a network: its key, its remote addresses, its flood list.
-fn network(net: &Net<'_>) -> Vec<ProgramFlow> {
+fn network(net: &Net<'_>, table: u8, vni: Vni) -> Vec<ProgramFlow> {
     let mut flows = vec![ProgramFlow::new(
-        by_key(net.view.kind),
+        table,
         1,
-        format!("tun_id={:#x}", net.view.vni.get()),
+        format!("tun_id={:#x}", vni.get()),
         format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),
     )];
-    flows.extend(net.remote.iter().map(|(mac, to)| deliver(net, *mac, to)));
+    flows.extend(net.remote.iter().map(|(mac, to)| deliver(net, vni, *mac, to)));
     if !net.flood.is_empty() {
         flows.push(ProgramFlow::new(
             FLOOD,
             1,
             flow::vlan(net.vlan),
-            format!("{},{}", flow::encapsulate(net.view.vni), outputs(&net.flood).join(",")),
+            format!("{},{}", flow::encapsulate(vni), outputs(&net.flood).join(",")),
         ));
     }
     flows
 }
 
 /// Table 20's flow to a remote address.
-pub(super) fn deliver(net: &Net<'_>, mac: Mac, to: &IfName) -> ProgramFlow {
+pub(super) fn deliver(net: &Net<'_>, vni: Vni, mac: Mac, to: &IfName) -> ProgramFlow {
     ProgramFlow::new(
         UNICAST_TABLE,
         2,
         format!("{},dl_dst={mac}", flow::vlan(net.vlan)),
-        format!("{},output:{}", flow::encapsulate(net.view.vni), port(to)),
+        format!("{},output:{}", flow::encapsulate(vni), port(to)),
     )
 }

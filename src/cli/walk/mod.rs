@@ -5,6 +5,7 @@
 //! its other end. The walk ends where the packet does.
 
 mod frames;
+mod physical;
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use super::target::{self, Site};
 use crate::api::agent::{self, Hop, Route, RouteOf, Show, Vm, Way};
 use crate::api::switch::{Dropped, Followed, Request, Sent, Tunnel};
 use crate::lab::{Daemon, LabName};
-use crate::program::{BR_INT, BR_TUN};
+use crate::program::{BR_INT, BR_TUN, fixed};
 use crate::types::{IfName, Mac};
 
 /// Steps of one walk at most: what takes more goes round in circles.
@@ -111,7 +112,7 @@ pub(super) fn walk(known: &Nodes, from: &str, to: &str) -> Result<u8, CliError> 
 /// A frame about to enter a bridge.
 struct Step {
     node: usize,
-    bridge: &'static str,
+    bridge: IfName,
     port: IfName,
     tunnel: Option<Tunnel>,
     frame: Vec<u8>,
@@ -129,10 +130,6 @@ struct Walk<'a> {
     /// What became of the packet, and whether that is what was wanted; several if it was flooded.
     ends: Vec<(bool, String)>,
     waiting: VecDeque<Step>,
-}
-
-fn bridge_name(name: &'static str) -> IfName {
-    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 impl Walk<'_> {
@@ -162,7 +159,7 @@ impl Walk<'_> {
     fn follow(&self, step: &Step) -> Result<Followed, CliError> {
         let Step { node, bridge, port, tunnel, frame, .. } = step;
         let request =
-            Request::Follow { bridge: bridge_name(bridge), port: port.clone(), tunnel: *tunnel, frame: frame.clone() };
+            Request::Follow { bridge: bridge.clone(), port: port.clone(), tunnel: *tunnel, frame: frame.clone() };
         target::ask(&self.nodes[*node].site, Daemon::Switch, &request)
     }
 
@@ -206,7 +203,7 @@ impl Walk<'_> {
             return Ok(());
         };
         let from = format!("VM {}", vm.name);
-        self.waiting.push_back(Step { node, bridge: BR_INT, port: vm.port.clone(), tunnel: None, frame, from });
+        self.waiting.push_back(Step { node, bridge: fixed(BR_INT), port: vm.port.clone(), tunnel: None, frame, from });
         Ok(())
     }
 
@@ -215,7 +212,7 @@ impl Walk<'_> {
         let Some(frame) = frames::question((vm.mac, source), asked) else { return Ok(None) };
         let protocol = if asked.is_ipv4() { "ARP" } else { "ND" };
         let from = String::new();
-        let step = Step { node, bridge: BR_INT, port: vm.port.clone(), tunnel: None, frame, from };
+        let step = Step { node, bridge: fixed(BR_INT), port: vm.port.clone(), tunnel: None, frame, from };
         let sent = self.follow(&step)?.sent;
         let back = sent.iter().find(|sent| sent.port == vm.port).and_then(|sent| frames::answer(&sent.frame, asked));
         let name = &self.nodes[node].site.node;
@@ -247,7 +244,7 @@ impl Walk<'_> {
         let Followed { text, sent, dropped } = self.follow(&step)?;
         self.told.push_str(&text);
         if let Some(Dropped { reason, bridge, table }) = dropped {
-            let bridge = bridge.unwrap_or_else(|| step.bridge.to_owned());
+            let bridge = bridge.unwrap_or_else(|| step.bridge.to_string());
             let table = table.map_or_else(String::new, |table| format!("/table {table}"));
             self.end(false, format!("Dropped at {name}/{bridge}{table}: {reason}"));
         } else if sent.is_empty() {
@@ -280,6 +277,10 @@ impl Walk<'_> {
                 }
                 None => self.end(false, format!("Reaches {place}, which drops it: it is no untagged packet")),
             }
+            return Ok(());
+        }
+        if self.is_physical(node, &sent) {
+            self.cross_physical(node, sent);
             return Ok(());
         }
         let router = show.routers.iter().find_map(|router| {
@@ -340,7 +341,7 @@ impl Walk<'_> {
         let left = frames::said(&frame).map_or(0, |said| said.ttl);
         self.told.push_str(&format!("sent on as {own} > {neighbour}, {left} hops left\n"));
         let from = format!("router {router}");
-        self.waiting.push_back(Step { node, bridge: BR_INT, port: way.ifname, tunnel: None, frame, from });
+        self.waiting.push_back(Step { node, bridge: fixed(BR_INT), port: way.ifname, tunnel: None, frame, from });
         Ok(())
     }
 
@@ -373,7 +374,7 @@ impl Walk<'_> {
         let from = format!("node {name}");
         self.waiting.push_back(Step {
             node: there,
-            bridge: BR_TUN,
+            bridge: fixed(BR_TUN),
             port,
             tunnel: Some(tunnel),
             frame: sent.frame,

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::{Checker, Entry, Field};
+use super::{Checker, Entry, Field, provider};
 use crate::model::allocate;
 use crate::model::fabric::Claim;
 use crate::model::names;
@@ -66,7 +66,8 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
     if spec.id.is_none() {
         spec.id = checker.derive_id("network", &object.name, object, false);
     }
-    if spec.vni.is_none() {
+    provider::allocate(checker, object, spec);
+    if spec.vni.is_none() && spec.kind.tunnel().is_some() {
         let count = checker.fabric.claims().vnis.len() + checker.added.vnis.len();
         let taken = |vni| checker.owner(|claims| &claims.vnis, &vni).is_some();
         let vni = allocate::vni(&object.name, taken, count);

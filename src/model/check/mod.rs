@@ -7,6 +7,7 @@
 mod complete;
 mod declare;
 mod fill;
+mod provider;
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,10 @@ pub(super) enum Field {
     Mac,
     Address,
     HostMac,
+    BridgeMapping(usize),
     Vni,
+    PhysicalNetwork,
+    Vlan,
     Mtu,
     Subnet(usize),
     Gateway(usize),
@@ -106,6 +110,9 @@ pub(super) fn check(fabric: &Fabric, edits: &[Edit], pass: Pass) -> Result<Vec<C
     let mut entries = fill::entries(&mut checker, edits);
     checker.free(&entries);
     declare::declare(&mut checker, &mut entries);
+    if checker.faults.found.is_empty() {
+        provider::reach(&mut checker, &entries);
+    }
     if pass == Pass::Complete && checker.faults.found.is_empty() {
         complete::complete(&mut checker, &mut entries);
     }
@@ -198,7 +205,12 @@ impl<'f> Checker<'f> {
                 let (place, address) = match claim {
                     Claim::Tunnel(address) => (None, address),
                     Claim::Address(network, address) => (Some(network), address),
-                    Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => continue,
+                    Claim::Id(_)
+                    | Claim::PortId(_)
+                    | Claim::Mac(_)
+                    | Claim::Vni(_)
+                    | Claim::Segment(..)
+                    | Claim::Device(..) => continue,
                 };
                 if self.bearer(place.as_deref(), address).is_none() {
                     self.freed.entry(place).or_default().insert(address);
@@ -243,7 +255,12 @@ impl<'f> Checker<'f> {
         let (place, address) = match &claim {
             Claim::Tunnel(address) => (None, Some(address)),
             Claim::Address(network, address) => (Some(network), Some(address)),
-            Claim::Id(_) | Claim::PortId(_) | Claim::Mac(_) | Claim::Vni(_) | Claim::Device(..) => (None, None),
+            Claim::Id(_)
+            | Claim::PortId(_)
+            | Claim::Mac(_)
+            | Claim::Vni(_)
+            | Claim::Segment(..)
+            | Claim::Device(..) => (None, None),
         };
         if let Some(address) = address.filter(|_| !self.freed.is_empty())
             && let Some(freed) = self.freed.get_mut(&place.cloned())

@@ -165,6 +165,7 @@ impl Live {
             node: own,
             underlay_mtu,
             vxlan_port,
+            bridge_mappings: fabric.bridge_mappings(node),
             peers: peers.collect(),
             networks,
             routers,
@@ -182,8 +183,8 @@ impl Live {
             remote_ports.extend(seen.remote().filter(|_| bound.binding.node != node));
         }
         let flood = self.regions.holders(name).filter(|holder| *holder != node).map(str::to_owned).collect();
-        let Network { name, id, kind, vni, mtu, subnets } = network;
-        Some(NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood })
+        let Network { name, id, segment, mtu, subnets } = network;
+        Some(NetworkView { name, id, segment, mtu, subnets, local_ports, remote_ports, flood })
     }
 
     fn node(&mut self, fabric: &Fabric, name: &str, told: &mut Told) {
@@ -213,6 +214,7 @@ impl Live {
                 ViewChange::Underlay { mtu: fabric.underlay().mtu, vxlan_port: fabric.underlay().vxlan_port },
             );
         }
+        told.tell(&peer.name, ViewChange::BridgeMappings(fabric.bridge_mappings(&peer.name)));
         for other in self.nodes.iter().filter(|other| **other != peer.name) {
             told.tell(other, ViewChange::Peer(peer.clone()));
             if let Some(other) = fabric.peer(other).filter(|_| new) {
