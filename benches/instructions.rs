@@ -62,6 +62,7 @@ fn learned(packets: u32) {
 /// Instructions of a whole run of this program.
 fn instructions(scenario: usize, packets: u32) -> u64 {
     let program = std::env::current_exe().expect("a running program has a path");
+    #[expect(clippy::disallowed_methods, reason = "what counts instructions")]
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
     let output = command.args(["run", &scenario.to_string(), &packets.to_string()]).output();

@@ -91,6 +91,7 @@ fn subject(change: &ViewChange) -> (u8, String) {
         ViewChange::RemotePort { network, port } => (5, format!("{network}/{}", port.name)),
         ViewChange::Flood { network, node } => (6, format!("{network}/{node}")),
         ViewChange::Router(router) => (7, router.name.clone()),
+        ViewChange::BridgeMappings(_) => (8, String::new()),
         gone => panic!("{gone:?} makes nothing"),
     }
 }

@@ -1,7 +1,9 @@
 //! The programs of both bridges against golden text, and what must hold of any program's text.
 //!
 //! Each case is a directory of `tests/golden/program`: input `view.json` (a `NodeView`), or `node`, the name of a node of
-//! `topology.yaml` or, without that, of the built-in example, whose tunnels the kernel makes if there is a file `kernel`; VLANs are allocated from scratch; outputs `br-int.txt` and `br-tun.txt`. `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
+//! `topology.yaml` or, without that, of the built-in example, whose tunnels the kernel makes if there is a file `kernel`;
+//! VLANs are allocated from scratch; outputs `br-int.txt`, `br-tun.txt` and one for the bridge of each physical network.
+//! `DVR_REGENERATE=1 cargo test --test program` writes the outputs.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use dvr::model::Topology;
 use dvr::model::view::{Backend, NodeView};
 use dvr::placement;
-use dvr::program::{Program, ProgramFlow, local_vlans, populated, responders, tunnel_ports};
+use dvr::program::{Program, ProgramFlow, local_vlans, physical_networks, populated, responders, tunnel_ports};
 
 fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/program");
@@ -44,13 +46,20 @@ fn program(view: &NodeView) -> Program {
     Program::of(view, &vlans).expect("a view whose references hold")
 }
 
+/// Every bridge of a program.
+fn bridges(program: &Program) -> Vec<(String, &[ProgramFlow])> {
+    let Program { br_int, br_tun, providers } = program;
+    let fixed = [("br-int".to_owned(), &br_int[..]), ("br-tun".to_owned(), &br_tun[..])];
+    fixed.into_iter().chain(providers.iter().map(|(name, flows)| (name.bridge().to_string(), &flows[..]))).collect()
+}
+
 #[test]
 fn programs_match_their_golden_text() {
     for case in cases() {
         let program = program(&view(&case));
-        for (name, flows) in [("br-int.txt", &program.br_int), ("br-tun.txt", &program.br_tun)] {
+        for (name, flows) in bridges(&program) {
             let text: String = flows.iter().map(|flow| format!("{flow}\n")).collect();
-            let path = case.join(name);
+            let path = case.join(format!("{name}.txt"));
             if std::env::var_os("DVR_REGENERATE").is_some() {
                 std::fs::write(&path, &text).expect("the golden file is writable");
             }
@@ -70,8 +79,9 @@ fn each_bridge(check: impl Fn(&NodeView, &str, &[ProgramFlow])) {
     for case in cases() {
         let view = view(&case);
         let program = program(&view);
-        check(&view, "br-int", &program.br_int);
-        check(&view, "br-tun", &program.br_tun);
+        for (bridge, flows) in bridges(&program) {
+            check(&view, &bridge, flows);
+        }
     }
 }
 
@@ -112,7 +122,14 @@ fn flows_name_only_ports_the_node_has() {
         if bridge == "br-tun" {
             known = tunnel_ports(view).into_iter().map(|(port, _)| port.to_string()).collect();
         }
-        known.insert(if bridge == "br-int" { "patch-tun" } else { "patch-int" }.to_owned());
+        let physical = physical_networks(view);
+        match physical.iter().find(|(name, _)| name.bridge().as_str() == bridge) {
+            Some((name, interface)) => known = [name.phy_port().to_string(), interface.to_string()].into(),
+            None => drop(known.insert(if bridge == "br-int" { "patch-tun" } else { "patch-int" }.to_owned())),
+        }
+        if bridge == "br-int" {
+            known.extend(physical.keys().map(|name| name.int_port().to_string()));
+        }
         for flow in flows {
             let line = flow.to_string().replace("\"veth0,odd\"", "odd");
             for name in after(&line, "output:").into_iter().chain(after(&line, "in_port=")) {
@@ -134,7 +151,7 @@ fn what_is_shown_is_what_is_installed() {
         let answered = responders(&view, &vlans).expect("responders");
         assert!(answered.iter().all(|answer| program.br_int.contains(&answer.flow)));
         for forwarding in populated(&view, &vlans).expect("forwardings") {
-            let flows = if forwarding.node.is_some() { &program.br_tun } else { &program.br_int };
+            let flows = if forwarding.bridge == "br-tun" { &program.br_tun } else { &program.br_int };
             assert!(flows.contains(&forwarding.flow), "{} is not installed", forwarding.flow);
         }
     }

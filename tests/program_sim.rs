@@ -16,7 +16,7 @@ use dvr::datapath::{
     DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
 };
 use dvr::model::Topology;
-use dvr::model::view::{NetworkKind, NetworkView, NodeView, PortView, RouterPort};
+use dvr::model::view::{NetworkView, NodeView, PortView, RouterPort, TunnelKind};
 use dvr::placement;
 use dvr::program::{
     Announced, LEARNED_COOKIE, Program, ProgramFlow, gre_port, local_vlans, tunnel_peers_by, vxlan_port,
@@ -54,10 +54,10 @@ vms:
 const TUNNELS: DpPort = DpPort(1000);
 
 /// The datapath port of a kind's tunnels.
-const fn tunnels(kind: NetworkKind) -> DpPort {
+const fn tunnels(kind: TunnelKind) -> DpPort {
     match kind {
-        NetworkKind::Vxlan => TUNNELS,
-        NetworkKind::Gre => DpPort(TUNNELS.0 + 1),
+        TunnelKind::Vxlan => TUNNELS,
+        TunnelKind::Gre => DpPort(TUNNELS.0 + 1),
     }
 }
 /// Frames one frame may become before it counts as a loop.
@@ -138,14 +138,14 @@ impl SimNode {
             add(&br_int, port, NewPortKind::Netdev { dp });
             ports.insert(dp, port.to_string());
         }
-        for kind in NetworkKind::ALL {
+        for kind in TunnelKind::ALL {
             let needed = tunnel_peers_by(kind, &view);
             for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
                 let pair = (view.node.tunnel_ip, peer.tunnel_ip);
                 let tunnel = NewPortKind::Vxlan { dp: tunnels(kind), local: pair.0, remote: pair.1 };
                 let port = match kind {
-                    NetworkKind::Vxlan => vxlan_port(peer.tunnel_ip),
-                    NetworkKind::Gre => gre_port(peer.tunnel_ip),
+                    TunnelKind::Vxlan => vxlan_port(peer.tunnel_ip),
+                    TunnelKind::Gre => gre_port(peer.tunnel_ip),
                 };
                 add(&br_tun, &port, tunnel);
             }
@@ -229,7 +229,8 @@ impl Sim {
 
     fn vni(&self, network: &str) -> u64 {
         let networks = self.nodes.iter().flat_map(|node| &node.view.networks);
-        networks.filter(|view| view.name == network).map(|view| u64::from(view.vni.get())).next().expect("it is placed")
+        let mut keys = networks.filter(|view| view.name == network).filter_map(|view| view.segment.vni());
+        u64::from(keys.next().expect("it is placed").get())
     }
 
     /// Sends a frame into a node's port and follows everything that becomes of it.

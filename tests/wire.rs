@@ -3,59 +3,21 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/capture.rs"]
+mod capture;
 #[expect(dead_code, reason = "this test needs part of it")]
 #[path = "support/user.rs"]
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 
-use dvr::capture::pcapng;
+use capture::Capture;
 use dvr::types::Mac;
 use dvr::wire::{arp, ethernet, icmp, ipv4, ipv6, nd, prefix, udp, vxlan};
 use serde_json::Value;
 use user::User;
-
-/// A capture that runs until [`Self::end`].
-struct Capture {
-    child: Child,
-    file: PathBuf,
-}
-
-impl Capture {
-    /// Captures at a place; what is sent once this returns is seen.
-    fn start(user: &User, place: &str) -> Self {
-        let file = std::env::temp_dir().join(format!("{}-{}.pcapng", user.lab, place.replace('/', "-")));
-        let path = file.to_str().expect("a UTF-8 path");
-        let mut command = user.command(&["capture", place, "-w", path, "--name", &user.lab]);
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
-        let mut line = String::new();
-        BufReader::new(child.stderr.as_mut().expect("a pipe")).read_line(&mut line).expect("a line");
-        assert!(line.contains("capturing at"), "the capture at {place} did not begin: {line}");
-        Self { child, file }
-    }
-
-    /// Ends the capture and gives its frames.
-    fn end(mut self) -> Vec<Vec<u8>> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a process id"));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the capture runs");
-        assert!(self.child.wait().expect("a child").success(), "the capture failed");
-        let file = std::fs::File::open(&self.file).expect("the capture's file");
-        let frames = pcapng::read(file).expect("a whole capture");
-        frames.into_iter().map(|frame| frame.octets).collect()
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        // Already gone after `end`; a test that failed before it must not leave the process behind.
-        let _gone = self.child.kill().and_then(|()| self.child.wait());
-        let _gone = std::fs::remove_file(&self.file);
-    }
-}
 
 /// A frame in a tunnel.
 #[derive(Debug)]
@@ -174,7 +136,7 @@ fn what_is_known_crosses_once_and_under_the_host_mac() {
     for user in User::everybody("known") {
         user.up(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/four-nodes.yaml"))));
         let told = Told::of(&user);
-        let captures = ["node1", "node2", "node3", "node4"].map(|node| Capture::start(&user, node));
+        let captures = ["node1", "node2", "node3", "node4"].map(|node| Capture::start(&user, node, &[]));
         user.good(&["lab", "test"]);
         let mut keys = BTreeMap::<u32, usize>::new();
         let mut routed = 0;
@@ -214,8 +176,8 @@ fn an_unknown_question_reaches_each_node_of_its_network_once() {
         user.up(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/four-nodes.yaml"))));
         let told = Told::of(&user);
         let unknown = Ipv4Addr::new(10, 1, 0, 99);
-        let (asker, wire) = (Capture::start(&user, "blue1"), Capture::start(&user, "node1"));
-        let hearers = ["blue2", "blue3", "orange1", "green1"].map(|vm| Capture::start(&user, vm));
+        let (asker, wire) = (Capture::start(&user, "blue1", &[]), Capture::start(&user, "node1", &[]));
+        let hearers = ["blue2", "blue3", "orange1", "green1"].map(|vm| Capture::start(&user, vm, &[]));
         send(&user, "blue1", "10.1.0.99");
         // A ping that is answered comes after the question on every queue it shares with it.
         user.good(&["lab", "test"]);
@@ -247,7 +209,7 @@ fn a_routers_own_question_goes_under_the_host_mac() {
     for user in User::everybody("asks") {
         user.up(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/four-nodes.yaml"))));
         let told = Told::of(&user);
-        let wire = Capture::start(&user, "node1");
+        let wire = Capture::start(&user, "node1", &[]);
         send(&user, "blue1", "10.2.0.99");
         user.good(&["lab", "test"]);
         let asked: Vec<Tunnelled> = tunnelled(&wire.end())

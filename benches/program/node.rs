@@ -146,7 +146,7 @@ impl Node {
             assert!(view.apply(self.set.put(number)), "its network is there");
         }
         let vlans = local_vlans(&BTreeMap::new(), view.networks.iter().map(|network| network.id)).expect("one network");
-        let Program { br_int, br_tun } = Program::of(&view, &vlans).expect("a sound view");
+        let Program { br_int, br_tun, providers: _ } = Program::of(&view, &vlans).expect("a sound view");
         let lines = |flows: &[dvr::program::ProgramFlow]| flows.iter().map(ToString::to_string).collect();
         let remote = || view.networks[0].remote_ports.iter();
         let peer = |node: &String| view.peers.iter().find(|peer| peer.name == *node).expect("a peer").tunnel_ip;

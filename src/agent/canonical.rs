@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::api::switch::{BridgeMode, Flow, FlowChange, Port, VlanMode};
 use crate::datapath::{DpPort, NewPort, NewPortKind, Switch, SwitchError};
-use crate::program::ProgramFlow;
+use crate::program::{ProgramFlow, fixed};
 use crate::types::{IfName, Timestamp};
-
-use super::switch_spec::fixed;
 
 /// A flow that makes no sense to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

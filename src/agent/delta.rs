@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::api::switch::FlowChange;
 use crate::model::resource::ClaimedAddress;
-use crate::model::view::{NetworkKind, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, ViewChange};
+use crate::model::view::{NetworkView, NodeView, Peer, PortView, RemotePort, RouterView, TunnelKind, ViewChange};
 use crate::neigh::{NeighOp, NeighbourSpec};
 use crate::netns::{BadName, Name};
 use crate::plan::Op;
@@ -40,7 +40,7 @@ enum Side {
 pub(super) struct Bearers {
     networks: BTreeMap<String, BTreeSet<(Address, Side, Arc<str>)>>,
     /// How many ports and floods of networks of this kind go to a node.
-    tunnels: BTreeMap<(NetworkKind, String), usize>,
+    tunnels: BTreeMap<(TunnelKind, String), usize>,
 }
 
 /// How far a change reaches.
@@ -106,8 +106,10 @@ impl Bearers {
                 *nodes.entry(&port.node).or_default() += 1;
             }
             network.flood.iter().for_each(|node| *nodes.entry(node).or_default() += 1);
-            for (node, uses) in nodes {
-                *bearers.tunnels.entry((network.kind, node.to_owned())).or_default() += uses;
+            if let Some(kind) = network.segment.kind().tunnel() {
+                for (node, uses) in nodes {
+                    *bearers.tunnels.entry((kind, node.to_owned())).or_default() += uses;
+                }
             }
             bearers.networks.insert(network.name.clone(), all.into_iter().collect());
         }
@@ -132,18 +134,24 @@ impl Bearers {
         let Some(concern) = concern else {
             return if view.apply(change) { Ok(Extent::Noted) } else { Err(EarlyFull) };
         };
+        let Some(kind) = view.networks[concern.at].segment.kind().tunnel() else {
+            // Where a physical network's frames go hangs on the node's interface on it, which no part of a view has.
+            return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
+        };
         let before = self.part(view, &concern);
         if before.networks.iter().flat_map(|network| &network.local_ports).any(|port| !port.claimed.is_empty()) {
             // What a machine elsewhere bears as its own, a machine here cannot have taken: that is its port's flows.
             return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
         }
-        let same_tunnels = self.retunnel(view.networks[concern.at].kind, &concern.nodes);
+        let mut lacking = lacks_standby(view, concern.at, &before);
+        let same_tunnels = self.retunnel(kind, &concern.nodes);
         self.replace(&view.networks[concern.at].name, &concern);
         if !view.apply(change) {
             return Err(EarlyFull);
         }
         let after = self.part(view, &concern);
-        if same_tunnels && delta.note(vlans, &before, &after).is_ok() {
+        lacking |= lacks_standby(view, concern.at, &after);
+        if same_tunnels && !lacking && delta.note(vlans, &before, &after).is_ok() {
             return Ok(Extent::Noted);
         }
         Ok(Extent::Whole)
@@ -175,8 +183,7 @@ impl Bearers {
         let network = NetworkView {
             name: whole.name.clone(),
             id: whole.id,
-            kind: whole.kind,
-            vni: whole.vni,
+            segment: whole.segment.clone(),
             mtu: whole.mtu,
             subnets: whole.subnets.clone(),
             local_ports: of(Side::Local).filter_map(local).collect(),
@@ -194,7 +201,7 @@ impl Bearers {
     }
 
     /// Counts the uses of tunnels anew. Gives whether the same ones are in use.
-    fn retunnel(&mut self, kind: NetworkKind, (less, more): &(Option<String>, Option<String>)) -> bool {
+    fn retunnel(&mut self, kind: TunnelKind, (less, more): &(Option<String>, Option<String>)) -> bool {
         if less == more {
             return true;
         }
@@ -229,6 +236,18 @@ impl Bearers {
             bearers.extend(of_remote(port).map(|address| (address, Side::Remote, Arc::clone(&name))));
         }
     }
+}
+
+/// Whether a machine of a part is on its way here under addresses that the part knows nothing of: the two are told by their
+/// name to be one.
+fn lacks_standby(view: &NodeView, at: usize, part: &NodeView) -> bool {
+    let own = |network: &NetworkView, name: &str| {
+        find(&network.local_ports, name, |port| &port.name).map(|port| port.standby)
+    };
+    part.networks.iter().any(|network| {
+        let mut names = network.remote_ports.iter().map(|port| port.name.as_str());
+        names.any(|name| own(&view.networks[at], name) == Some(true) && own(network, name).is_none())
+    })
 }
 
 /// A router with its interfaces on this network alone; `None` if it has none.
@@ -308,6 +327,7 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
         }
         ViewChange::Node(_)
         | ViewChange::Underlay { .. }
+        | ViewChange::BridgeMappings(_)
         | ViewChange::Peer(_)
         | ViewChange::PeerGone { .. }
         | ViewChange::Network(_)

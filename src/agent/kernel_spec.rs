@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::link::{LinkKind, LinkSpec};
-use crate::model::view::{Attachment, Backend, NetworkKind, NetworkView, NodeView, PortView, RouterPort, RouterView};
+use crate::model::view::{Attachment, Backend, NetworkView, NodeView, PortView, RouterPort, RouterView, TunnelKind};
 use crate::neigh::NeighbourSpec;
 use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
 use crate::plan::{KernelSpec, NamespaceSpec};
@@ -92,6 +92,7 @@ pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpe
     let local = view.node.tunnel_ip;
     let mut gre_devices = 0;
     for network in &view.networks {
+        let Some((kind, key)) = network.segment.tunnel() else { continue };
         let there: BTreeSet<&str> = program::remote_nodes(network).collect();
         let peers: BTreeMap<&str, IpAddr> = view
             .peers
@@ -104,18 +105,18 @@ pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpe
             continue;
         }
         let device = |name, kind| LinkSpec { mtu: Some(network.mtu), ..LinkSpec::new(name, kind) };
-        match network.kind {
-            NetworkKind::Vxlan => {
-                let spec = vxlan::DeviceSpec { vni: network.vni, local, udp_port: view.vxlan_port };
-                let mut device = device(vxlan::device_name(network.vni), LinkKind::Vxlan(spec));
+        match kind {
+            TunnelKind::Vxlan => {
+                let spec = vxlan::DeviceSpec { vni: key, local, udp_port: view.vxlan_port };
+                let mut device = device(vxlan::device_name(key), LinkKind::Vxlan(spec));
                 device.fdb = forwarding(network, &peers);
                 devices.push(device);
             }
-            NetworkKind::Gre => {
+            TunnelKind::Gre => {
                 gre_devices += tunnels.len();
                 devices.extend(tunnels.into_iter().map(|tunnel| {
-                    let spec = gre::DeviceSpec { key: network.vni, local, remote: tunnel.remote };
-                    device(gre::device_name(network.vni, tunnel.remote), LinkKind::Gre(spec))
+                    let spec = gre::DeviceSpec { key, local, remote: tunnel.remote };
+                    device(gre::device_name(key, tunnel.remote), LinkKind::Gre(spec))
                 }));
             }
         }

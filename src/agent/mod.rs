@@ -15,8 +15,8 @@
 //! One thread does all that changes anything, a pass at a time; each conversation on the control socket has a thread of
 //! its own and reads what the last pass published, the switch, or, through an event, the kernel. Order within a pass:
 //! namespaces (and veth pairs) first, for the switch puts its TAPs there; bridges and ports; flows of br-int, then of
-//! br-tun, each bridge's at one instant; ports that no flow names any more; then addresses, neighbours and routes of the
-//! interfaces the switch made.
+//! br-tun and the physical networks' bridges, each bridge's at one instant; ports that no flow names any more; then
+//! addresses, neighbours and routes of the interfaces the switch made.
 //!
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
@@ -30,6 +30,7 @@ mod kernel_spec;
 mod link;
 mod lookup;
 mod node;
+mod provider_spec;
 mod run;
 mod serve;
 mod shared;

@@ -13,7 +13,7 @@ use crate::netns::{NetnsName, Ownership, PORTS_NETNS, TUNNELS_NETNS};
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::{Monitor, Pulse};
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op, Plan};
-use crate::program::{self, BR_INT, BR_TUN, Program, local_vlans};
+use crate::program::{self, BR_INT, BR_TUN, Program, fixed, local_vlans};
 use crate::types::IfName;
 use crate::vxlan::VxlanOp;
 
@@ -21,9 +21,9 @@ use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
 use super::kernel_spec::kernel_spec;
 use super::switch::Switch;
-use super::switch_spec::{self, BridgeSpec, fixed};
+use super::switch_spec::{self, BridgeSpec};
 use super::vlans::{self, Vlans};
-use super::{AgentConfig, Attach, Attachment as Wish, flows};
+use super::{AgentConfig, Attach, Attachment as Wish, flows, provider_spec};
 
 /// Rounds of kernel, switch, kernel… in one pass. Two make a node from nothing and a third finds nothing to do; what
 /// takes more is being changed by somebody else meanwhile.
@@ -440,34 +440,34 @@ impl<D: Desired> Node<D> {
         Ok(())
     }
 
-    /// Makes the flows of br-int, then of br-tun, what the view asks for, or what `less` does; so nothing comes from the
-    /// wire before br-int knows what to do with it.
+    /// Makes the flows of br-int, then of the other bridges, what the view asks for, or what `less` does; so nothing comes
+    /// from the wire before br-int knows what to do with it.
     fn flow_step(&mut self, show: &Show, less: Option<&NodeView>, outcome: &mut Outcome) -> Result<(), ControlError> {
-        let bridges = [fixed(BR_INT), fixed(BR_TUN)];
-        let revision =
-            |name: &IfName| show.bridges.iter().find(|there| there.name == *name).map(|there| there.revision);
-        let revisions = bridges.each_ref().map(revision);
-        let is_known = |known: &FlowsKnown, at: usize| {
-            less.is_none() && revisions[at].is_some() && known.revisions.get(&bridges[at]).copied() == revisions[at]
+        let revisions: BTreeMap<&IfName, u64> =
+            show.bridges.iter().map(|there| (&there.name, there.revision)).collect();
+        let is_known = |known: &FlowsKnown, bridge: &IfName| {
+            let revision = known.revisions.get(bridge);
+            less.is_none() && revision.is_some() && revision == revisions.get(bridge)
         };
         let Some(view) = less.or(self.view.as_ref()) else { return Ok(()) };
-        if (0..bridges.len()).all(|at| is_known(&self.flows_known, at)) {
+        let bridges = switch_spec::names(view);
+        if bridges.iter().all(|bridge| is_known(&self.flows_known, bridge)) {
             return Ok(());
         }
-        let Program { br_int, br_tun } = match Program::of(view, &self.vlans) {
+        let Program { br_int, br_tun, providers } = match Program::of(view, &self.vlans) {
             Ok(program) => program,
             Err(error) => {
                 outcome.fails(error);
                 return Ok(());
             }
         };
-        for (at, flows) in [br_int, br_tun].iter().enumerate() {
-            let bridge = &bridges[at];
-            if is_known(&self.flows_known, at) {
+        let programs = [br_int, br_tun].into_iter().chain(providers.into_values());
+        for (bridge, flows) in bridges.iter().zip(programs) {
+            if is_known(&self.flows_known, bridge) {
                 continue;
             }
             self.flows_known.revisions.remove(bridge);
-            match self.switch.sync(bridge, flows::lines(flows)) {
+            match self.switch.sync(bridge, flows::lines(&flows)) {
                 Ok(Synced { changes, revision }) => {
                     tracing::debug!(%bridge, changes, "flows");
                     outcome.operations += changes;
@@ -542,13 +542,14 @@ fn faults(spec: &[BridgeSpec], show: &Show) -> BTreeMap<IfName, String> {
 /// The view without what is behind these ports.
 fn without(view: &NodeView, ports: &BTreeSet<IfName>) -> NodeView {
     let mut view = view.clone();
+    provider_spec::without(&mut view, ports);
     let endpoints: BTreeMap<String, IpAddr> =
         view.peers.iter().map(|peer| (peer.name.clone(), peer.tunnel_ip)).collect();
     let backend = view.backend;
     for network in &mut view.networks {
-        let (kind, key) = (network.kind, network.vni);
-        let port = |ip: &IpAddr| program::tunnel_port(backend, kind, key, *ip);
-        let cut = |node: &String| endpoints.get(node).is_some_and(|ip| ports.contains(&port(ip)));
+        let carrier = network.segment.tunnel();
+        let tunnel = |ip: &IpAddr| carrier.map(|(kind, key)| program::tunnel_port(backend, kind, key, *ip));
+        let cut = |node: &String| endpoints.get(node).and_then(tunnel).is_some_and(|port| ports.contains(&port));
         network.local_ports.retain(|vm| !ports.contains(&vm.port));
         network.remote_ports.retain(|port| !cut(&port.node));
         network.flood.retain(|node| !cut(node));

@@ -15,7 +15,7 @@ use crate::netns::Ownership;
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::Monitor;
 use crate::plan::{self, KernelSpec};
-use crate::program::{BR_INT, BR_TUN};
+use crate::program::{BR_INT, BR_TUN, fixed};
 
 use super::desired::{Desired, Source, TopologyFile};
 use super::events::{EVENTS_MAX, Event, Events};
@@ -23,8 +23,7 @@ use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
-use super::switch_spec::fixed;
-use super::{AgentConfig, AgentError, DesiredFrom, announced, link, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, announced, link, provider_spec, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -224,7 +223,7 @@ fn tell(node: &str, state: &Converged, told: &mut Vec<String>) {
     told.clone_from(errors);
 }
 
-/// Removes everything that agents manage on this node: namespaces with what is in them, both bridges, local VLANs. A
+/// Removes everything that agents manage on this node: namespaces with what is in them, their bridges, local VLANs. A
 /// switch that is not there holds nothing. Gives the number of namespaces and bridges
 /// that went.
 ///
@@ -246,7 +245,7 @@ async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
     let mut switch = Switch::new(config.switch_socket.clone(), None);
     match switch.show() {
         Ok(show) => {
-            for bridge in [fixed(BR_TUN), fixed(BR_INT)] {
+            for bridge in provider_spec::ours(&show).cloned().chain([fixed(BR_TUN), fixed(BR_INT)]) {
                 if !show.bridges.iter().any(|there| there.name == bridge) {
                     continue;
                 }

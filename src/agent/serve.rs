@@ -9,7 +9,7 @@ use crate::api::agent::{Hello, Request};
 use crate::api::{Refusal, VERSION};
 use crate::control::{ControlError, Reply, Service};
 use crate::plan::KernelState;
-use crate::program::{BR_INT, BR_TUN};
+use crate::program::{BR_INT, BR_TUN, fixed};
 
 use super::AgentConfig;
 use super::events::{Event, Events};
@@ -18,7 +18,6 @@ use super::lookup;
 use super::node::Held;
 use super::shared::Shared;
 use super::switch::Switch;
-use super::switch_spec::fixed;
 use super::tables::{self, Observed};
 
 /// The longest a question may wait for the main loop, which may be in the middle of a pass.

@@ -4,25 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, Show, VlanMode};
-use crate::model::view::{Attachment, Backend, NetworkKind, NodeView};
+use crate::model::view::{Attachment, Backend, NodeView, TunnelKind};
 use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
-use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN};
-use crate::types::{IfName, Mac};
+use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, fixed};
+use crate::types::{IfName, Mac, PhysicalNetwork};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
-use super::Attach;
 use super::kernel_spec::{KernelSpecError, tunnel_devices};
+use super::{Attach, provider_spec};
 
-/// A bridge as wanted. Both bridges are the agent's alone: a port that is not wanted goes.
+/// A bridge as wanted. Each is the agent's alone: a port that is not wanted goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BridgeSpec {
     pub(super) name: IfName,
     pub(super) ports: BTreeMap<IfName, PortKind>,
-}
-
-/// The name of a bridge or patch port that is fixed in the program.
-pub(super) fn fixed(name: &'static str) -> IfName {
-    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 /// Why a view has no switch that would do.
@@ -34,14 +29,20 @@ pub(super) enum SwitchSpecError {
     Devices(#[from] KernelSpecError),
 }
 
-/// The switch's part of `view` but for the flows: br-int, then br-tun.
+/// The bridges of `view`: br-int, then br-tun, then those of physical networks, in the order of their programs.
+pub(super) fn names(view: &NodeView) -> Vec<IfName> {
+    let providers = program::physical_networks(view).into_keys().map(PhysicalNetwork::bridge);
+    [fixed(BR_INT), fixed(BR_TUN)].into_iter().chain(providers).collect()
+}
+
+/// The switch's part of `view` but for the flows: br-int, then the others.
 ///
 /// # Errors
 /// As [`vxlan::tunnels`].
-pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<[BridgeSpec; 2], SwitchSpecError> {
+pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<Vec<BridgeSpec>, SwitchSpecError> {
     let integration = BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir) };
     let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view, netns_dir)? };
-    Ok([integration, tunnel])
+    Ok([integration, tunnel].into_iter().chain(provider_spec::bridges(view)).collect())
 }
 
 fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTreeMap<IfName, PortKind> {
@@ -54,6 +55,7 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
         Attach::Veth => PortKind::Packet { netns: Some(netns_dir.join(PORTS_NETNS)), device: None },
     };
     let mut ports = BTreeMap::from([(fixed(PATCH_TUN), PortKind::Patch { peer: fixed(PATCH_INT) })]);
+    ports.extend(provider_spec::patches(view));
     for router in &view.routers {
         for port in &router.interfaces {
             ports.insert(port.ifname.clone(), inside(&port.ifname, &router.netns, &port.ifname, port.mac));
@@ -73,8 +75,8 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
 
 fn tunnel_ports(view: &NodeView, netns_dir: &Path) -> Result<BTreeMap<IfName, PortKind>, SwitchSpecError> {
     let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
-    let kinds: &[NetworkKind] = match view.backend {
-        Backend::Userspace => &NetworkKind::ALL,
+    let kinds: &[TunnelKind] = match view.backend {
+        Backend::Userspace => &TunnelKind::ALL,
         Backend::Kernel => {
             let port = || PortKind::Packet { netns: Some(netns_dir.join(TUNNELS_NETNS)), device: None };
             ports.extend(tunnel_devices(view)?.into_iter().map(|device| (device.name, port())));
@@ -85,13 +87,13 @@ fn tunnel_ports(view: &NodeView, netns_dir: &Path) -> Result<BTreeMap<IfName, Po
         let needed = program::tunnel_peers_by(kind, view);
         let peers = view.peers.iter().filter(|peer| needed.contains(peer.name.as_str()));
         let name = match kind {
-            NetworkKind::Vxlan => program::vxlan_port,
-            NetworkKind::Gre => program::gre_port,
+            TunnelKind::Vxlan => program::vxlan_port,
+            TunnelKind::Gre => program::gre_port,
         };
         let tunnels = vxlan::tunnels(name, view.node.tunnel_ip, peers.map(|peer| peer.tunnel_ip))?;
         let port = |TunnelSpec { port, local, remote }| match kind {
-            NetworkKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
-            NetworkKind::Gre => (port, PortKind::Gre { remote, local }),
+            TunnelKind::Vxlan => (port, PortKind::Vxlan { remote, local, udp_port: view.vxlan_port }),
+            TunnelKind::Gre => (port, PortKind::Gre { remote, local }),
         };
         ports.extend(tunnels.into_iter().map(port));
     }
@@ -101,7 +103,7 @@ fn tunnel_ports(view: &NodeView, netns_dir: &Path) -> Result<BTreeMap<IfName, Po
 /// What must be asked before the flows: bridges and ports that are missing, and ports that are not as wanted, do not
 /// work, or are in `lost` because what they were on is gone.
 pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfName>) -> Vec<Request> {
-    let mut requests = Vec::new();
+    let mut requests: Vec<Request> = provider_spec::evictions(spec, show).collect();
     // A name is unique in the switch: a port that is on the wrong bridge leaves it first.
     for bridge in spec {
         let there = show.bridges.iter().find(|there| there.name == bridge.name);
@@ -144,7 +146,7 @@ pub(super) fn tunnels_of_the_switch(show: &Show) -> Vec<Request> {
     ports.map(|port| Request::DelPort { bridge: fixed(BR_TUN), port: port.config.name.clone() }).collect()
 }
 
-/// What is to be asked after the flows: ports that no flow names any more leave.
+/// What is to be asked after the flows: ports that no flow names any more leave, and bridges of physical networks.
 pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
     let mut requests = Vec::new();
     for bridge in spec {
@@ -157,5 +159,6 @@ pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
             requests.extend(stale.map(|port| Request::DelPort { bridge: bridge.name.clone(), port: port.clone() }));
         }
     }
+    requests.extend(provider_spec::removals(spec, show));
     requests
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::agent::{
-    Converged, Forwarding, Neighbour, Network, Peer, Responder, Router, RouterInterface, Show, Vm,
+    Converged, Forwarding, Neighbour, Network, Peer, PhysicalNetwork, Responder, Router, RouterInterface, Show, Vm,
 };
 use crate::api::switch::{Flow, Port};
 use crate::netns::NetnsName;
 use crate::plan::{Checked, KernelState};
-use crate::program::{self, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
+use crate::program::{self, BR_INT, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramError, UNICAST_TABLE};
 use crate::types::{IfName, Mac, VlanId};
 
 use super::canonical::BadFlow;
@@ -50,8 +50,10 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 Some(Network {
                     name: network.name.clone(),
                     id: network.id.to_string(),
-                    kind: network.kind.name().to_owned(),
-                    vni: network.vni,
+                    kind: network.segment.kind().name().to_owned(),
+                    vni: network.segment.vni(),
+                    physical_network: network.segment.physical_network().cloned(),
+                    vlan: network.segment.vlan(),
                     local_vlan: *vlans.get(&network.id)?,
                     mtu: network.mtu,
                     flood: network.flood.clone(),
@@ -85,6 +87,14 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                 host_mac: peer.host_mac,
                 tunnel_ip: peer.tunnel_ip,
                 ports: ports_to(&tunnels, &peer.name),
+            })
+            .collect(),
+        physical_networks: program::physical_networks(view)
+            .into_iter()
+            .map(|(name, interface)| PhysicalNetwork {
+                name: name.clone(),
+                bridge: name.bridge(),
+                interface: interface.clone(),
             })
             .collect(),
         state,
@@ -149,9 +159,9 @@ pub(super) fn responders(held: &Held, br_int: &Observed) -> Result<Vec<Responder
 /// Where frames to each known address go: what was populated, then what was learned.
 pub(super) fn forwardings(held: &Held, br_int: &Observed, br_tun: &Observed) -> Result<Vec<Forwarding>, TableError> {
     let mut rows = Vec::new();
-    let (local, remote): (Vec<_>, Vec<_>) =
-        program::populated(&held.view, &held.vlans)?.into_iter().partition(|entry| entry.node.is_none());
-    for (entries, bridge) in [(local, br_int), (remote, br_tun)] {
+    let (int, tun): (Vec<_>, Vec<_>) =
+        program::populated(&held.view, &held.vlans)?.into_iter().partition(|entry| entry.bridge == BR_INT);
+    for (entries, bridge) in [(int, br_int), (tun, br_tun)] {
         let programmed: Vec<_> = entries.iter().map(|entry| entry.flow.clone()).collect();
         let counts = flows::packets(&programmed, &bridge.flows, &bridge.ports)?;
         rows.extend(entries.into_iter().zip(counts).map(|(entry, packets)| Forwarding {

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{IfName, Mac, Mtu, VlanId, Vni};
+use crate::types::{self, IfName, Mac, Mtu, VlanId, Vni};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,10 +93,24 @@ pub struct Show {
     pub routers: Vec<Router>,
     /// Its virtual machines.
     pub vms: Vec<Vm>,
-    /// The nodes it has tunnels to.
+    /// The other nodes.
     pub peers: Vec<Peer>,
+    /// The physical networks that its networks are on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub physical_networks: Vec<PhysicalNetwork>,
     /// What the last reconciliation came to.
     pub state: Converged,
+}
+
+/// A physical network the node is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalNetwork {
+    /// Its name.
+    pub name: types::PhysicalNetwork,
+    /// Its bridge in the switch.
+    pub bridge: IfName,
+    /// The interface by which the node is on it, a port of that bridge.
+    pub interface: IfName,
 }
 
 /// A network the node hosts.
@@ -106,11 +120,18 @@ pub struct Network {
     pub name: String,
     /// Its id.
     pub id: String,
-    /// What carries it between nodes: `vxlan` or `gre`.
+    /// What carries it between nodes: `vxlan`, `gre`, `vlan` or `flat`.
     #[serde(default)]
     pub kind: String,
-    /// Its tunnel key.
-    pub vni: Vni,
+    /// Its tunnel key, if tunnels carry it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
+    /// The physical network that carries it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_network: Option<types::PhysicalNetwork>,
+    /// Its tag there; a flat network has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
     /// Its VLAN on this node's br-int.
     pub local_vlan: VlanId,
     /// The MTU of everything on it.

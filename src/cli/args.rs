@@ -84,7 +84,8 @@ pub enum Command {
     /// Remove everything this host's agents have made; stop the agent first
     ///
     /// Goes by names, as the agent does: every namespace called `qrouter-*`, `snat-*`, `fip-*`, `vm-*`, `dvr-ports` or
-    /// `dvr-tunnels` in the directory of named namespaces, and both bridges of a switch that runs.
+    /// `dvr-tunnels` in the directory of named namespaces, and of a switch that runs br-int, br-tun and the bridges patched
+    /// to br-int.
     Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
     Show(ReadArgs),

@@ -260,22 +260,25 @@ fn tables(all: &[Listed]) -> String {
             out.push('\n');
         }
         let [head, _] = row(first);
-        let rows: Vec<[String; 6]> = of_kind.iter().map(|one| row(one)).map(|[_, row]| row).collect();
+        let rows: Vec<[String; COLUMNS]> = of_kind.iter().map(|one| row(one)).map(|[_, row]| row).collect();
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
-        let head = [head[0], head[1], head[2], head[3], head[4], head[5]];
+        let head = [head[0], head[1], head[2], head[3], head[4], head[5], head[6]];
         out.push_str(&output::columns(head, &rows, ""));
     }
     if out.is_empty() { "nothing of that is there; `dvr apply -f FILE` makes it\n".to_owned() } else { out }
 }
 
+/// Columns of a table of resources, as many as nodes have; the last of others are empty.
+const COLUMNS: usize = 7;
+
 /// A resource's columns: their heads and its cells.
-fn row(one: &Listed) -> [[String; 6]; 2] {
+fn row(one: &Listed) -> [[String; COLUMNS]; 2] {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let list = |values: Vec<String>| if values.is_empty() { "-".to_owned() } else { values.join(",") };
     let revision = one.revision.to_string();
-    let heads = |words: [&str; 6]| words.map(str::to_owned);
+    let heads = |words: [&str; COLUMNS]| words.map(str::to_owned);
     match &one.resource {
-        Resource::Node(NodeSpec { name, address, host_mac }) => {
+        Resource::Node(NodeSpec { name, address, host_mac, bridge_mappings }) => {
             let lives = one.live == Some(true);
             let state = one.health.as_ref().map(|health| health.state(lives));
             let cells = [
@@ -283,28 +286,33 @@ fn row(one: &Listed) -> [[String; 6]; 2] {
                 text(address.map(|ip| ip.to_string())),
                 text(host_mac.map(|mac| mac.to_string())),
                 if lives { "yes" } else { "no" }.to_owned(),
+                list(bridge_mappings.iter().flatten().map(|(name, port)| format!("{name}:{port}")).collect()),
                 revision,
                 text(state),
             ];
-            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "REVISION", "STATE"]), cells]
+            [heads(["NODE", "TUNNEL IP", "HOST MAC", "LIVE", "MAPPINGS", "REVISION", "STATE"]), cells]
         }
-        Resource::Network(NetworkSpec { name, vni, mtu, subnets, .. }) => {
+        Resource::Network(NetworkSpec { name, kind, vni, physical_network, vlan, mtu, subnets, .. }) => {
+            let number = vni.map(|vni| vni.to_string()).or_else(|| vlan.map(|vlan| vlan.to_string()));
+            let key = number.map_or_else(String::new, |number| format!(" {number}"));
+            let physical = physical_network.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
             let cells = [
                 name.clone(),
-                text(vni.map(|vni| vni.to_string())),
+                format!("{}{key}{physical}", kind.name()),
                 text(mtu.map(|mtu| mtu.to_string())),
                 list(subnets.iter().map(|subnet| subnet.cidr.to_string()).collect()),
                 revision,
                 String::new(),
+                String::new(),
             ];
-            [heads(["NETWORK", "VNI", "MTU", "SUBNETS", "REVISION", ""]), cells]
+            [heads(["NETWORK", "SEGMENT", "MTU", "SUBNETS", "REVISION", "", ""]), cells]
         }
         Resource::Router(RouterSpec { name, node, interfaces, .. }) => {
             let networks = interfaces.iter().map(|port| port.network.clone()).collect();
             let ips = interfaces.iter().flat_map(|port| &port.ips).map(ToString::to_string).collect();
             let node = node.clone().unwrap_or_else(|| "(all)".to_owned());
-            let cells = [name.clone(), node, list(networks), list(ips), revision, String::new()];
-            [heads(["ROUTER", "NODE", "NETWORKS", "ADDRESSES", "REVISION", ""]), cells]
+            let cells = [name.clone(), node, list(networks), list(ips), revision, String::new(), String::new()];
+            [heads(["ROUTER", "NODE", "NETWORKS", "ADDRESSES", "REVISION", "", ""]), cells]
         }
         Resource::Port(PortSpec { name, network, node, migrating_to, mac, ips, .. }) => {
             let node = match (node, migrating_to) {
@@ -312,8 +320,9 @@ fn row(one: &Listed) -> [[String; 6]; 2] {
                 (node, _) => text(node.clone()),
             };
             let ips = list(ips.iter().map(ToString::to_string).collect());
-            let cells = [name.clone(), network.clone(), node, text(mac.map(|mac| mac.to_string())), ips, revision];
-            [heads(["PORT", "NETWORK", "NODE", "MAC", "ADDRESSES", "REVISION"]), cells]
+            let mac = text(mac.map(|mac| mac.to_string()));
+            let cells = [name.clone(), network.clone(), node, mac, ips, revision, String::new()];
+            [heads(["PORT", "NETWORK", "NODE", "MAC", "ADDRESSES", "REVISION", ""]), cells]
         }
     }
 }

@@ -88,10 +88,22 @@ fn agent_text(show: &AgentShow) -> String {
     }
     for network in &show.networks {
         let flood = if network.flood.is_empty() { "nowhere".to_owned() } else { network.flood.join(", ") };
+        let (segment, flood) = match (&network.physical_network, network.vlan) {
+            (Some(physical), Some(vlan)) => (format!("{} {vlan} of {physical}", network.kind), "there".to_owned()),
+            (Some(physical), None) => (format!("{} on {physical}", network.kind), "there".to_owned()),
+            (None, _) => {
+                let key = network.vni.map_or("-".to_owned(), |vni| vni.to_string());
+                (format!("{} key {key}", network.kind), format!("to {flood}"))
+            }
+        };
         out.push_str(&format!(
-            "    Network {}\n        {} key {}, VLAN {} here, MTU {}, floods to {flood}\n",
-            network.name, network.kind, network.vni, network.local_vlan, network.mtu
+            "    Network {}\n        {segment}, VLAN {} here, MTU {}, floods {flood}\n",
+            network.name, network.local_vlan, network.mtu
         ));
+    }
+    for physical in &show.physical_networks {
+        let line = format!("bridge {}, interface {}", physical.bridge, physical.interface);
+        out.push_str(&format!("    Physical network {}\n        {line}\n", physical.name));
     }
     for router in &show.routers {
         out.push_str(&format!("    Router {}\n        namespace {}\n", router.name, router.netns));
@@ -119,7 +131,7 @@ fn agent_text(show: &AgentShow) -> String {
     }
     for peer in &show.peers {
         let port = if peer.ports.is_empty() {
-            "no tunnel: no network in common".to_owned()
+            "no tunnel: no network of tunnels in common".to_owned()
         } else {
             let ports: Vec<String> = peer.ports.iter().map(|port| format!("port {port}")).collect();
             ports.join(", ")

@@ -15,6 +15,7 @@ mod faults;
 mod init;
 mod keeper;
 mod outline;
+mod physical;
 mod picture;
 mod pinger;
 mod place;

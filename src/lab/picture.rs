@@ -32,10 +32,15 @@ pub fn draw(outline: &Outline) -> String {
     for network in outline.views.values().flat_map(|view| &view.networks) {
         let cidrs: Vec<String> = network.subnets.iter().map(|subnet| subnet.cidr.to_string()).collect();
         networks.entry(&network.name).or_insert_with(|| {
-            format!("  {:<12} {:<5} {:<8} {}", network.name, network.kind.name(), network.vni, cidrs.join(", "))
+            let key = network.segment.vni().map(|vni| vni.to_string());
+            let vlan = || network.segment.vlan().map(|vlan| vlan.to_string());
+            let key = key.or_else(vlan).unwrap_or_default();
+            let physical = network.segment.physical_network().map_or_else(String::new, |name| format!(" on {name}"));
+            let kind = network.segment.kind().name();
+            format!("  {:<12} {kind:<5} {key:<8} {}{physical}", network.name, cidrs.join(", "))
         });
     }
-    out.push_str("networks, joined by tunnels over the underlay, with their keys:\n");
+    out.push_str("networks, with the keys of their tunnels over the underlay, or their VLANs on a physical network:\n");
     for line in networks.values() {
         out.push_str(line);
         out.push('\n');

@@ -1,4 +1,5 @@
-//! The underlay: a bridge in the lab's own namespace and a veth pair from it into each node's.
+//! What joins the nodes: the underlay, a bridge in the lab's own namespace and a veth pair from it into each node's; and
+//! their physical networks.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Error, NETNS_DIR, Outline};
+use super::{Error, NETNS_DIR, Outline, physical};
 use crate::link::{LinkKind, LinkSpec};
 use crate::netns::{Name, NetnsName, Ownership, Sysctl};
 use crate::plan::kernel::Kernel;
@@ -16,7 +17,7 @@ use crate::types::IfName;
 /// The bridge's name.
 const BRIDGE: &str = "underlay";
 /// The name of a node's only wire.
-const WIRE: &str = "eth0";
+pub(super) const WIRE: &str = "eth0";
 
 /// Makes the underlay from the calling process's namespace, in which nothing of it exists.
 ///
@@ -45,9 +46,12 @@ fn spec(outline: &Outline) -> Result<KernelSpec, Error> {
     floor.mtu = mtu;
     floor.sysctls = quiet(&bridge);
     own.links.push(floor);
+    let mut physical = physical::links(outline)?;
     let mut namespaces = Vec::new();
     let endpoints: Vec<IpAddr> = outline.views.values().map(|view| view.node.tunnel_ip).collect();
     let mut taken = BTreeSet::from([bridge.clone(), name("lo")]);
+    taken.extend(physical.own.iter().map(|link| link.name.clone()));
+    own.links.append(&mut physical.own);
     for (index, (node, view)) in outline.views.iter().enumerate() {
         let netns = NetnsName::from(Name::new(node).map_err(|error| bad(error.to_string()))?);
         // Called as its node where that is a legal name and free.
@@ -69,21 +73,22 @@ fn spec(outline: &Outline) -> Result<KernelSpec, Error> {
         }
         let mut inside = NamespaceSpec::new(netns);
         inside.links.push(inner);
+        inside.links.extend(physical.nodes.remove(node).into_iter().flatten());
         namespaces.push(inside);
     }
     namespaces.insert(0, own);
     Ok(KernelSpec { namespaces })
 }
 
-fn name(text: &str) -> IfName {
+pub(super) fn name(text: &str) -> IfName {
     match IfName::new(text) {
         Ok(name) => name,
         Err(bad) => unreachable!("made from a short word and a number: {bad}"),
     }
 }
 
-/// No IPv6 of its own: nothing but tunnels is to be seen on the wire.
-fn quiet(link: &IfName) -> Vec<Sysctl> {
+/// No IPv6 of its own: nothing but what the switches send is to be seen on the wire.
+pub(super) fn quiet(link: &IfName) -> Vec<Sysctl> {
     vec![Sysctl::new(format!("net/ipv6/conf/{link}/disable_ipv6"), "1")]
 }
 

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::types::{Mac, Vni};
+use crate::types::{Mac, VlanId, Vni};
 
 /// The namespace of every derived id (RFC 9562 §5.5); a constant of ours, itself random.
 const IDS: Uuid = Uuid::from_u128(0x7d1c_55b4_02d9_4a6e_9e0b_3c7f_8a46_d12c);
@@ -35,6 +35,13 @@ fn probe<T>(start: u32, taken: usize, make: impl Fn(u32) -> Option<T>) -> Option
 /// A VNI for the network of this name.
 pub(super) fn vni(network: &str, taken: impl Fn(Vni) -> bool, count: usize) -> Option<Vni> {
     probe(hash(id("vni", network, 0)), count, |number| Vni::new(number).ok().filter(|vni| !taken(*vni)))
+}
+
+/// A VLAN for the network of this name.
+pub(super) fn vlan(network: &str, taken: impl Fn(VlanId) -> bool) -> Option<VlanId> {
+    let start = hash(id("vlan", network, 0));
+    let count = VlanId::MAX.get();
+    (0..count).filter_map(|step| VlanId::new((start + step) % count + 1).ok()).find(|vlan| !taken(*vlan))
 }
 
 /// A host MAC for the node of this name.

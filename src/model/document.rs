@@ -87,6 +87,7 @@ pub(super) struct UnderlayDoc {
 pub(super) struct NodeDoc {
     pub(super) address: Option<Text>,
     pub(super) host_mac: Option<Text>,
+    pub(super) bridge_mappings: Option<Entries<Text>>,
 }
 
 /// A network.
@@ -97,6 +98,8 @@ pub(super) struct NetworkDoc {
     #[serde(rename = "type")]
     pub(super) kind: Option<Text>,
     pub(super) vni: Option<Text>,
+    pub(super) physical_network: Option<Text>,
+    pub(super) vlan: Option<Text>,
     pub(super) mtu: Option<Text>,
     pub(super) subnets: Vec<SubnetDoc>,
 }

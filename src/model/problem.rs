@@ -257,13 +257,22 @@ problems! {
     IdTwice { id, owner } => "id `{id}` is already the id of {owner}", "give each object an id of its own or leave it out";
     IdShort { short, owner } => "the id begins with `{short}` as that of {owner} does, and interface names bear no more",
         "choose an id whose first 11 characters differ or leave it out";
-    Kind { kind } => "network type `{kind}` is not built: vxlan and gre are", "write `type: vxlan` or `type: gre`, or leave it out";
+    Kind { kind } => "network type `{kind}` is not built: vxlan, gre, vlan and flat are", "write one of these, or leave it out for vxlan";
+    KeyOfType { key, kind } => "`{key}` means nothing to a network of `type: {kind}`", "remove it, or write another type";
+    NoPhysicalNetwork { network, kind } => "network `{network}` has `type: {kind}` and names no physical network",
+        "add `physical_network: NAME`; the nodes' `bridge_mappings` say by which interface each is on it";
+    SegmentTwice { segment, physical_network, network } =>
+        "{segment} of physical network `{physical_network}` is already that of network `{network}`",
+        "give another `vlan` from 1 to 4094 or leave it out; one network of a physical network may be flat";
+    Unmapped { node, physical_network, network } =>
+        "node `{node}` has network `{network}`, and no interface on its physical network `{physical_network}`",
+        "add `bridge_mappings: {{{physical_network}: INTERFACE}}` to node `{node}`, or keep off it the machines on that network and behind its routers";
     RouterNode { router, node } => "router `{router}` is distributed, and is to live on node `{node}` alone",
         "write `distributed: false`, or leave `node` out";
     NoNode { router } => "router `{router}` is not distributed, and there is no node for it to live on",
         "declare a node first, or in the same go, or make the router distributed";
     VniTwice { vni, network } => "VNI {vni} is already that of network `{network}`", "give another from 1 to 16777215 or leave it out";
-    MtuTooLarge { mtu, most, overhead } => "MTU {mtu} does not fit: a tunnel takes {overhead} octets of the underlay's",
+    MtuTooLarge { mtu, most, overhead, kind } => "MTU {mtu} does not fit: a {kind} network takes {overhead} octets of the underlay's",
         "write at most {most}, raise `underlay.mtu` or leave it out";
     MtuTooSmall { mtu, network } => "MTU {mtu} is too small for network `{network}`, which has an IPv6 subnet",
         "give it at least 1280 (RFC 8200 §5), raising `underlay.mtu` if need be, or remove the subnet";
@@ -300,7 +309,7 @@ problems! {
     MacTwice { mac, owner } => "MAC `{mac}` is already that of {owner}", "choose another or leave the key out";
     NetworkTwice { router, network } => "router `{router}` has two interfaces on network `{network}`", "keep one of them";
     DeviceTwice { device, node, owner } => "device `{device}` of node `{node}` is already that of {owner}",
-        "give each virtual machine a device of its own";
+        "give each virtual machine, and each physical network of a node, a device of its own";
     DeviceOurs { device } => "device `{device}` bears a name this program gives to its own ports", "rename the device";
     EditTwice { object } => "{object} is asked for twice in one go", "keep one of the two";
     Absent { object } => "there is no {object} to delete", "correct its kind or name, or leave it be";

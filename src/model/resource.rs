@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::view::{NetworkKind, SubnetView};
-use crate::types::{IfName, Mac, Mtu, Vni};
+use super::view::{BridgeMappings, NetworkKind, SubnetView};
+use crate::types::{IfName, Mac, Mtu, PhysicalNetwork, VlanId, Vni};
 
 /// The kinds of objects, in the order in which they depend on each other: of what is new the nodes come first, of what
 /// goes the ports.
@@ -157,6 +157,9 @@ pub struct NodeSpec {
     /// The MAC that stands for every router on its wire; allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_mac: Option<Mac>,
+    /// The interfaces by which it is on physical networks; none if left out of a new node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_mappings: Option<BridgeMappings>,
 }
 
 /// A network.
@@ -171,9 +174,15 @@ pub struct NetworkSpec {
     /// How its frames cross the underlay.
     #[serde(default, rename = "type")]
     pub kind: NetworkKind,
-    /// Its tunnel key; allocated.
+    /// Its tunnel key, if tunnels carry it; allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
+    /// The physical network of a VLAN or flat network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_network: Option<PhysicalNetwork>,
+    /// The tag of a VLAN network; allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
     /// The MTU of everything on it; the most the underlay carries if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,

@@ -40,7 +40,7 @@ pub(crate) fn examples() -> Vec<(String, Topology)> {
 #[test]
 fn the_examples_are_right() {
     let sizes: Vec<_> = examples().iter().map(|(_, topology)| topology.vms().len()).collect();
-    assert_eq!(sizes, [4, 4, 40, 6]);
+    assert_eq!(sizes, [4, 4, 40, 9, 6]);
 }
 
 /// `DVR_BLESS=1` rewrites the expected texts.
@@ -82,7 +82,7 @@ fn the_examples_allocation_is_what_it_was() {
     let networks: Vec<String> = topology
         .networks()
         .values()
-        .map(|network| format!("{} {} {}", network.name, network.vni, network.mtu))
+        .map(|network| format!("{} {} {}", network.name, network.segment.vni().expect("a tunnel's"), network.mtu))
         .collect();
     assert_eq!(nodes, ["node1 172.31.0.1 fa:16:3f:94:14:37", "node2 172.31.0.2 fa:16:3f:b5:f6:83"]);
     assert_eq!(networks, ["blue 10823188 1450", "orange 11030971 1450"]);
@@ -101,7 +101,7 @@ pub(crate) fn assert_unique(topology: &Topology) {
     let ports = || topology.routers().values().flat_map(|router| &router.interfaces);
     macs.extend(ports().map(|port| port.mac));
     assert_eq!(macs.iter().collect::<BTreeSet<_>>().len(), macs.len(), "a MAC is given twice");
-    let vnis: BTreeSet<_> = topology.networks().values().map(|network| network.vni).collect();
+    let vnis: BTreeSet<_> = topology.networks().values().map(|network| network.segment.vni()).collect();
     assert_eq!(vnis.len(), topology.networks().len(), "a VNI is given twice");
     let tunnels: BTreeSet<_> = topology.nodes().values().map(|node| node.tunnel_ip).collect();
     assert_eq!(tunnels.len(), topology.nodes().len(), "a node's address is given twice");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::DocumentError;
 use super::resource::{AddressPair, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, Resource, RouterSpec};
-use super::view::{Attachment, Network, Peer, PortView, RouterPort, RouterView};
+use super::view::{Attachment, BridgeMappings, Network, Peer, PortView, RouterPort, RouterView};
 use crate::types::Mtu;
 
 /// The built-in example: two networks, one router, four machines on two nodes.
@@ -21,6 +21,9 @@ pub const EXAMPLE: &str = include_str!("example.yaml");
 pub struct Topology {
     pub(super) underlay: Underlay,
     pub(super) nodes: BTreeMap<String, Peer>,
+    /// By node: only those that have any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) bridge_mappings: BTreeMap<String, BridgeMappings>,
     pub(super) networks: BTreeMap<String, Network>,
     pub(super) routers: BTreeMap<String, RouterView>,
     pub(super) vms: BTreeMap<String, Vm>,
@@ -94,6 +97,12 @@ impl Topology {
         &self.nodes
     }
 
+    /// The interfaces by which a node is on physical networks.
+    #[must_use]
+    pub fn bridge_mappings(&self, node: &str) -> BridgeMappings {
+        self.bridge_mappings.get(node).cloned().unwrap_or_default()
+    }
+
     /// The networks, by name.
     #[must_use]
     pub fn networks(&self) -> &BTreeMap<String, Network> {
@@ -117,14 +126,21 @@ impl Topology {
     #[must_use]
     pub fn resources(&self) -> Vec<Resource> {
         let nodes = self.nodes.values().map(|Peer { name, tunnel_ip, host_mac }| {
-            Resource::Node(NodeSpec { name: name.clone(), address: Some(*tunnel_ip), host_mac: Some(*host_mac) })
+            Resource::Node(NodeSpec {
+                name: name.clone(),
+                address: Some(*tunnel_ip),
+                host_mac: Some(*host_mac),
+                bridge_mappings: self.bridge_mappings.get(name).cloned(),
+            })
         });
-        let networks = self.networks.values().map(|Network { name, id, kind, vni, mtu, subnets }| {
+        let networks = self.networks.values().map(|Network { name, id, segment, mtu, subnets }| {
             Resource::Network(NetworkSpec {
                 name: name.clone(),
                 id: Some(*id),
-                kind: *kind,
-                vni: Some(*vni),
+                kind: segment.kind(),
+                vni: segment.vni(),
+                physical_network: segment.physical_network().cloned(),
+                vlan: segment.vlan(),
                 mtu: Some(*mtu),
                 subnets: subnets.clone(),
             })

@@ -59,11 +59,15 @@ fn leave_out(resource: &mut Resource, document: &Document) {
             let said = entry(&document.nodes, &spec.name).and_then(Option::as_ref);
             spec.address = spec.address.filter(|_| said.is_some_and(|said| said.address.is_some()));
             spec.host_mac = spec.host_mac.filter(|_| said.is_some_and(|said| said.host_mac.is_some()));
+            // An empty one says that there are none from now on.
+            let mappings = said.is_some_and(|said| said.bridge_mappings.is_some());
+            spec.bridge_mappings = mappings.then(|| spec.bridge_mappings.take().unwrap_or_default());
         }
         Resource::Network(spec) => {
             let Some(said) = entry(&document.networks, &spec.name) else { return };
             spec.id = spec.id.filter(|_| said.id.is_some());
             spec.vni = spec.vni.filter(|_| said.vni.is_some());
+            spec.vlan = spec.vlan.filter(|_| said.vlan.is_some());
             spec.mtu = spec.mtu.filter(|_| said.mtu.is_some());
         }
         Resource::Router(spec) => {

@@ -13,15 +13,14 @@ use uuid::Uuid;
 use super::LIKE_ID;
 use super::check::{self, Faults, Field, Found, Pass, cidr_fault};
 use super::document::{
-    Document, InterfaceDoc, NetworkDoc, NodeDoc, PairDoc, RouterDoc, SubnetDoc, Text, UnderlayDoc, VmDoc,
+    Document, Entries, InterfaceDoc, NetworkDoc, NodeDoc, PairDoc, RouterDoc, SubnetDoc, Text, UnderlayDoc, VmDoc,
 };
 use super::fabric::Fabric;
 use super::problem::{Fault, Mistakes};
 use super::resource::{AddressPair, Edit, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, Resource, RouterSpec};
 use super::topology::Underlay;
-use super::view::SubnetView;
-use crate::model::view::NetworkKind;
-use crate::types::{Mac, Mtu, Vni};
+use super::view::{BridgeMappings, NetworkKind, SubnetView, TunnelKind};
+use crate::types::{Mac, Mtu, PhysicalNetwork, VlanId, Vni};
 
 /// The fabric of a document, or everything wrong with its meaning.
 pub(super) fn check(document: &Document) -> Result<Fabric, Mistakes> {
@@ -40,8 +39,8 @@ pub(super) fn check(document: &Document) -> Result<Fabric, Mistakes> {
         Ok(_) => {}
         Err(Faults { found, untold }) => {
             for Found { edit, field, fault } in found {
-                // A network whose subnets are all illegible has been reported for that.
-                if matches!(fault, Fault::NoSubnet { .. }) && bare.contains(&edit) {
+                // A network of which these are illegible has been reported for that.
+                if matches!(fault, Fault::NoSubnet { .. } | Fault::NoPhysicalNetwork { .. }) && bare.contains(&edit) {
                     continue;
                 }
                 mistakes.add(place(&places, edit, field), fault);
@@ -66,7 +65,7 @@ struct Reader {
     edits: Vec<Edit>,
     /// By edit.
     places: Vec<BTreeMap<Field, Location>>,
-    /// Edits of networks none of whose subnets is legible.
+    /// Edits of networks none of whose subnets is legible, or whose physical network is not.
     bare: Vec<usize>,
     /// Of the object being read.
     here: BTreeMap<Field, Location>,
@@ -85,7 +84,8 @@ impl Reader {
         }
         for (name, doc) in &networks.0 {
             let spec = self.network(name, doc);
-            if spec.subnets.is_empty() && !doc.subnets.is_empty() {
+            let unread = doc.physical_network.is_some() && spec.physical_network.is_none();
+            if unread || spec.subnets.is_empty() && !doc.subnets.is_empty() {
                 self.bare.push(self.edits.len());
             }
             self.put(name, Resource::Network(spec));
@@ -222,7 +222,7 @@ impl Reader {
         });
         let cidr = cidr.unwrap_or(default.cidr);
         let vxlan_port = vxlan_port.as_ref().and_then(|text| self.udp_port(text)).unwrap_or(default.vxlan_port);
-        let overhead = NetworkKind::ALL.map(|kind| kind.overhead_octets(cidr.addr())).into_iter().max();
+        let overhead = TunnelKind::ALL.map(|kind| kind.overhead_octets(cidr.addr())).into_iter().max();
         let least = Mtu::MIN.get() + overhead.unwrap_or(0);
         let given = mtu.as_ref().and_then(|text| Some((text, self.number::<Mtu>("an MTU", text, "1500")?)));
         if let Some((text, mtu)) = given.filter(|(_, mtu)| mtu.get() < least) {
@@ -242,14 +242,33 @@ impl Reader {
 
     fn node(&mut self, name: &Text, doc: Option<&NodeDoc>) -> NodeSpec {
         let name = name.value.clone();
-        let Some(NodeDoc { address, host_mac }) = doc else { return NodeSpec { name, ..NodeSpec::default() } };
+        let Some(NodeDoc { address, host_mac, bridge_mappings }) = doc else {
+            return NodeSpec { name, ..NodeSpec::default() };
+        };
         let address = self.part(Field::Address, address.as_ref(), Self::address);
         let host_mac = self.part(Field::HostMac, host_mac.as_ref(), Self::mac);
-        NodeSpec { name, address, host_mac }
+        let bridge_mappings = bridge_mappings.as_ref().map(|entries| self.mappings(entries));
+        NodeSpec { name, address, host_mac, bridge_mappings }
+    }
+
+    fn mappings(&mut self, entries: &Entries<Text>) -> BridgeMappings {
+        let mut read = BTreeMap::new();
+        for (name, interface) in &entries.0 {
+            let name = self.physical_network(name).map(|legal| (legal, name.referenced));
+            let interface = self.parse("an interface", interface, "eth1");
+            read.extend(name.zip(interface).map(|((name, place), interface)| (name, (interface, place))));
+        }
+        let places = read.values().enumerate().map(|(at, (_, place))| (Field::BridgeMapping(at), *place));
+        self.here.extend(places);
+        read.into_iter().map(|(name, (interface, _))| (name, interface)).collect()
+    }
+
+    fn physical_network(&mut self, text: &Text) -> Option<PhysicalNetwork> {
+        self.parse("a physical network", text, "physnet1")
     }
 
     fn network(&mut self, name: &Text, doc: &NetworkDoc) -> NetworkSpec {
-        let NetworkDoc { id, kind, vni, mtu, subnets } = doc;
+        let NetworkDoc { id, kind, vni, physical_network, vlan, mtu, subnets } = doc;
         let kind = kind.as_ref().and_then(|text| {
             let known = NetworkKind::ALL.into_iter().find(|kind| kind.name() == text.value);
             if known.is_none() {
@@ -260,6 +279,8 @@ impl Reader {
         let kind = kind.unwrap_or_default();
         let id = self.part(Field::Id, id.as_ref(), Self::id);
         let vni = self.part(Field::Vni, vni.as_ref(), |reader, text| reader.number::<Vni>("a VNI", text, "5001"));
+        let physical_network = self.part(Field::PhysicalNetwork, physical_network.as_ref(), Self::physical_network);
+        let vlan = self.part(Field::Vlan, vlan.as_ref(), |reader, text| reader.number::<VlanId>("a VLAN", text, "100"));
         let mtu = self.part(Field::Mtu, mtu.as_ref(), |reader, text| reader.number::<Mtu>("an MTU", text, "1450"));
         let mut read = Vec::new();
         for SubnetDoc { cidr: text, gateway } in subnets {
@@ -269,7 +290,7 @@ impl Reader {
                 read.push(SubnetView { cidr, gateway });
             }
         }
-        NetworkSpec { name: name.value.clone(), id, kind, vni, mtu, subnets: read }
+        NetworkSpec { name: name.value.clone(), id, kind, vni, physical_network, vlan, mtu, subnets: read }
     }
 
     fn router(&mut self, name: &Text, doc: &RouterDoc) -> RouterSpec {

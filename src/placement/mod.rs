@@ -80,6 +80,7 @@ impl<'t> Placement<'t> {
             node: own.clone(),
             underlay_mtu: topology.underlay().mtu,
             vxlan_port: topology.underlay().vxlan_port,
+            bridge_mappings: topology.bridge_mappings(node),
             peers,
             networks: networks.collect(),
             routers: routers.collect(),
@@ -102,7 +103,7 @@ impl<'t> Placement<'t> {
     }
 
     fn network(&self, node: &str, network: &Network) -> NetworkView {
-        let Network { name, id, kind, vni, mtu, subnets } = network;
+        let Network { name, id, segment, mtu, subnets } = network;
         let machines = self.machines.get(name.as_str()).map_or(&[][..], Vec::as_slice);
         let here = machines.iter().filter_map(|vm| {
             let standby = vm.migrating_to.as_deref() == Some(node);
@@ -125,8 +126,7 @@ impl<'t> Placement<'t> {
         NetworkView {
             name: name.clone(),
             id: *id,
-            kind: *kind,
-            vni: *vni,
+            segment: segment.clone(),
             mtu: *mtu,
             subnets: subnets.clone(),
             local_ports: here.collect(),

@@ -56,7 +56,8 @@ impl fmt::Display for ProgramFlow {
 /// reserved word (`local`, `flood`) or a comma in a name would be read as something else.
 pub(super) fn port(name: &IfName) -> String {
     let text = name.as_str();
-    let ours = ["tap", "qr-", "vxlan-", "gre-", "vx-", "patch-"].iter().any(|prefix| text.starts_with(prefix));
+    let prefixes = ["tap", "qr-", "vxlan-", "gre-", "vx-", "patch-", "int-", "phy-"];
+    let ours = prefixes.iter().any(|prefix| text.starts_with(prefix));
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if ours && plain { text.to_owned() } else { format!("\"{text}\"") }
 }

@@ -3,18 +3,20 @@
 use core::net::IpAddr;
 
 use crate::model::view::{PortView, RouterPort};
-use crate::types::{IfName, Mac, VlanId};
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
 };
 use super::site::{Known, Net, Site};
 use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
-use super::{announced, security};
+use super::{announced, provider, security};
 
 const CLASSIFY: u8 = 0;
 const FROM_ROUTER: u8 = 1;
+const FROM_ROUTER_PHYSICAL: u8 = 2;
 const TO_HOST: u8 = 3;
+const TO_HOST_PHYSICAL: u8 = 4;
 const QUESTION: u8 = 20;
 const RESPONDER: u8 = 21;
 const LOCAL: u8 = 60;
@@ -26,6 +28,7 @@ const HOST_MACS: &str = "fa:16:3f:00:00:00/ff:ff:ff:00:00:00";
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = classify_wire(site);
     flows.extend(defaults());
+    flows.extend(physical(site));
     if site.networks.iter().flat_map(|net| &net.view.local_ports).any(|vm| vm.port_security) {
         flows.extend(security::defaults());
     }
@@ -59,6 +62,25 @@ fn classify_wire(site: &Site<'_>) -> Vec<ProgramFlow> {
     flows.push(from_wire(2, "", LOCAL));
     // No replica hears another's questions, so no host MAC has answers.
     flows.extend(host_macs(site).map(|mac| ProgramFlow::new(TO_HOST, 7, format!("dl_src={mac}"), "drop")));
+    flows
+}
+
+/// What comes from physical networks, and what the tables that it alone comes to do with the rest.
+fn physical(site: &Site<'_>) -> Vec<ProgramFlow> {
+    if site.physical.is_empty() {
+        return Vec::new();
+    }
+    let mut flows = provider::classify(site, [FROM_ROUTER_PHYSICAL, TO_HOST_PHYSICAL, LOCAL]);
+    for mac in host_macs(site) {
+        flows.push(ProgramFlow::new(TO_HOST_PHYSICAL, 7, format!("dl_src={mac}"), "drop"));
+        // For another host: a switch outside that has not heard of it yet sends it everywhere.
+        let other = |name: &&PhysicalNetwork| {
+            ProgramFlow::new(CLASSIFY, 9, format!("in_port={},dl_dst={mac}", port(&name.int_port())), "drop")
+        };
+        flows.extend(site.physical.keys().map(other));
+    }
+    flows.push(ProgramFlow::new(FROM_ROUTER_PHYSICAL, 1, "", "drop"));
+    flows.push(ProgramFlow::new(TO_HOST_PHYSICAL, 0, "", "drop"));
     flows
 }
 
@@ -129,17 +151,19 @@ fn classify_router(net: &Net<'_>, router: &RouterPort) -> ProgramFlow {
     )
 }
 
-/// Table 1: a frame that a remote replica routed gets the router's own MAC back before it reaches the machine, or the
-/// router that lives here alone. With several distributed routers on the network the host MAC does not say which one it
-/// was: the gateway of the destination's subnet is taken, and the first router failing that.
+/// Table 1, or 2 from a physical network: a frame that a remote replica routed gets the router's own MAC back before it
+/// reaches the machine, or the router that lives here alone. With several distributed routers on the network the host MAC
+/// does not say which one it was: the gateway of the destination's subnet is taken, and the first router failing that.
 fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
     let Some(first) = net.replicas.first() else { return Vec::new() };
+    let table = if net.is_physical() { FROM_ROUTER_PHYSICAL } else { FROM_ROUTER };
+    let (arrived, retag) = net.arrival();
     let restore = |priority, station: Mac, ip: &str, mac: Mac| {
         ProgramFlow::new(
-            FROM_ROUTER,
+            table,
             priority,
-            format!("{}{ip},dl_dst={station}", flow::vlan(net.vlan)),
-            format!("mod_dl_src:{mac},resubmit(,{LOCAL})"),
+            format!("{arrived}{ip},dl_dst={station}"),
+            format!("{retag}mod_dl_src:{mac},resubmit(,{LOCAL})"),
         )
     };
     let seated = net.seated.iter().map(|router| {
@@ -171,21 +195,23 @@ fn gateway_of<'a>(net: &Net<'a>, ip: IpAddr) -> Option<&'a RouterPort> {
     net.replicas.iter().find(|router| router.addresses.iter().any(|address| address.addr() == gateway)).copied()
 }
 
-/// Table 3: answers to questions that this node's router asked under the host MAC.
+/// Table 3, or 4 from a physical network: answers to questions that this node's router asked under the host MAC.
 fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
-    let vlan = flow::vlan(net.vlan);
+    // A physical network carries questions for a host MAC too, which nobody in a tunnel asks.
+    let (table, op) = if net.is_physical() { (TO_HOST_PHYSICAL, ",arp_op=2") } else { (TO_HOST, "") };
+    let (arrived, _) = net.arrival();
     let out = format!("strip_vlan,output:{}", port(&router.ifname));
     let answer = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ProgramFlow::new(
-            TO_HOST,
+            table,
             6,
-            format!("{vlan},{}", arp_for(ip)),
+            format!("{arrived},{}{op}", arp_for(ip)),
             format!("mod_dl_dst:{},load:{}->NXM_NX_ARP_THA[],{out}", router.mac, mac_number(router.mac)),
         ),
         IpAddr::V6(ip) => ProgramFlow::new(
-            TO_HOST,
+            table,
             6,
-            format!("{vlan},{ADVERTISEMENT},ipv6_dst={ip}"),
+            format!("{arrived},{ADVERTISEMENT},ipv6_dst={ip}"),
             format!("mod_dl_dst:{},{out}", router.mac),
         ),
     };
@@ -209,25 +235,29 @@ fn responder(net: &Net<'_>) -> Vec<ProgramFlow> {
             let matching = format!("in_port={},{},{}", port(own), flow::vlan(net.vlan), question(ip));
             ProgramFlow::new(RESPONDER, 3, matching, format!("resubmit(,{LOCAL})"))
         }));
-        flows.push(answer(net.vlan, ip, &known));
+        flows.push(answer(net, ip, &known));
     }
     flows
 }
 
-/// The responder's flow for one address.
-pub(super) fn answer(vlan: VlanId, ip: IpAddr, known: &Known<'_>) -> ProgramFlow {
-    let vlan = flow::vlan(vlan);
-    match ip {
-        IpAddr::V4(ip) => {
-            ProgramFlow::new(RESPONDER, 1, format!("{vlan},arp,arp_op=1,arp_tpa={ip}"), flow::arp_reply(ip, known.mac))
-        }
-        IpAddr::V6(ip) => ProgramFlow::new(
-            RESPONDER,
-            1,
+/// The responder's flow for one address. On a physical network a question for a distributed router leaves as well, though nobody
+/// answers it there: without it the switches outside would not know where a machine is that only a router talks to, and
+/// what is routed to it would flood.
+pub(super) fn answer(net: &Net<'_>, ip: IpAddr, known: &Known<'_>) -> ProgramFlow {
+    let vlan = flow::vlan(net.vlan);
+    let is_replica = || net.replicas.iter().any(|router| router.mac == known.mac);
+    let teach = match &net.uplink {
+        Some(uplink) if net.is_physical() && is_replica() => format!("output:{},", port(uplink)),
+        Some(_) | None => String::new(),
+    };
+    let (matching, reply) = match ip {
+        IpAddr::V4(ip) => (format!("{vlan},arp,arp_op=1,arp_tpa={ip}"), flow::arp_reply(ip, known.mac)),
+        IpAddr::V6(ip) => (
             format!("{vlan},{},nd_options_type=1", flow::solicitation_of(ip)),
             flow::nd_reply(ip, known.mac, known.router),
         ),
-    }
+    };
+    ProgramFlow::new(RESPONDER, 1, matching, teach + &reply)
 }
 
 /// Every populated address on this node's ports of the network.
@@ -241,37 +271,44 @@ pub(super) fn deliver(vlan: VlanId, mac: Mac, to: &IfName) -> ProgramFlow {
     ProgramFlow::new(LOCAL, 20, format!("{},dl_dst={mac}", flow::vlan(vlan)), format!("strip_vlan,output:{}", port(to)))
 }
 
+/// Table 61's flow to a remote address.
+pub(super) fn leave(vlan: VlanId, mac: Mac, uplink: &IfName) -> ProgramFlow {
+    let matching = format!("{},dl_dst={mac}", flow::vlan(vlan));
+    ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, matching, format!("output:{}", port(uplink)))
+}
+
 /// Tables 60 to 62: local addresses, groups, and what is left.
 fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     // Who hears what comes from the wire.
     let hearers = outputs(net.vm_ports().chain(net.seated.iter().map(|router| &router.ifname)));
     let replicas = outputs(net.replicas.iter().map(|router| &router.ifname));
-    let flood = match hearers.as_slice() {
-        [] => "drop".to_owned(),
-        ports => format!("strip_vlan,{}", ports.join(",")),
-    };
+    let drop_if_none = |actions: String| if actions.is_empty() { "drop".to_owned() } else { actions };
+    let inward =
+        |ports: &[String]| if ports.is_empty() { String::new() } else { format!("strip_vlan,{}", ports.join(",")) };
+    let flood = drop_if_none(inward(&hearers));
     let everyone: Vec<String> = replicas.into_iter().chain(hearers).collect();
+    let outward: Vec<String> = outputs(&net.uplink);
+    let group: Vec<String> =
+        outward.iter().cloned().chain([inward(&everyone)]).filter(|part| !part.is_empty()).collect();
     let mut flows: Vec<ProgramFlow> = stations(net).map(|(mac, to)| deliver(net.vlan, mac, to)).collect();
-    flows.extend([
-        // Questions for a router's address are answered where they are asked, so its replicas need none of these.
-        ProgramFlow::new(LOCAL, 10, format!("in_port={PATCH_TUN},{vlan},{GROUP}"), flood.clone()),
-        ProgramFlow::new(
-            LOCAL,
-            9,
-            format!("{vlan},{GROUP}"),
-            format!("output:{PATCH_TUN},strip_vlan,{}", everyone.join(",")),
-        ),
-        ProgramFlow::new(UNKNOWN, 2, format!("in_port={PATCH_TUN},{vlan}"), flood),
-    ]);
+    if let Some(uplink) = &net.uplink {
+        let from = format!("in_port={},{vlan}", port(uplink));
+        flows.extend([
+            // Questions for a router's address are answered where they are asked, so its replicas need none of these.
+            ProgramFlow::new(LOCAL, 10, format!("{from},{GROUP}"), flood.clone()),
+            ProgramFlow::new(UNKNOWN, 2, from, flood),
+        ]);
+    }
+    flows.push(ProgramFlow::new(LOCAL, 9, format!("{vlan},{GROUP}"), drop_if_none(group.join(","))));
+    if net.is_physical() {
+        flows.push(ProgramFlow::new(UNKNOWN, 1, vlan, drop_if_none(outward.join(","))));
+    }
     flows
 }
 
 /// Table 61's flows to remote addresses: what the control plane says of one outranks what a local machine pretends.
 fn remote(net: &Net<'_>) -> impl Iterator<Item = ProgramFlow> {
-    let vlan = flow::vlan(net.vlan);
-    net.remote.iter().map(move |remote| {
-        let matching = format!("{vlan},dl_dst={}", remote.mac);
-        ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, matching, format!("output:{PATCH_TUN}"))
-    })
+    let uplinks = net.uplink.iter();
+    uplinks.flat_map(|uplink| net.remote.iter().map(|remote| leave(net.vlan, remote.mac, uplink)))
 }

@@ -14,6 +14,7 @@
 //!  vxlan-… ──▶ 0 ─▶ 4 ┐
 //!  gre-… ────▶ 0 ─▶ 3 ┴ key to VLAN ─▶ 9 from a host MAC: not learned ─▶ 10 learn ─▶ patch-int
 //! ```
+//! VLAN and flat networks leave by int-NAME and the bridge of their physical network, br-NAME: see `provider.rs`.
 //!
 //! Where the kernel makes the tunnels ([`Backend::Kernel`]) their ports are devices of one network each, which table 0
 //! gives that network's key. All else is the same, and the device chooses the remote node where it has several.
@@ -36,6 +37,7 @@
 mod announced;
 mod flow;
 mod integration;
+mod provider;
 mod security;
 mod site;
 mod tunnel;
@@ -46,8 +48,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::model::view::{Backend, NetworkKind, NetworkView, NodeView};
-use crate::types::{IfName, Mac, VlanId, Vni};
+use crate::model::view::{Backend, NetworkView, NodeView, TunnelKind};
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId, Vni};
 use crate::{gre, vxlan};
 
 pub use crate::gre::port_name as gre_port;
@@ -109,13 +111,15 @@ pub enum ProgramError {
     },
 }
 
-/// The flows of both bridges, by table, then highest priority first.
+/// The flows of a node's bridges, by table, then highest priority first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
     /// The integration bridge's.
     pub br_int: Vec<ProgramFlow>,
     /// The tunnel bridge's.
     pub br_tun: Vec<ProgramFlow>,
+    /// Those of each physical network's.
+    pub providers: BTreeMap<PhysicalNetwork, Vec<ProgramFlow>>,
 }
 
 impl Program {
@@ -125,7 +129,14 @@ impl Program {
     /// Names a reference in `view` that leads nowhere, or a network without a VLAN.
     pub fn of(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let site = Site::new(view, vlans)?;
-        Ok(Self { br_int: ordered(integration::flows(&site)), br_tun: ordered(tunnel::flows(&site)) })
+        let provider = |(name, interface): (&&PhysicalNetwork, &&IfName)| {
+            ((*name).clone(), ordered(provider::flows(&site, name, interface)))
+        };
+        Ok(Self {
+            br_int: ordered(integration::flows(&site)),
+            br_tun: ordered(tunnel::flows(&site)),
+            providers: site.physical.iter().map(provider).collect(),
+        })
     }
 
     /// The part of [`Self::of`] that ports and floods elsewhere have a say in, in no order; of two flows with one match
@@ -137,8 +148,20 @@ impl Program {
     pub fn elsewhere(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let site = Site::new(view, vlans)?;
         let br_int = site.networks.iter().flat_map(integration::elsewhere).collect();
-        Ok(Self { br_int, br_tun: site.networks.iter().flat_map(tunnel::elsewhere).collect() })
+        let br_tun = site.networks.iter().flat_map(tunnel::elsewhere).collect();
+        Ok(Self { br_int, br_tun, providers: BTreeMap::new() })
     }
+}
+
+/// The physical networks a node needs a bridge for, each with the interface by which the node is on it.
+#[must_use]
+pub fn physical_networks(view: &NodeView) -> BTreeMap<&PhysicalNetwork, &IfName> {
+    provider::bridges(view)
+}
+
+/// A name that is fixed in the program.
+pub(crate) fn fixed(name: &'static str) -> IfName {
+    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 fn ordered(mut flows: Vec<ProgramFlow>) -> Vec<ProgramFlow> {
@@ -170,7 +193,7 @@ pub fn responders(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec
             network: net.view.name.clone(),
             ip,
             mac: known.mac,
-            flow: integration::answer(net.vlan, ip, &known),
+            flow: integration::answer(net, ip, &known),
         };
         net.known().into_iter().map(answer).collect()
     };
@@ -184,11 +207,13 @@ pub struct Populated {
     pub network: String,
     /// The address.
     pub mac: Mac,
-    /// The port it is behind: of br-int if local, of br-tun if not.
+    /// The port it is behind.
     pub port: IfName,
     /// The node it is on, if not this one.
     pub node: Option<String>,
-    /// The flow: of br-int if local, of br-tun if not.
+    /// The bridge that has the port and the flow: br-tun for what is behind a tunnel, else br-int.
+    pub bridge: &'static str,
+    /// The flow.
     pub flow: ProgramFlow,
 }
 
@@ -203,27 +228,30 @@ pub fn populated(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Vec<
         let network = || net.view.name.clone();
         for (mac, port) in integration::stations(net) {
             let flow = integration::deliver(net.vlan, mac, port);
-            all.push(Populated { network: network(), mac, port: port.clone(), node: None, flow });
+            all.push(Populated { network: network(), mac, port: port.clone(), node: None, bridge: BR_INT, flow });
         }
         for site::Remote { mac, port, node } in &net.remote {
-            let flow = tunnel::deliver(net, *mac, port);
+            let (bridge, flow) = match net.view.segment.vni() {
+                Some(vni) => (BR_TUN, tunnel::deliver(net, vni, *mac, port)),
+                None => (BR_INT, integration::leave(net.vlan, *mac, port)),
+            };
             let node = Some((*node).to_owned());
-            all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, flow });
+            all.push(Populated { network: network(), mac: *mac, port: port.clone(), node, bridge, flow });
         }
     }
     Ok(all)
 }
 
-/// The peers that share a network with this node, by name: those it needs a tunnel to.
+/// The peers that share a network of tunnels with this node, by name: those it needs one to.
 #[must_use]
 pub fn tunnel_peers(view: &NodeView) -> BTreeSet<&str> {
-    NetworkKind::ALL.into_iter().flat_map(|kind| tunnel_peers_by(kind, view)).collect()
+    TunnelKind::ALL.into_iter().flat_map(|kind| tunnel_peers_by(kind, view)).collect()
 }
 
 /// The peers that share a network of this kind with this node, by name.
 #[must_use]
-pub fn tunnel_peers_by(kind: NetworkKind, view: &NodeView) -> BTreeSet<&str> {
-    let networks = view.networks.iter().filter(|network| network.kind == kind);
+pub fn tunnel_peers_by(kind: TunnelKind, view: &NodeView) -> BTreeSet<&str> {
+    let networks = view.networks.iter().filter(|network| network.segment.kind().tunnel() == Some(kind));
     let named: BTreeSet<&str> = networks.flat_map(remote_nodes).collect();
     view.peers.iter().map(|peer| peer.name.as_str()).filter(|name| named.contains(name)).collect()
 }
@@ -237,26 +265,24 @@ pub fn remote_nodes(network: &NetworkView) -> impl Iterator<Item = &str> {
 /// port for the endpoint, whatever the network; the kernel's VXLAN device for the network, whatever the endpoint; or its GRE
 /// device for both.
 #[must_use]
-pub fn tunnel_port(backend: Backend, kind: NetworkKind, key: Vni, remote: IpAddr) -> IfName {
+pub fn tunnel_port(backend: Backend, kind: TunnelKind, key: Vni, remote: IpAddr) -> IfName {
     match (backend, kind) {
-        (Backend::Userspace, NetworkKind::Vxlan) => vxlan_port(remote),
-        (Backend::Userspace, NetworkKind::Gre) => gre_port(remote),
-        (Backend::Kernel, NetworkKind::Vxlan) => vxlan::device_name(key),
-        (Backend::Kernel, NetworkKind::Gre) => gre::device_name(key, remote),
+        (Backend::Userspace, TunnelKind::Vxlan) => vxlan_port(remote),
+        (Backend::Userspace, TunnelKind::Gre) => gre_port(remote),
+        (Backend::Kernel, TunnelKind::Vxlan) => vxlan::device_name(key),
+        (Backend::Kernel, TunnelKind::Gre) => gre::device_name(key, remote),
     }
 }
 
-/// The tunnel ports of br-tun that lead to each peer, for every network that is there and here.
+/// The tunnel ports of br-tun that lead to each peer, for every network of tunnels that is there and here.
 #[must_use]
 pub fn tunnel_ports(view: &NodeView) -> BTreeSet<(IfName, &str)> {
     let mut ports = BTreeSet::new();
     for network in &view.networks {
+        let Some((kind, key)) = network.segment.tunnel() else { continue };
         let there: BTreeSet<&str> = remote_nodes(network).collect();
         let peers = view.peers.iter().filter(|peer| there.contains(peer.name.as_str()));
-        ports
-            .extend(peers.map(|peer| {
-                (tunnel_port(view.backend, network.kind, network.vni, peer.tunnel_ip), peer.name.as_str())
-            }));
+        ports.extend(peers.map(|peer| (tunnel_port(view.backend, kind, key, peer.tunnel_ip), peer.name.as_str())));
     }
     ports
 }

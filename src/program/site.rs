@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::model::view::{Backend, NetworkView, NodeView, Peer, PortView, RouterPort};
-use crate::types::{IfName, Mac, VlanId};
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
-use super::{ProgramError, tunnel_port};
+use super::flow::{self, port};
+use super::{PATCH_TUN, ProgramError, fixed, provider, tunnel_port};
 
 /// A node's view with its references followed.
 pub(super) struct Site<'a> {
     pub(super) node: &'a Peer,
     pub(super) peers: &'a [Peer],
     pub(super) backend: Backend,
+    /// The physical networks that the node's networks are on, with its interfaces on them.
+    pub(super) physical: BTreeMap<&'a PhysicalNetwork, &'a IfName>,
     pub(super) networks: Vec<Net<'a>>,
 }
 
@@ -27,9 +30,11 @@ pub(super) struct Net<'a> {
     pub(super) replicas: Vec<&'a RouterPort>,
     /// Interfaces of routers that live on this node alone, in the routers' order: to others, ports like any.
     pub(super) seated: Vec<&'a RouterPort>,
-    /// Where a flood goes: tunnel ports by name.
+    /// The port of br-int by which frames leave for other nodes; `None` if the node is not on its physical network.
+    pub(super) uplink: Option<IfName>,
+    /// Where a flood goes: tunnel ports by name. A physical network floods by itself.
     pub(super) flood: Vec<IfName>,
-    /// Ports of other nodes: each MAC, the tunnel port to it, and the node.
+    /// Ports of other nodes: each MAC, the port to it, of br-tun for a tunnel, else of br-int, and the node.
     pub(super) remote: Vec<Remote<'a>>,
 }
 
@@ -55,27 +60,22 @@ impl<'a> Site<'a> {
     /// Names the reference that leads nowhere.
     pub(super) fn new(view: &'a NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let peers: BTreeMap<&str, &Peer> = view.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+        let physical = provider::bridges(view);
         let mut networks = Vec::with_capacity(view.networks.len());
         for network in &view.networks {
-            let vlan = *vlans.get(&network.id).ok_or_else(|| ProgramError::NoVlan { network: network.name.clone() })?;
-            let tunnel = |node: &String| {
-                peers
-                    .get(node.as_str())
-                    .map(|peer| tunnel_port(view.backend, network.kind, network.vni, peer.tunnel_ip))
-                    .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
+            let uplink = match network.segment.physical_network() {
+                Some(name) => physical.get(name).map(|_| name.int_port()),
+                None => Some(fixed(PATCH_TUN)),
             };
-            let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
-            let remote = remote_macs(network)
-                .into_iter()
-                .map(|(mac, node)| Ok(Remote { mac, port: tunnel(node)?, node }))
-                .collect::<Result<_, ProgramError>>()?;
+            let vlan = *vlans.get(&network.id).ok_or_else(|| ProgramError::NoVlan { network: network.name.clone() })?;
+            let Elsewhere { flood, remote } = elsewhere(view.backend, network, &peers, uplink.as_ref())?;
             let interfaces = |is_seated: bool| {
                 let routers = view.routers.iter().filter(move |router| router.node.is_some() == is_seated);
                 let ports = routers.flat_map(|router| &router.interfaces);
                 ports.filter(|port| port.network == network.name).collect()
             };
             let (replicas, seated) = (interfaces(false), interfaces(true));
-            networks.push(Net { view: network, vlan, replicas, seated, flood: flood.into_iter().collect(), remote });
+            networks.push(Net { view: network, vlan, replicas, seated, uplink, flood, remote });
         }
         for router in &view.routers {
             for port in &router.interfaces {
@@ -87,8 +87,37 @@ impl<'a> Site<'a> {
                 }
             }
         }
-        Ok(Self { node: &view.node, peers: &view.peers, backend: view.backend, networks })
+        Ok(Self { node: &view.node, peers: &view.peers, backend: view.backend, physical, networks })
     }
+}
+
+/// The way to other nodes that have a network: see [`Net`].
+struct Elsewhere<'a> {
+    flood: Vec<IfName>,
+    remote: Vec<Remote<'a>>,
+}
+
+/// Where a network's floods and the frames to each of its remote stations go.
+fn elsewhere<'a>(
+    backend: Backend,
+    network: &'a NetworkView,
+    peers: &BTreeMap<&str, &Peer>,
+    uplink: Option<&IfName>,
+) -> Result<Elsewhere<'a>, ProgramError> {
+    let macs = remote_macs(network).into_iter();
+    let Some((kind, key)) = network.segment.tunnel() else {
+        let remote = |uplink: &IfName| macs.map(|(mac, node)| Remote { mac, port: uplink.clone(), node }).collect();
+        return Ok(Elsewhere { flood: Vec::new(), remote: uplink.map_or_else(Vec::new, remote) });
+    };
+    let tunnel = |node: &String| {
+        peers
+            .get(node.as_str())
+            .map(|peer| tunnel_port(backend, kind, key, peer.tunnel_ip))
+            .ok_or_else(|| ProgramError::UnknownPeer { network: network.name.clone(), peer: node.clone() })
+    };
+    let flood: BTreeSet<IfName> = network.flood.iter().map(tunnel).collect::<Result<_, _>>()?;
+    let remote = macs.map(|(mac, node)| Ok(Remote { mac, port: tunnel(node)?, node }));
+    Ok(Elsewhere { flood: flood.into_iter().collect(), remote: remote.collect::<Result<_, ProgramError>>()? })
 }
 
 /// Each MAC of a network that is on another node, with the node: first the ports' own, in their order, then those that
@@ -109,6 +138,21 @@ pub fn remote_macs(network: &NetworkView) -> Vec<(Mac, &String)> {
 }
 
 impl<'a> Net<'a> {
+    /// Whether a physical network carries it.
+    pub(super) fn is_physical(&self) -> bool {
+        self.view.segment.physical_network().is_some()
+    }
+
+    /// The match on its frames as they come into br-int from other nodes, and what gives them the local VLAN.
+    pub(super) fn arrival(&self) -> (String, String) {
+        match &self.uplink {
+            Some(uplink) if self.is_physical() => {
+                (format!("in_port={},{}", port(uplink), provider::tag(self)), format!("mod_vlan_vid:{},", self.vlan))
+            }
+            Some(_) | None => (flow::vlan(self.vlan), String::new()),
+        }
+    }
+
     /// Whether a subnet is IPv6, and so every station has a link-local address too.
     pub(super) fn has_ipv6(&self) -> bool {
         self.view.subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6())

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::view::{Backend, NetworkKind};
-use crate::types::{IfName, Mac};
+use crate::model::view::{Backend, RouterPort, TunnelKind};
+use crate::types::{IfName, Mac, Vni};
 
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNICAST, mac_number, outputs, port, question,
@@ -23,12 +23,13 @@ const FLOOD: u8 = 22;
 pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
     let mut flows = defaults();
     let tunnels = |net: &'_ Net<'_>| -> Vec<(IfName, String)> {
+        let Some((kind, vni)) = net.view.segment.tunnel() else { return Vec::new() };
         let names = net.flood.iter().chain(net.remote.iter().map(|remote| &remote.port));
-        let table = by_key(net.view.kind);
+        let table = by_key(kind);
         let actions = match site.backend {
             Backend::Userspace => format!("resubmit(,{table})"),
             // What comes by a device comes without its key.
-            Backend::Kernel => format!("set_tunnel:{:#x},resubmit(,{table})", net.view.vni.get()),
+            Backend::Kernel => format!("set_tunnel:{:#x},resubmit(,{table})", vni.get()),
         };
         names.map(|name| (name.clone(), actions.clone())).collect()
     };
@@ -44,18 +45,19 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
         ProgramFlow::new(FROM_HOST, 1, format!("dl_src={}", peer.host_mac), format!("output:{PATCH_INT}"))
     }));
     for net in &site.networks {
+        let Some((kind, vni)) = net.view.segment.tunnel() else { continue };
         flows.extend(routers(net, site.node.host_mac));
-        flows.push(network(net));
+        flows.push(network(net, by_key(kind), vni));
         flows.extend(elsewhere(net));
     }
     flows
 }
 
 /// The table where a network's kind has its keys: one number may be the VNI of one network and the GRE key of another.
-const fn by_key(kind: NetworkKind) -> u8 {
+const fn by_key(kind: TunnelKind) -> u8 {
     match kind {
-        NetworkKind::Vxlan => FROM_VXLAN,
-        NetworkKind::Gre => FROM_GRE,
+        TunnelKind::Vxlan => FROM_VXLAN,
+        TunnelKind::Gre => FROM_GRE,
     }
 }
 
@@ -93,24 +95,8 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     let mut flows = Vec::new();
     for router in &net.replicas {
-        let from = format!("{vlan},dl_src={}", router.mac);
-        let masked = |priority, extra: &str, payload: &str| {
-            ProgramFlow::new(
-                FROM_ROUTER,
-                priority,
-                format!("{vlan}{extra},dl_src={}", router.mac),
-                format!("mod_dl_src:{host}{payload},resubmit(,{GROUP_OR_NOT})"),
-            )
-        };
-        flows.extend([
-            ProgramFlow::new(FROM_ROUTER, 4, format!("{vlan},dl_dst={}", router.mac), "drop"),
-            masked(3, ",arp", &format!(",load:{}->NXM_NX_ARP_SHA[]", mac_number(host))),
-            masked(3, &format!(",{SOLICITATION}"), &format!(",set_field:{host}->nd_sll")),
-            masked(3, &format!(",{ADVERTISEMENT}"), &format!(",set_field:{host}->nd_tll")),
-            ProgramFlow::new(FROM_ROUTER, 2, format!("{from},{GROUP}"), "drop"),
-            masked(1, "", ""),
-            ProgramFlow::new(FROM_HOST, 2, from.clone(), "drop"),
-        ]);
+        flows.extend(from_router(net, router, host));
+        flows.push(ProgramFlow::new(FROM_HOST, 2, format!("{vlan},dl_src={}", router.mac), "drop"));
         flows.extend(
             net.router_ips(router)
                 .into_iter()
@@ -123,36 +109,59 @@ fn routers(net: &Net<'_>, host: Mac) -> Vec<ProgramFlow> {
     flows
 }
 
+/// Table 1 for one router, the same on the bridge of a physical network.
+pub(super) fn from_router(net: &Net<'_>, router: &RouterPort, host: Mac) -> [ProgramFlow; 6] {
+    let vlan = flow::vlan(net.vlan);
+    let masked = |priority, extra: &str, payload: &str| {
+        ProgramFlow::new(
+            FROM_ROUTER,
+            priority,
+            format!("{vlan}{extra},dl_src={}", router.mac),
+            format!("mod_dl_src:{host}{payload},resubmit(,{GROUP_OR_NOT})"),
+        )
+    };
+    [
+        ProgramFlow::new(FROM_ROUTER, 4, format!("{vlan},dl_dst={}", router.mac), "drop"),
+        masked(3, ",arp", &format!(",load:{}->NXM_NX_ARP_SHA[]", mac_number(host))),
+        masked(3, &format!(",{SOLICITATION}"), &format!(",set_field:{host}->nd_sll")),
+        masked(3, &format!(",{ADVERTISEMENT}"), &format!(",set_field:{host}->nd_tll")),
+        ProgramFlow::new(FROM_ROUTER, 2, format!("{vlan},dl_src={},{GROUP}", router.mac), "drop"),
+        masked(1, "", ""),
+    ]
+}
+
 /// Table 3's or 4's flow for a network: its key.
-fn network(net: &Net<'_>) -> ProgramFlow {
+fn network(net: &Net<'_>, table: u8, vni: Vni) -> ProgramFlow {
     ProgramFlow::new(
-        by_key(net.view.kind),
+        table,
         1,
-        format!("tun_id={:#x}", net.view.vni.get()),
+        format!("tun_id={:#x}", vni.get()),
         format!("mod_vlan_vid:{},resubmit(,{FROM_HOST})", net.vlan),
     )
 }
 
 /// Tables 20 and 22 for a network: its remote addresses, its flood list.
 pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
-    let mut flows: Vec<ProgramFlow> = net.remote.iter().map(|remote| deliver(net, remote.mac, &remote.port)).collect();
+    let Some((_, vni)) = net.view.segment.tunnel() else { return Vec::new() };
+    let remote = net.remote.iter().map(|remote| deliver(net, vni, remote.mac, &remote.port));
+    let mut flows: Vec<ProgramFlow> = remote.collect();
     if !net.flood.is_empty() {
         flows.push(ProgramFlow::new(
             FLOOD,
             1,
             flow::vlan(net.vlan),
-            format!("{},{}", flow::encapsulate(net.view.vni), outputs(&net.flood).join(",")),
+            format!("{},{}", flow::encapsulate(vni), outputs(&net.flood).join(",")),
         ));
     }
     flows
 }
 
 /// Table 20's flow to a remote address.
-pub(super) fn deliver(net: &Net<'_>, mac: Mac, to: &IfName) -> ProgramFlow {
+pub(super) fn deliver(net: &Net<'_>, vni: Vni, mac: Mac, to: &IfName) -> ProgramFlow {
     ProgramFlow::new(
         UNICAST_TABLE,
         2,
         format!("{},dl_dst={mac}", flow::vlan(net.vlan)),
-        format!("{},output:{}", flow::encapsulate(net.view.vni), port(to)),
+        format!("{},output:{}", flow::encapsulate(vni), port(to)),
     )
 }

@@ -6,9 +6,11 @@
 mod ifname;
 mod mac;
 mod number;
+mod physical;
 mod time;
 
 pub use ifname::{BadIfName, IfName};
 pub use mac::{BadMac, Mac};
 pub use number::{BadNumber, Mtu, VlanId, Vni};
+pub use physical::{BadPhysicalNetwork, PhysicalNetwork};
 pub use time::Timestamp;

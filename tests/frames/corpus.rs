@@ -115,7 +115,7 @@ impl Corpus {
         corpus.peers.extend(view.peers.iter().map(|peer| peer.tunnel_ip));
         corpus.peers.extend([view.node.tunnel_ip, IpAddr::from([192, 0, 2, 9]), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
         for network in &view.networks {
-            corpus.vnis.push(network.vni.get());
+            corpus.vnis.extend(network.segment.vni().map(dvr::types::Vni::get));
             let mut stations: Vec<(Mac, Vec<IpAddr>)> = Vec::new();
             let own =
                 |port: &dvr::model::view::PortView| (port.mac, port.addresses.iter().map(ipnet::IpNet::addr).collect());

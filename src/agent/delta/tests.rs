@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::view::{AllowedPair, Attachment, Network, RouterPort, SubnetView};
-use crate::types::{Mtu, VlanId, Vni};
+use crate::model::view::{AllowedPair, Attachment, BridgeMappings, Network, RouterPort, Segment, SubnetView};
+use crate::types::{Mtu, PhysicalNetwork, VlanId, Vni};
 
-const NETWORKS: [&str; 2] = ["blue", "green"];
+/// In VXLAN, in GRE, and on a physical network.
+const NETWORKS: [&str; 3] = ["blue", "green", "red"];
 const NODES: [&str; 3] = ["node2", "node3", "node4"];
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Few, so that ports collide: with each other, with the routers, and with link-local addresses.
@@ -30,7 +31,14 @@ fn peer(at: usize) -> Peer {
     }
 }
 
+fn physical() -> PhysicalNetwork {
+    "physnet1".parse().expect("a name")
+}
+
 fn network(at: usize) -> Network {
+    let vni = Vni::new(7).expect("a VNI");
+    let vlan = VlanId::new(70).expect("a VLAN");
+    let segments = [Segment::Vxlan { vni }, Segment::Gre { vni }, Segment::Vlan { physical_network: physical(), vlan }];
     let subnet = |cidr: &str, gateway: &str| SubnetView {
         cidr: cidr.parse().expect("a prefix"),
         gateway: Some(gateway.parse().expect("an address")),
@@ -41,8 +49,7 @@ fn network(at: usize) -> Network {
     Network {
         name: NETWORKS[at].to_owned(),
         id: Uuid::from_u128(u128::try_from(at).expect("few") + 1),
-        kind: NetworkKind::ALL[at],
-        vni: Vni::new(7).expect("a VNI"),
+        segment: segments[at].clone(),
         mtu: Mtu::new(1450).expect("an MTU"),
         subnets,
     }
@@ -101,7 +108,8 @@ fn remote(at: usize, last: u8, ips: &[usize], node: usize) -> RemotePort {
 }
 
 fn change() -> impl Strategy<Value = ViewChange> {
-    let net = || (0..NETWORKS.len()).prop_map(|at| NETWORKS[at].to_owned());
+    // What concerns the last takes a whole pass, so it is rare.
+    let net = || prop_oneof![9 => 0..2_usize, 1 => Just(2)].prop_map(|at| NETWORKS[at].to_owned());
     let (node, port, last) = (|| 0..NODES.len(), || 0..NAMES.len(), || 1_u8..5);
     let ips = || prop::sample::subsequence((0..IPS.len()).collect::<Vec<_>>(), 0..3);
     prop_oneof![
@@ -122,10 +130,11 @@ fn change() -> impl Strategy<Value = ViewChange> {
             }
         ),
         1 => (net(), port()).prop_map(|(network, at)| ViewChange::LocalPortGone { network, name: NAMES[at].to_owned() }),
-        1 => (0..2_usize, prop::sample::subsequence(vec![0, 1], 0..=2)).prop_map(|(at, on)| ViewChange::Router(router(at, &on))),
+        1 => (0..2_usize, prop::sample::subsequence(vec![0, 1, 2], 0..=3)).prop_map(|(at, on)| ViewChange::Router(router(at, &on))),
         1 => (0..2_usize).prop_map(|at| ViewChange::Router(RouterView { node: Some("node1".to_owned()), ..router(at, &[0]) })),
         1 => (0..NETWORKS.len()).prop_map(|at| ViewChange::Network(network(at))),
         1 => net().prop_map(|name| ViewChange::NetworkGone { name }),
+        1 => any::<bool>().prop_map(|there| ViewChange::BridgeMappings(mappings(there))),
         1 => node().prop_map(|at| ViewChange::Peer(peer(at))),
         1 => node().prop_map(|at| ViewChange::PeerGone { name: NODES[at].to_owned() }),
     ]
@@ -133,15 +142,20 @@ fn change() -> impl Strategy<Value = ViewChange> {
 
 fn empty() -> NodeView {
     let node = Peer { name: "node1".to_owned(), ..peer(0) };
-    NodeView::new(node, Mtu::new(1500).expect("an MTU"), 4789)
+    let view = NodeView::new(node, Mtu::new(1500).expect("an MTU"), 4789);
+    NodeView { bridge_mappings: mappings(true), ..view }
 }
 
-/// Both networks, all peers, both routers.
+fn mappings(there: bool) -> BridgeMappings {
+    there.then(|| (physical(), name("eth1"))).into_iter().collect()
+}
+
+/// All networks, all peers, both routers.
 fn furnished() -> NodeView {
     let mut view = empty();
     let peers = (0..NODES.len()).map(|at| ViewChange::Peer(peer(at)));
     let networks = (0..NETWORKS.len()).map(|at| ViewChange::Network(network(at)));
-    let routers = [ViewChange::Router(router(0, &[0, 1])), ViewChange::Router(router(1, &[0]))];
+    let routers = [ViewChange::Router(router(0, &[0, 1, 2])), ViewChange::Router(router(1, &[0]))];
     for change in peers.chain(networks).chain(routers) {
         assert!(view.apply(change), "nothing waits");
     }
@@ -153,15 +167,17 @@ fn vlans(view: &NodeView) -> Vlans {
     numbered.map(|(number, network)| (network.id, VlanId::new(number).expect("few"))).collect()
 }
 
-/// What a whole pass makes of a view: both bridges' flows, and each router link's entries.
+/// What a whole pass makes of a view: the bridges' flows, and each router link's entries.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Made {
     flows: [BTreeMap<Place, String>; 2],
+    /// Of the physical networks' bridges, which no delta changes.
+    providers: BTreeMap<PhysicalNetwork, Vec<ProgramFlow>>,
     entries: BTreeMap<(String, IfName), BTreeMap<IpAddr, Mac>>,
 }
 
 fn whole(view: &NodeView) -> Result<Made, ProgramError> {
-    let Program { br_int, br_tun } = Program::of(view, &vlans(view))?;
+    let Program { br_int, br_tun, providers } = Program::of(view, &vlans(view))?;
     let mut entries = BTreeMap::new();
     let spec = super::super::kernel_spec::kernel_spec(view, super::super::Attach::Tap).expect("legal names");
     for netns in spec.namespaces.iter().filter(|netns| netns.name.to_string().starts_with("qrouter-")) {
@@ -170,7 +186,7 @@ fn whole(view: &NodeView) -> Result<Made, ProgramError> {
             entries.insert((netns.name.to_string(), link.name.clone()), all);
         }
     }
-    Ok(Made { flows: [keyed(br_int), keyed(br_tun)], entries })
+    Ok(Made { flows: [keyed(br_int), keyed(br_tun)], providers, entries })
 }
 
 impl Made {

@@ -5,6 +5,7 @@
 //! its other end. The walk ends where the packet does.
 
 mod frames;
+mod physical;
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -15,8 +16,8 @@ use super::target::{self, Site};
 use crate::api::agent::{self, Hop, Network, Peer, Route, RouteOf, Show, Vm, Way};
 use crate::api::switch::{Dropped, Followed, Request, Sent, Tunnel};
 use crate::lab::{Daemon, LabName};
-use crate::model::view::{Backend, NetworkKind};
-use crate::program::{BR_INT, BR_TUN, tunnel_port};
+use crate::model::view::{Backend, NetworkKind, TunnelKind};
+use crate::program::{BR_INT, BR_TUN, fixed, tunnel_port};
 use crate::types::{IfName, Mac, Vni};
 
 /// Steps of one walk at most: what takes more goes round in circles.
@@ -115,7 +116,7 @@ pub(super) fn walk(known: &Nodes, from: &str, to: &str) -> Result<u8, CliError> 
 /// A frame about to enter a bridge.
 struct Step {
     node: usize,
-    bridge: &'static str,
+    bridge: IfName,
     port: IfName,
     tunnel: Option<Tunnel>,
     frame: Vec<u8>,
@@ -133,10 +134,6 @@ struct Walk<'a> {
     /// What became of the packet, and whether that is what was wanted; several if it was flooded.
     ends: Vec<(bool, String)>,
     waiting: VecDeque<Step>,
-}
-
-fn bridge_name(name: &'static str) -> IfName {
-    IfName::new(name).unwrap_or_else(|_| unreachable!("the fixed names are legal"))
 }
 
 impl Walk<'_> {
@@ -166,7 +163,7 @@ impl Walk<'_> {
     fn follow(&self, step: &Step) -> Result<Followed, CliError> {
         let Step { node, bridge, port, tunnel, frame, .. } = step;
         let request =
-            Request::Follow { bridge: bridge_name(bridge), port: port.clone(), tunnel: *tunnel, frame: frame.clone() };
+            Request::Follow { bridge: bridge.clone(), port: port.clone(), tunnel: *tunnel, frame: frame.clone() };
         target::ask(&self.nodes[*node].site, Daemon::Switch, &request)
     }
 
@@ -210,7 +207,7 @@ impl Walk<'_> {
             return Ok(());
         };
         let from = format!("VM {}", vm.name);
-        self.waiting.push_back(Step { node, bridge: BR_INT, port: vm.port.clone(), tunnel: None, frame, from });
+        self.waiting.push_back(Step { node, bridge: fixed(BR_INT), port: vm.port.clone(), tunnel: None, frame, from });
         Ok(())
     }
 
@@ -219,7 +216,7 @@ impl Walk<'_> {
         let Some(frame) = frames::question((vm.mac, source), asked) else { return Ok(None) };
         let protocol = if asked.is_ipv4() { "ARP" } else { "ND" };
         let from = String::new();
-        let step = Step { node, bridge: BR_INT, port: vm.port.clone(), tunnel: None, frame, from };
+        let step = Step { node, bridge: fixed(BR_INT), port: vm.port.clone(), tunnel: None, frame, from };
         let sent = self.follow(&step)?.sent;
         let back = sent.iter().find(|sent| sent.port == vm.port).and_then(|sent| frames::answer(&sent.frame, asked));
         let name = &self.nodes[node].site.node;
@@ -251,7 +248,7 @@ impl Walk<'_> {
         let Followed { text, sent, dropped } = self.follow(&step)?;
         self.told.push_str(&text);
         if let Some(Dropped { reason, bridge, table }) = dropped {
-            let bridge = bridge.unwrap_or_else(|| step.bridge.to_owned());
+            let bridge = bridge.unwrap_or_else(|| step.bridge.to_string());
             let table = table.map_or_else(String::new, |table| format!("/table {table}"));
             self.end(false, format!("Dropped at {name}/{bridge}{table}: {reason}"));
         } else if sent.is_empty() {
@@ -286,6 +283,10 @@ impl Walk<'_> {
             }
             return Ok(());
         }
+        if self.is_physical(node, &sent) {
+            self.cross_physical(node, sent);
+            return Ok(());
+        }
         let router = show.routers.iter().find_map(|router| {
             Some((router.name.clone(), router.interfaces.iter().find(|port| port.ifname == sent.port)?.mac))
         });
@@ -309,7 +310,8 @@ impl Walk<'_> {
         let show = &self.nodes[node].show;
         let behind = |network: &&Network| {
             let kind = NetworkKind::ALL.into_iter().find(|kind| kind.name() == network.kind);
-            let port = |peer: &Peer| Some(tunnel_port(Backend::Kernel, kind?, network.vni, peer.tunnel_ip));
+            let kind = kind.and_then(NetworkKind::tunnel);
+            let port = |peer: &Peer| Some(tunnel_port(Backend::Kernel, kind?, network.vni?, peer.tunnel_ip));
             show.peers.iter().any(|peer| port(peer).as_ref() == Some(&sent.port))
         };
         let Some(network) = show.networks.iter().find(behind) else { return Vec::new() };
@@ -323,8 +325,8 @@ impl Walk<'_> {
         let known: Vec<&Peer> = at_port.iter().copied().filter(|peer| has(peer)).collect();
         let flood = || at_port.into_iter().filter(|peer| network.flood.contains(&peer.node)).collect();
         let peers = if known.is_empty() { flood() } else { known };
-        let tunnel =
-            |peer: &Peer| Tunnel { key: network.vni.get().into(), source: show.tunnel_ip, destination: peer.tunnel_ip };
+        let Some(key) = network.vni.map(|vni| vni.get().into()) else { return Vec::new() };
+        let tunnel = |peer: &Peer| Tunnel { key, source: show.tunnel_ip, destination: peer.tunnel_ip };
         peers.into_iter().map(tunnel).collect()
     }
 
@@ -372,7 +374,7 @@ impl Walk<'_> {
         let left = frames::said(&frame).map_or(0, |said| said.ttl);
         self.told.push_str(&format!("sent on as {own} > {neighbour}, {left} hops left\n"));
         let from = format!("router {router}");
-        self.waiting.push_back(Step { node, bridge: BR_INT, port: way.ifname, tunnel: None, frame, from });
+        self.waiting.push_back(Step { node, bridge: fixed(BR_INT), port: way.ifname, tunnel: None, frame, from });
         Ok(())
     }
 
@@ -397,8 +399,8 @@ impl Walk<'_> {
         let wire =
             |kind, backend, ip| Vni::new(u32::try_from(key).ok()?).ok().map(|key| tunnel_port(backend, kind, key, ip));
         let leads =
-            |kind: &NetworkKind| BACKENDS.iter().any(|by| wire(*kind, *by, destination).as_ref() == Some(&sent.port));
-        let kind = NetworkKind::ALL.into_iter().find(leads);
+            |kind: &TunnelKind| BACKENDS.iter().any(|by| wire(*kind, *by, destination).as_ref() == Some(&sent.port));
+        let kind = TunnelKind::ALL.into_iter().find(leads);
         let back = self.nodes[there].show.peers.iter().find(|peer| peer.tunnel_ip == source);
         let ends = |by: &Backend| {
             let port = wire(kind?, *by, source)?;
@@ -415,6 +417,7 @@ impl Walk<'_> {
         };
         self.told.push_str(&format!("{} octets in the tunnel\n", sent.frame.len()));
         let from = format!("node {name}");
-        self.waiting.push_back(Step { node: there, bridge: BR_TUN, port, tunnel, frame: sent.frame, from });
+        let bridge = fixed(BR_TUN);
+        self.waiting.push_back(Step { node: there, bridge, port, tunnel, frame: sent.frame, from });
     }
 }

@@ -32,6 +32,8 @@ pub fn open(netns: Option<&Path>, name: &IfName, queues: usize) -> Result<Vec<Ow
             set(libc::PACKET_IGNORE_OUTGOING, 1).map_err(failed("ignore what it sends itself"))?;
             grow(socket.as_fd(), BUFFER_OCTETS).map_err(failed("enlarge the buffers"))?;
             packet_sys::bind(socket.as_fd(), index).map_err(failed("bind"))?;
+            // A card hands on what is for its own address unless told otherwise; the kernel undoes it with the socket.
+            packet_sys::take_all(socket.as_fd(), index).map_err(failed("ask for frames to every address"))?;
             if queues > 1 {
                 let group = match sockets.first() {
                     None => libc::PACKET_FANOUT_FLAG_UNIQUEID << 16,

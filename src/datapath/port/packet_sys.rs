@@ -74,6 +74,24 @@ pub(super) fn bind(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<()>
     done(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>()) })
 }
 
+/// Has the interface take frames to every address for as long as the socket is open (`PACKET_MR_PROMISC`).
+pub(super) fn take_all(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<()> {
+    // SAFETY: `packet_mreq` is a C struct of integers: all zeroes is a value of it.
+    let mut membership: libc::packet_mreq = unsafe { core::mem::zeroed() };
+    membership.mr_ifindex = index;
+    membership.mr_type = u16::try_from(libc::PACKET_MR_PROMISC).unwrap_or(0);
+    // SAFETY: `socket` is open for the call's length, and the option's value is a whole `packet_mreq` of the length told.
+    done(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const membership).cast(),
+            socklen::<libc::packet_mreq>(),
+        )
+    })
+}
+
 /// The index of the interface the socket is bound to; negative once that is gone (`packet_notifier`, `af_packet.c`).
 pub(super) fn bound_to(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: `sockaddr_ll` is a C struct of integers: all zeroes is a value of it.

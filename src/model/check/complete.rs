@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Checker, Entry, Field};
+use super::{Checker, Entry, Field, provider};
 use crate::model::allocate;
 use crate::model::fabric::Claim;
 use crate::model::names;
@@ -16,10 +16,8 @@ use crate::model::resource::{InterfaceSpec, Kind, NetworkSpec, NodeSpec, Object,
 use crate::model::view::SubnetView;
 use crate::types::{IfName, Mac};
 
-/// Fills in what is left out. What could not be allocated is a mistake in the checker.
+/// Fills in what is left out but for [`seats`], which come first. What could not be allocated is a mistake in the checker.
 pub(super) fn complete(checker: &mut Checker<'_>, entries: &mut [Entry]) {
-    entries.sort_by(|a, b| a.object.cmp(&b.object));
-    seats(checker, entries);
     for Entry { edit, object, resource } in &mut *entries {
         checker.at = *edit;
         match resource {
@@ -68,7 +66,8 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
     if spec.id.is_none() {
         spec.id = checker.derive_id("network", &object.name, object, false);
     }
-    if spec.vni.is_none() {
+    provider::allocate(checker, object, spec);
+    if spec.vni.is_none() && spec.kind.tunnel().is_some() {
         let count = checker.fabric.claims().vnis.len() + checker.added.vnis.len();
         let taken = |vni| checker.owner(|claims| &claims.vnis, &vni).is_some();
         let vni = allocate::vni(&object.name, taken, count);
@@ -81,7 +80,8 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
 
 /// Routers that live on one node, and are not told which, stay where they are; others go where fewest of them live, to
 /// the first such node by name.
-fn seats(checker: &mut Checker<'_>, entries: &mut [Entry]) {
+pub(super) fn seats(checker: &mut Checker<'_>, entries: &mut [Entry]) {
+    entries.sort_by(|a, b| a.object.cmp(&b.object));
     let fabric = checker.fabric;
     let mut homeless: Vec<(usize, &mut RouterSpec)> = Vec::new();
     let mut seated: Vec<String> = Vec::new();

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Checker, Entry, Field, MAX_INTERFACES, MAX_IPS, MAX_PAIRS, MAX_SUBNETS, NAMES_SHOWN, cidr_fault, fill};
+use super::{
+    Checker, Entry, Field, MAX_INTERFACES, MAX_IPS, MAX_PAIRS, MAX_SUBNETS, NAMES_SHOWN, cidr_fault, fill, provider,
+};
 use crate::model::address;
 use crate::model::fabric::Claim;
 use crate::model::problem::Fault;
@@ -83,7 +85,7 @@ fn delete(checker: &mut Checker<'_>, object: &Object) {
 }
 
 fn node(checker: &mut Checker<'_>, object: &Object, spec: &NodeSpec) {
-    let NodeSpec { name, address, host_mac } = spec;
+    let NodeSpec { name, address, host_mac, bridge_mappings: _ } = spec;
     let new = !checker.fabric.contains(object);
     if new && checker.fabric.ports().contains_key(name) && checker.there(Kind::Port, name) {
         let fault = Fault::NameTwice { what: word(Kind::Port).to_owned(), name: name.clone() };
@@ -95,6 +97,7 @@ fn node(checker: &mut Checker<'_>, object: &Object, spec: &NodeSpec) {
     if let Some(mac) = *host_mac {
         checker.mac(Field::HostMac, mac, object);
     }
+    provider::mappings(checker, object, spec);
 }
 
 fn tunnel(checker: &mut Checker<'_>, object: &Object, address: IpAddr) {
@@ -117,7 +120,7 @@ fn tunnel(checker: &mut Checker<'_>, object: &Object, address: IpAddr) {
 }
 
 fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
-    let NetworkSpec { name, id, kind, vni, mtu, subnets: _ } = &*spec;
+    let NetworkSpec { name, id, kind, vni, mtu, .. } = &*spec;
     if let Some(id) = *id {
         checker.id(Field::Id, id, object, false);
     }
@@ -127,6 +130,7 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
             None => checker.add(Claim::Vni(vni), object),
         }
     }
+    provider::segment(checker, object, spec);
     let subnets = subnets(checker, name, &spec.subnets);
     let mtu = network_mtu(checker, name, (*kind, *mtu), &subnets);
     spec.mtu = Some(mtu);
@@ -144,12 +148,13 @@ fn network_mtu(
     subnets: &[SubnetView],
 ) -> Mtu {
     let underlay = checker.fabric.underlay();
-    let overhead = kind.overhead_octets(underlay.cidr.addr());
+    let overhead = kind.tunnel().map_or(0, |tunnel| tunnel.overhead_octets(underlay.cidr.addr()));
     let most = Mtu::new(underlay.mtu.get().saturating_sub(overhead)).unwrap_or(Mtu::MIN);
     let mtu = given.unwrap_or(most);
     let shown = mtu.to_string();
     if mtu > most {
-        let fault = Fault::MtuTooLarge { mtu: shown, most: most.to_string(), overhead: overhead.to_string() };
+        let (most, overhead, kind) = (most.to_string(), overhead.to_string(), kind.name().to_owned());
+        let fault = Fault::MtuTooLarge { mtu: shown, most, overhead, kind };
         checker.mistake(Field::Mtu, fault);
     } else if mtu.get() < IPV6_LEAST_MTU && subnets.iter().any(|subnet| subnet.cidr.addr().is_ipv6()) {
         checker.mistake(Field::Mtu, Fault::MtuTooSmall { mtu: shown, network: name.to_owned() });

@@ -99,17 +99,28 @@ fn fill(fabric: &Fabric, asked: &Asked<'_>, resource: &Resource) -> Resource {
             let before = fabric.nodes().get(&spec.name);
             let address = spec.address.or_else(|| before?.address);
             let host_mac = spec.host_mac.or_else(|| before?.host_mac);
-            Resource::Node(NodeSpec { address, host_mac, ..spec })
+            let mappings = spec.bridge_mappings.or_else(|| before?.bridge_mappings.clone());
+            let bridge_mappings = mappings.filter(|mappings| !mappings.is_empty());
+            Resource::Node(NodeSpec { address, host_mac, bridge_mappings, ..spec })
         }
-        Resource::Network(spec) => {
-            let before = fabric.networks().get(&spec.name);
-            let (id, vni) = (spec.id.or_else(|| before?.id), spec.vni.or_else(|| before?.vni));
-            let mtu = spec.mtu.or_else(|| before?.mtu);
-            Resource::Network(NetworkSpec { id, vni, mtu, ..spec })
-        }
+        Resource::Network(spec) => Resource::Network(fill_network(fabric, spec)),
         Resource::Router(spec) => Resource::Router(fill_router(fabric, asked, spec)),
         Resource::Port(spec) => Resource::Port(fill_port(fabric, asked, spec)),
     }
+}
+
+/// What a network of another type had is not for this one, its id apart.
+fn fill_network(fabric: &Fabric, mut spec: NetworkSpec) -> NetworkSpec {
+    let Some(before) = fabric.networks().get(&spec.name) else { return spec };
+    spec.id = spec.id.or(before.id);
+    if spec.kind == before.kind {
+        spec.vni = spec.vni.or(before.vni);
+        spec.mtu = spec.mtu.or(before.mtu);
+        spec.physical_network = spec.physical_network.or_else(|| before.physical_network.clone());
+        // A tag may be another network's elsewhere.
+        spec.vlan = spec.vlan.or(before.vlan.filter(|_| spec.physical_network == before.physical_network));
+    }
+    spec
 }
 
 /// A network's subnets as asked for, or as they are.

@@ -8,6 +8,7 @@ mod announced;
 mod complete;
 mod declare;
 mod fill;
+mod provider;
 
 pub(super) use fill::gateway;
 
@@ -46,7 +47,10 @@ pub(super) enum Field {
     Mac,
     Address,
     HostMac,
+    BridgeMapping(usize),
     Vni,
+    PhysicalNetwork,
+    Vlan,
     Mtu,
     Subnet(usize),
     Gateway(usize),
@@ -109,6 +113,12 @@ pub(super) fn check(fabric: &Fabric, edits: &[Edit], pass: Pass) -> Result<Vec<C
     let mut entries = fill::entries(&mut checker, edits);
     checker.free(&entries);
     declare::declare(&mut checker, &mut entries);
+    if pass == Pass::Complete && checker.faults.found.is_empty() {
+        complete::seats(&mut checker, &mut entries);
+    }
+    if checker.faults.found.is_empty() {
+        provider::reach(&mut checker, &entries);
+    }
     if pass == Pass::Complete && checker.faults.found.is_empty() {
         complete::complete(&mut checker, &mut entries);
     }
@@ -205,6 +215,7 @@ impl<'f> Checker<'f> {
                     | Claim::PortId(_)
                     | Claim::Mac(_)
                     | Claim::Vni(_)
+                    | Claim::Segment(..)
                     | Claim::Device(..)
                     | Claim::Announced(..) => continue,
                 };
@@ -255,6 +266,7 @@ impl<'f> Checker<'f> {
             | Claim::PortId(_)
             | Claim::Mac(_)
             | Claim::Vni(_)
+            | Claim::Segment(..)
             | Claim::Device(..)
             | Claim::Announced(..) => (None, None),
         };

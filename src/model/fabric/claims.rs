@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::model::resource::{Kind, Object, Resource};
-use crate::types::{IfName, Mac, Vni};
+use crate::model::view::NetworkKind;
+use crate::types::{IfName, Mac, PhysicalNetwork, VlanId, Vni};
 
 /// One value that an object has to itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,8 @@ pub(in crate::model) enum Claim {
     Mac(Mac),
     /// A tunnel key.
     Vni(Vni),
+    /// A VLAN of a physical network; its untagged frames without one.
+    Segment(PhysicalNetwork, Option<VlanId>),
     /// A device of a node.
     Device(String, IfName),
     /// A tunnel endpoint.
@@ -39,10 +42,16 @@ pub(in crate::model) fn claims_of(resource: &Resource) -> Vec<Claim> {
         Resource::Node(node) => {
             claims.extend(node.address.map(Claim::Tunnel));
             claims.extend(node.host_mac.map(Claim::Mac));
+            let mapped = node.bridge_mappings.iter().flat_map(|mappings| mappings.values());
+            claims.extend(mapped.map(|interface| Claim::Device(node.name.clone(), interface.clone())));
         }
         Resource::Network(network) => {
             claims.extend(network.id.map(Claim::Id));
             claims.extend(network.vni.map(Claim::Vni));
+            // A VLAN network without its tag yet has nothing to itself.
+            let whole = network.vlan.is_some() || network.kind == NetworkKind::Flat;
+            let segment = network.physical_network.clone().filter(|_| whole);
+            claims.extend(segment.map(|physical_network| Claim::Segment(physical_network, network.vlan)));
         }
         Resource::Router(router) => {
             claims.extend(router.id.map(Claim::Id));
@@ -195,6 +204,8 @@ pub(in crate::model) struct Claims {
     pub(in crate::model) macs: Owners<Mac>,
     /// Of networks.
     pub(in crate::model) vnis: Owners<Vni>,
+    /// Of networks.
+    pub(in crate::model) segments: Owners<(PhysicalNetwork, Option<VlanId>)>,
     /// By node.
     pub(in crate::model) devices: Owners<(String, IfName)>,
     /// Tunnel endpoints.
@@ -222,6 +233,7 @@ impl Claims {
             }
             Claim::Mac(mac) => self.macs.add(mac, owner),
             Claim::Vni(vni) => self.vnis.add(vni, owner),
+            Claim::Segment(physical_network, vlan) => self.segments.add((physical_network, vlan), owner),
             Claim::Device(node, device) => self.devices.add((node, device), owner),
             Claim::Tunnel(address) => self.underlay.add(address, owner),
             Claim::Address(network, address) => self.addresses.entry(network).or_default().add(address, owner),
@@ -239,6 +251,7 @@ impl Claims {
             }
             Claim::Mac(mac) => self.macs.remove(mac, owner),
             Claim::Vni(vni) => self.vnis.remove(vni, owner),
+            Claim::Segment(physical_network, vlan) => self.segments.remove((physical_network, vlan), owner),
             Claim::Device(node, device) => self.devices.remove((node, device), owner),
             Claim::Tunnel(address) => self.underlay.remove(address, owner),
             Claim::Address(network, address) => {

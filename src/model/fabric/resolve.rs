@@ -10,7 +10,8 @@ use crate::model::names;
 use crate::model::resource::{ClaimedAddress, InterfaceSpec, NetworkSpec, NodeSpec, PortSpec, RouterSpec};
 use crate::model::topology::{Topology, Vm};
 use crate::model::view::{
-    AllowedPair, Attachment, Network, Peer, PortView, RemotePort, RouterPort, RouterView, SubnetView,
+    AllowedPair, Attachment, BridgeMappings, Network, NetworkKind, Peer, PortView, RemotePort, RouterPort, RouterView,
+    Segment, SubnetView,
 };
 
 /// Where a port is: the node its traffic goes to and the one it is about to move to.
@@ -26,8 +27,14 @@ impl Fabric {
     /// A node as others see it.
     #[must_use]
     pub fn peer(&self, name: &str) -> Option<Peer> {
-        let NodeSpec { name, address, host_mac } = self.nodes().get(name)?;
+        let NodeSpec { name, address, host_mac, bridge_mappings: _ } = self.nodes().get(name)?;
         Some(Peer { name: name.clone(), tunnel_ip: (*address)?, host_mac: (*host_mac)? })
+    }
+
+    /// The interfaces by which a node is on physical networks.
+    #[must_use]
+    pub fn bridge_mappings(&self, node: &str) -> BridgeMappings {
+        self.nodes().get(node).and_then(|spec| spec.bridge_mappings.clone()).unwrap_or_default()
     }
 
     /// A network.
@@ -76,9 +83,11 @@ impl Fabric {
             let port = port_view(spec, networks.get(&spec.network)?, false)?;
             Some((spec.name.clone(), Vm { node, migrating_to: standby, network: spec.network.clone(), port }))
         });
+        let mappings = self.nodes().keys().map(|name| (name.clone(), self.bridge_mappings(name)));
         Topology {
             underlay: self.underlay().clone(),
             nodes: nodes.collect(),
+            bridge_mappings: mappings.filter(|(_, mappings)| !mappings.is_empty()).collect(),
             routers: routers.collect(),
             vms: vms.collect(),
             networks,
@@ -88,9 +97,20 @@ impl Fabric {
 
 /// A network, nothing left out.
 pub(crate) fn network(spec: &NetworkSpec) -> Option<Network> {
-    let NetworkSpec { name, id, kind, vni, mtu, subnets } = spec;
-    let (id, vni, mtu) = ((*id)?, (*vni)?, (*mtu)?);
-    Some(Network { name: name.clone(), id, kind: *kind, vni, mtu, subnets: subnets.clone() })
+    let NetworkSpec { name, id, mtu, subnets, .. } = spec;
+    let (id, segment, mtu) = ((*id)?, segment(spec)?, (*mtu)?);
+    Some(Network { name: name.clone(), id, segment, mtu, subnets: subnets.clone() })
+}
+
+/// What carries a network, nothing left out.
+fn segment(spec: &NetworkSpec) -> Option<Segment> {
+    let physical_network = || spec.physical_network.clone();
+    Some(match spec.kind {
+        NetworkKind::Vxlan => Segment::Vxlan { vni: spec.vni? },
+        NetworkKind::Gre => Segment::Gre { vni: spec.vni? },
+        NetworkKind::Vlan => Segment::Vlan { physical_network: physical_network()?, vlan: spec.vlan? },
+        NetworkKind::Flat => Segment::Flat { physical_network: physical_network()? },
+    })
 }
 
 /// A router on these networks.

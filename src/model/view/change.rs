@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
+use super::{Backend, BridgeMappings, Network, NetworkView, NodeView, Peer, PortView, RemotePort, RouterView};
 use crate::types::Mtu;
 
 /// Entries kept of networks that are not there yet; what exceeds them is dropped, and [`NodeView::apply`] says so.
@@ -26,6 +26,8 @@ pub enum ViewChange {
         /// The UDP port of VXLAN on every node.
         vxlan_port: u16,
     },
+    /// The interfaces by which the node is on physical networks.
+    BridgeMappings(BridgeMappings),
     /// Another node is there, or has changed.
     Peer(Peer),
     /// Another node is no more.
@@ -155,9 +157,9 @@ impl NetworkView {
     /// The changes that make this network, itself first.
     #[must_use]
     pub fn changes(&self) -> Vec<ViewChange> {
-        let Self { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood } = self;
-        let (name, subnets) = (name.clone(), subnets.clone());
-        let network = Network { name, id: *id, kind: *kind, vni: *vni, mtu: *mtu, subnets };
+        let Self { name, id, segment, mtu, subnets, local_ports, remote_ports, flood } = self;
+        let (name, segment, subnets) = (name.clone(), segment.clone(), subnets.clone());
+        let network = Network { name, id: *id, segment, mtu: *mtu, subnets };
         let name = &self.name;
         let mut changes = vec![ViewChange::Network(network)];
         list_changes(&mut changes, name, local_ports, remote_ports, flood);
@@ -173,6 +175,7 @@ impl NodeView {
             node,
             underlay_mtu,
             vxlan_port,
+            bridge_mappings: BridgeMappings::new(),
             peers: Vec::new(),
             networks: Vec::new(),
             routers: Vec::new(),
@@ -184,9 +187,11 @@ impl NodeView {
     /// The changes that make this view out of one that knows its node alone, each network before what is on it.
     #[must_use]
     pub fn changes(&self) -> Vec<ViewChange> {
-        let Self { node, underlay_mtu, vxlan_port, peers, networks, routers, backend: _, early } = self;
+        let Self { node, underlay_mtu, vxlan_port, bridge_mappings, peers, networks, routers, backend: _, early } =
+            self;
         let underlay = ViewChange::Underlay { mtu: *underlay_mtu, vxlan_port: *vxlan_port };
-        let mut changes = vec![ViewChange::Node(node.clone()), underlay];
+        let mappings = ViewChange::BridgeMappings(bridge_mappings.clone());
+        let mut changes = vec![ViewChange::Node(node.clone()), underlay, mappings];
         changes.extend(peers.iter().cloned().map(ViewChange::Peer));
         changes.extend(networks.iter().flat_map(NetworkView::changes));
         for (name, EarlyNetwork { local_ports, remote_ports, flood }) in &early.0 {
@@ -203,6 +208,7 @@ impl NodeView {
         match change {
             ViewChange::Node(node) => self.node = node,
             ViewChange::Underlay { mtu, vxlan_port } => (self.underlay_mtu, self.vxlan_port) = (mtu, vxlan_port),
+            ViewChange::BridgeMappings(mappings) => self.bridge_mappings = mappings,
             ViewChange::Peer(peer) => put(&mut self.peers, peer, |peer| &peer.name),
             ViewChange::PeerGone { name } => drop(take(&mut self.peers, &name, |peer| &peer.name, |_| true)),
             ViewChange::Network(network) => self.put_network(network),
@@ -235,7 +241,7 @@ impl NodeView {
     }
 
     fn put_network(&mut self, network: Network) {
-        let Network { name, id, kind, vni, mtu, subnets } = network;
+        let Network { name, id, segment, mtu, subnets } = network;
         let found = self.networks.binary_search_by(|view| view.name.as_str().cmp(&name));
         let lists = match found {
             Ok(at) => {
@@ -249,7 +255,7 @@ impl NodeView {
             Err(_) => self.early.0.remove(&name).unwrap_or_default(),
         };
         let EarlyNetwork { local_ports, remote_ports, flood } = lists;
-        let view = NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood };
+        let view = NetworkView { name, id, segment, mtu, subnets, local_ports, remote_ports, flood };
         match found {
             Ok(at) => self.networks[at] = view,
             Err(at) => self.networks.insert(at, view),

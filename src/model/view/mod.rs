@@ -2,18 +2,23 @@
 //! changes, one [`ViewChange`] at a time.
 
 mod change;
+mod segment;
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::resource::ClaimedAddress;
-use crate::types::{IfName, Mac, Mtu, Vni};
-use crate::{gre, vxlan};
+use crate::types::{IfName, Mac, Mtu, PhysicalNetwork};
 
 pub use change::{EARLY_MOST, Early, ViewChange};
+pub use segment::{NetworkKind, Segment, TunnelKind};
+
+/// The interfaces by which a node is on physical networks.
+pub type BridgeMappings = BTreeMap<PhysicalNetwork, IfName>;
 
 /// Everything one node's agent needs to know, and nothing about networks the node does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,9 @@ pub struct NodeView {
     /// The UDP port of VXLAN on every node.
     #[serde(default = "vxlan_port")]
     pub vxlan_port: u16,
+    /// The interfaces by which this node is on physical networks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bridge_mappings: BridgeMappings,
     /// Every other node, by name: their host MACs must be known before any frame of theirs arrives.
     pub peers: Vec<Peer>,
     /// The networks this node has a port on, a router's included, by name.
@@ -81,40 +89,6 @@ pub struct Peer {
     pub host_mac: Mac,
 }
 
-/// What carries a network's frames between nodes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NetworkKind {
-    /// VXLAN (RFC 7348): UDP.
-    #[default]
-    Vxlan,
-    /// GRE with a key (RFC 2784, RFC 2890): an IP protocol of its own.
-    Gre,
-}
-
-impl NetworkKind {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Vxlan, Self::Gre];
-
-    /// Its name in documents and listings.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Vxlan => "vxlan",
-            Self::Gre => "gre",
-        }
-    }
-
-    /// What a frame's way through a tunnel takes of the underlay's MTU.
-    #[must_use]
-    pub const fn overhead_octets(self, endpoint: IpAddr) -> u32 {
-        match self {
-            Self::Vxlan => vxlan::overhead_octets(endpoint),
-            Self::Gre => gre::overhead_octets(endpoint),
-        }
-    }
-}
-
 /// A network, wherever it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -123,10 +97,8 @@ pub struct Network {
     /// Its id.
     pub id: Uuid,
     /// What carries it between nodes.
-    #[serde(default)]
-    pub kind: NetworkKind,
-    /// Its tunnel key: a VNI, or a GRE key of as many bits.
-    pub vni: Vni,
+    #[serde(flatten)]
+    pub segment: Segment,
     /// The MTU of everything on it.
     pub mtu: Mtu,
     /// Its subnets, in the order given; no two overlap.
@@ -140,11 +112,9 @@ pub struct NetworkView {
     pub name: String,
     /// Its id.
     pub id: Uuid,
-    /// What carries it.
-    #[serde(default)]
-    pub kind: NetworkKind,
-    /// Its tunnel key: a VNI, or a GRE key of as many bits.
-    pub vni: Vni,
+    /// What carries it between nodes.
+    #[serde(flatten)]
+    pub segment: Segment,
     /// The MTU of everything on it.
     pub mtu: Mtu,
     /// Its subnets, in the order given.

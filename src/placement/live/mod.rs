@@ -179,6 +179,7 @@ impl Live {
             node: own,
             underlay_mtu,
             vxlan_port,
+            bridge_mappings: fabric.bridge_mappings(node),
             peers: peers.collect(),
             networks,
             routers,
@@ -199,8 +200,8 @@ impl Live {
         remote_ports.extend(self.interfaces_beyond(fabric, name, node));
         remote_ports.sort_by(|a, b| a.name.cmp(&b.name));
         let flood = self.regions.holders(name).filter(|holder| *holder != node).map(str::to_owned).collect();
-        let Network { name, id, kind, vni, mtu, subnets } = network;
-        Some(NetworkView { name, id, kind, vni, mtu, subnets, local_ports, remote_ports, flood })
+        let Network { name, id, segment, mtu, subnets } = network;
+        Some(NetworkView { name, id, segment, mtu, subnets, local_ports, remote_ports, flood })
     }
 
     fn node(&mut self, fabric: &Fabric, name: &str, told: &mut Told) {
@@ -230,6 +231,7 @@ impl Live {
                 ViewChange::Underlay { mtu: fabric.underlay().mtu, vxlan_port: fabric.underlay().vxlan_port },
             );
         }
+        told.tell(&peer.name, ViewChange::BridgeMappings(fabric.bridge_mappings(&peer.name)));
         for other in self.nodes.iter().filter(|other| **other != peer.name) {
             told.tell(other, ViewChange::Peer(peer.clone()));
             if let Some(other) = fabric.peer(other).filter(|_| new) {

@@ -11,7 +11,7 @@ use crate::model::tests::{examples, parts, topology_of};
 use crate::model::view::{NetworkKind, SubnetView};
 use crate::model::{Change, Topology, Underlay};
 use crate::placement;
-use crate::types::{Mac, Mtu, Vni};
+use crate::types::{Mac, Mtu, VlanId, Vni};
 
 use super::*;
 
@@ -38,7 +38,13 @@ fn name(kind: Kind, n: u8) -> String {
 
 fn node_spec(n: u8, version: u8) -> Resource {
     let (address, mac) = ([172, 31, version, n + 1].into(), Mac::new([0xfa, 0x16, 0x3f, 0, version, n]));
-    Resource::Node(NodeSpec { name: name(Kind::Node, n), address: Some(address), host_mac: Some(mac) })
+    let mapped = (version == 1).then(|| [("p".parse().expect("legal"), "eth1".parse().expect("legal"))].into());
+    Resource::Node(NodeSpec {
+        name: name(Kind::Node, n),
+        address: Some(address),
+        host_mac: Some(mac),
+        bridge_mappings: mapped,
+    })
 }
 
 fn network_spec(n: u8, version: u8) -> Resource {
@@ -50,8 +56,10 @@ fn network_spec(n: u8, version: u8) -> Resource {
     Resource::Network(NetworkSpec {
         name: name(Kind::Network, n),
         id: Some(Uuid::from_u128(u128::from(n) + 1)),
-        kind: NetworkKind::Vxlan,
-        vni: Some(Vni::new(u32::from(n) + 1).expect("legal")),
+        kind: if version == 1 { NetworkKind::Vlan } else { NetworkKind::Vxlan },
+        vni: (version != 1).then(|| Vni::new(u32::from(n) + 1).expect("legal")),
+        physical_network: (version == 1).then(|| "p".parse().expect("legal")),
+        vlan: (version == 1).then(|| VlanId::new(u32::from(n) + 1).expect("legal")),
         mtu: Some(Mtu::new(1_400 + u32::from(version)).expect("legal")),
         subnets,
     })
