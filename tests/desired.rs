@@ -275,14 +275,25 @@ fn is_calm(netns: &str) -> bool {
     })
 }
 
-/// Asks the agent to look again, and makes sure that it told neither the switch nor the kernel anything.
-fn look_changes_nothing(node: &Node) {
-    let names = namespaces();
-    for name in names.iter().filter(|name| is_ours(name)) {
+/// Waits until it is, in every namespace of an agent's.
+fn calm() {
+    for name in namespaces().iter().filter(|name| is_ours(name)) {
         while !is_calm(name) {
             std::thread::yield_now();
         }
     }
+}
+
+/// What the kernel and the switch have of the agent's, once the kernel is done.
+fn held(node: &Node) -> (Kernel, Vec<String>) {
+    calm();
+    (kernel(is_ours), node.flows())
+}
+
+/// Asks the agent to look again, and makes sure that it told neither the switch nor the kernel anything.
+fn look_changes_nothing(node: &Node) {
+    calm();
+    let names = namespaces();
     block_on(async {
         let mut monitor = Monitor::new("/run/netns".into());
         let namespace = |name: &String| NamespaceSpec::new(Name::new(name).expect("a legal name").into());
@@ -345,19 +356,19 @@ fn any_desired_state_after_any_other() {
             let (a, b) = (view(&a), view(&b));
             node.start(&a);
             node.bench.switch.change("br-int", &[foreign_flow()]);
-            let of_a = (kernel(is_ours), node.flows());
+            let of_a = held(&node);
             look_changes_nothing(&node);
             node.become_(&b, at_a_time);
-            let of_b = (kernel(is_ours), node.flows());
+            let of_b = held(&node);
             look_changes_nothing(&node);
             node.become_(&a, at_a_time);
-            same(&(kernel(is_ours), node.flows()), &of_a, "A after B");
+            same(&held(&node), &of_a, "A after B");
             look_changes_nothing(&node);
             node.stop();
             prop_assert_eq!(kernel(is_ours), Kernel::new());
             node.start(&b);
             node.bench.switch.change("br-int", &[foreign_flow()]);
-            same(&of_b, &(kernel(is_ours), node.flows()), "B after A");
+            same(&of_b, &held(&node), "B after A");
             node.stop();
             prop_assert_eq!(kernel(|name| !is_ours(name)), foreign.clone());
             let bridges = node.bench.switch.memory().engine.bridges();
