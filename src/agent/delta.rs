@@ -177,6 +177,12 @@ impl Bearers {
                 names.extend(those.map(|(_, side, name)| (*side, &**name)));
             }
         }
+        // A machine on its way here is one with its port elsewhere, whatever addresses each is said to bear.
+        let elsewhere: Vec<&str> =
+            names.iter().filter(|(side, _)| *side == Side::Remote).map(|(_, name)| *name).collect();
+        let is_standby =
+            |name: &&str| find(&whole.local_ports, name, |port| &port.name).is_some_and(|port| port.standby);
+        names.extend(elsewhere.into_iter().filter(is_standby).map(|name| (Side::Local, name)));
         let of = |wanted: Side| names.iter().filter(move |(side, _)| *side == wanted).map(|(_, name)| *name);
         let remote = |name| find(&whole.remote_ports, name, |port| &port.name).cloned();
         let local = |name| find(&whole.local_ports, name, |port| &port.name).cloned();
@@ -299,11 +305,16 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
     let port_of = |at: usize, name: &str| find(&view.networks[at].remote_ports, name, |port| &port.name);
     // Flows that are not its own hang on a router that lives elsewhere, and on what a port has taken.
     let is_plain = |port: &RemotePort| !port.router && port.claimed.is_empty();
+    // And a machine on its way here changes what is said of its port elsewhere.
+    let is_awaited = |at: usize, name: &str| {
+        find(&view.networks[at].local_ports, name, |port| &port.name).is_some_and(|port| port.standby)
+    };
     match change {
         ViewChange::RemotePort { port, .. } if !is_plain(port) => Reach::Whole,
         ViewChange::RemotePort { network, port: RemotePort { name, .. } }
         | ViewChange::RemotePortGone { network, name, .. }
-            if there(network).and_then(|at| port_of(at, name)).is_some_and(|port| !is_plain(port)) =>
+            if there(network)
+                .is_some_and(|at| is_awaited(at, name) || port_of(at, name).is_some_and(|port| !is_plain(port))) =>
         {
             Reach::Whole
         }

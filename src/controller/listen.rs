@@ -23,6 +23,9 @@ use crate::tls;
 
 /// How often a silent client is asked whether it lives, and how long the answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+/// Turns of tasks between two looks at the sockets: a thousand agents that come at once must be heard, each within the
+/// seconds that it takes for a sign of life, while views are made for others.
+const EVENT_INTERVAL: u32 = 8;
 /// Calls that one connection may have open at once: an agent has two, a command one.
 const CALLS_MAX: u32 = 64;
 
@@ -44,7 +47,7 @@ pub fn run(config: &ControllerConfig) -> Result<(), ControllerError> {
     }
     control::raise_descriptor_limit();
     let system = |what: &str, source| ControllerError::System { what: what.to_owned(), source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|source| system("start its event loop", source))?;
     runtime.block_on(live(config))
 }

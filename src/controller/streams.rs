@@ -150,8 +150,12 @@ impl Voice<'_> {
         let permit = hub.wholes.acquire().await.map_err(|_| Gone)?;
         let Some((view, revision)) = hub.world().whole(node) else { return Ok(None) };
         hub.counted(|counters| counters.wholes += 1);
-        let text = serde_json::to_vec(&view).unwrap_or_else(|error| unreachable!("a view has text keys: {error}"));
-        drop(view);
+        // Most of the work; the one thread hears everybody meanwhile.
+        let text = tokio::task::spawn_blocking(move || {
+            serde_json::to_vec(&view).unwrap_or_else(|error| unreachable!("a view has text keys: {error}"))
+        });
+        // Only the runtime's end, and with it the reader's, can come between.
+        let text = text.await.map_err(|_| Gone)?;
         let mut sending = Box::pin(async {
             let mut parts = text.chunks(PART_LEN).peekable();
             while let Some(part) = parts.next() {

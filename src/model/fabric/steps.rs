@@ -135,7 +135,8 @@ fn references(resource: Option<&Resource>) -> BTreeSet<Object> {
     match resource {
         None | Some(Resource::Node(_) | Resource::Network(_)) => BTreeSet::new(),
         Some(Resource::Router(spec)) => {
-            spec.interfaces.iter().map(|port| Object::new(Kind::Network, port.network.as_str())).collect()
+            let networks = spec.interfaces.iter().map(|port| Object::new(Kind::Network, port.network.as_str()));
+            networks.chain(spec.node.iter().map(|node| Object::new(Kind::Node, node.as_str()))).collect()
         }
         Some(Resource::Port(spec)) => {
             let nodes = [&spec.node, &spec.migrating_to].into_iter().flatten();
