@@ -143,15 +143,13 @@ impl Bearers {
             // What a machine elsewhere bears as its own, a machine here cannot have taken: that is its port's flows.
             return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
         }
-        let mut lacking = lacks_standby(view, concern.at, &before);
         let same_tunnels = self.retunnel(kind, &concern.nodes);
         self.replace(&view.networks[concern.at].name, &concern);
         if !view.apply(change) {
             return Err(EarlyFull);
         }
         let after = self.part(view, &concern);
-        lacking |= lacks_standby(view, concern.at, &after);
-        if same_tunnels && !lacking && delta.note(vlans, &before, &after).is_ok() {
+        if same_tunnels && delta.note(vlans, &before, &after).is_ok() {
             return Ok(Extent::Noted);
         }
         Ok(Extent::Whole)
@@ -242,18 +240,6 @@ impl Bearers {
             bearers.extend(of_remote(port).map(|address| (address, Side::Remote, Arc::clone(&name))));
         }
     }
-}
-
-/// Whether a machine of a part is on its way here under addresses that the part knows nothing of: the two are told by their
-/// name to be one.
-fn lacks_standby(view: &NodeView, at: usize, part: &NodeView) -> bool {
-    let own = |network: &NetworkView, name: &str| {
-        find(&network.local_ports, name, |port| &port.name).map(|port| port.standby)
-    };
-    part.networks.iter().any(|network| {
-        let mut names = network.remote_ports.iter().map(|port| port.name.as_str());
-        names.any(|name| own(&view.networks[at], name) == Some(true) && own(network, name).is_none())
-    })
 }
 
 /// A router with its interfaces on this network alone; `None` if it has none.
