@@ -25,7 +25,8 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{}: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr).trim()))
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{}: {}", command.get_program().display(), told.lines().last().unwrap_or_default()))
 }
 
 fn timed(mut command: Command) -> Result<Duration, String> {
@@ -130,7 +131,8 @@ impl Ovs {
         switch.args([&database, "--enable-dummy=override", "--disable-system"]);
         switch.arg(format!("--unixctl={}", at("switch.ctl"))).args(quiet);
         for mut command in [server, switch] {
-            this.children.push(command.spawn().map_err(|error| error.to_string())?);
+            let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+            this.children.push(silent.spawn().map_err(|error| error.to_string())?);
             let begun = Instant::now();
             while !this.dir.join("db.sock").exists() && begun.elapsed() < LIMIT {
                 std::thread::sleep(Duration::from_millis(10));
@@ -154,7 +156,6 @@ impl Ovs {
     fn command(&self, name: &str) -> Command {
         let mut command = program(name);
         command.envs(["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"].map(|name| (name, &self.dir)));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 
@@ -172,7 +173,7 @@ impl Ovs {
         let mut took = Duration::ZERO;
         for (bridge, file) in BRIDGES.into_iter().zip(&self.files) {
             took += timed(self.ofctl(bridge, &["--bundle", "add-flows"], Some(file)))?;
-            let output = self.ofctl(bridge, &["dump-aggregate"], None).stdout(Stdio::piped()).output();
+            let output = self.ofctl(bridge, &["dump-aggregate"], None).output();
             let text = String::from_utf8_lossy(&output.map_err(|error| error.to_string())?.stdout).into_owned();
             let wanted = if bridge == "br-int" { told.br_int.len() } else { told.br_tun.len() };
             assert!(text.contains(&format!("flow_count={wanted}")), "{bridge} has not {wanted} flows: {text}");
