@@ -5,7 +5,6 @@
 //! budget a scenario fails the run; well under it, too, so that what was won is kept.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
-#![expect(clippy::disallowed_methods, reason = "it runs itself under a program that counts")]
 
 #[path = "engine/rig.rs"]
 #[expect(dead_code, reason = "the other bench measures more")]
