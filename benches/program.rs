@@ -10,6 +10,7 @@
 #![expect(clippy::disallowed_methods, reason = "what is measured is time, and other programs")]
 
 #[path = "../tests/agents/controller.rs"]
+#[expect(dead_code, reason = "tests need more of it")]
 mod controller;
 #[path = "program/node.rs"]
 mod node;

@@ -139,6 +139,23 @@ impl Node {
     /// An agent that knows nothing, and is told this.
     fn start(&mut self, view: &NodeView) {
         self.controller = Some(self.bench.start_following(view));
+        // Before it is told anything it goes by the last view that an agent here knew.
+        self.catch_up(view);
+    }
+
+    /// Waits until the agent has come to what its controller told.
+    fn catch_up(&self, view: &NodeView) {
+        let controller = self.controller.as_ref().expect("started");
+        // A peer that comes and goes tells that everything before it has come.
+        for known in [true, false] {
+            let marker = dvr::model::view::Peer { name: "zz-marker".to_owned(), ..view.peers[0].clone() };
+            let name = marker.name.clone();
+            let change = if known { ViewChange::Peer(marker) } else { ViewChange::PeerGone { name: name.clone() } };
+            controller.tell(&[change]);
+            while self.show().is_none_or(|show| show.peers.iter().any(|peer| peer.node == name) != known) {
+                std::thread::yield_now();
+            }
+        }
         self.bench.settled();
     }
 
@@ -149,21 +166,12 @@ impl Node {
             controller.tell(some);
         }
         assert_eq!(controller.view(), *view, "the changes lead elsewhere");
-        // A peer that comes and goes tells that everything before it has come.
-        for known in [true, false] {
-            let marker = dvr::model::view::Peer { name: "zz-marker".to_owned(), ..view.peers[0].clone() };
-            let name = marker.name.clone();
-            let change = if known { ViewChange::Peer(marker) } else { ViewChange::PeerGone { name: name.clone() } };
-            controller.tell(&[change]);
-            while self.show().peers.iter().any(|peer| peer.node == name) != known {
-                std::thread::yield_now();
-            }
-        }
-        self.bench.settled();
+        self.catch_up(view);
     }
 
-    fn show(&self) -> Show {
-        self.bench.client().call(&Ask::Show).expect("it holds something")
+    /// What the agent holds, if it has anything yet.
+    fn show(&self) -> Option<Show> {
+        self.bench.client().call(&Ask::Show).ok()
     }
 
     /// The agent ends, and all it made goes.
@@ -174,8 +182,13 @@ impl Node {
 
     /// Both bridges' flows without what counts, networks in the place of their local VLANs: those depend on history.
     fn flows(&self) -> Vec<String> {
-        let vlans: BTreeMap<String, String> =
-            self.show().networks.into_iter().map(|network| (network.local_vlan.to_string(), network.name)).collect();
+        let vlans: BTreeMap<String, String> = self
+            .show()
+            .expect("it holds something")
+            .networks
+            .into_iter()
+            .map(|network| (network.local_vlan.to_string(), network.name))
+            .collect();
         let named = |text: &str, key: &str| -> String {
             let mut parts = text.split(key);
             let mut out = parts.next().unwrap_or_default().to_owned();

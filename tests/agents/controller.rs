@@ -52,6 +52,11 @@ impl OneView {
         self.0.lock().expect("no test thread panicked")
     }
 
+    /// Whether an agent asked for the view.
+    pub(crate) fn is_followed(&self) -> bool {
+        !self.state().followers.is_empty()
+    }
+
     /// Makes changes, and tells them in one message.
     pub(crate) fn tell(&self, changes: &[ViewChange]) {
         let mut state = self.state();

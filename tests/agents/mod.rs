@@ -226,6 +226,9 @@ impl Bench {
         let controllers = Controllers { addresses, certs: run_dir, tunnel_ip: None };
         self.config.desired = DesiredFrom::Controllers(controllers);
         self.start_agent();
+        while !controller.is_followed() {
+            thread::yield_now();
+        }
         controller
     }
 
