@@ -254,8 +254,12 @@ impl<D: Desired> Node<D> {
                 continue;
             }
             outcome.operations += changes.len();
-            self.switch.change(&bridge, changes).map_err(|error| error.to_string())?;
-            if let Some(revision) = self.flows_known.revisions.get_mut(&bridge) {
+            let asked = changes.len();
+            let touched = self.switch.change(&bridge, changes).map_err(|error| error.to_string())?;
+            if touched < asked {
+                // The flows were not what they were believed to be: the next look compares them.
+                self.flows_known.revisions.remove(&bridge);
+            } else if let Some(revision) = self.flows_known.revisions.get_mut(&bridge) {
                 *revision += 1;
             }
         }

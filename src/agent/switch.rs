@@ -81,8 +81,9 @@ impl Switch {
         self.call(&Request::SyncFlows { bridge: bridge.clone(), cookie: COOKIE, flows })
     }
 
-    pub(super) fn change(&mut self, bridge: &IfName, changes: Vec<FlowChange>) -> Result<(), ControlError> {
-        self.ask(&Request::Flows { bridge: bridge.clone(), changes })
+    /// Changes flows. Gives how many were touched.
+    pub(super) fn change(&mut self, bridge: &IfName, changes: Vec<FlowChange>) -> Result<usize, ControlError> {
+        self.call(&Request::Flows { bridge: bridge.clone(), changes })
     }
 
     /// Asks for something to be done; what is answered beside "done" does not matter.

@@ -50,13 +50,12 @@ impl Switch {
                 None => missing.push(at),
             }
         }
-        let flows = held.tables.len();
-        if flows + missing.len() > limit {
-            let more = missing.len();
-            return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more, limit });
-        }
         let ours = held.tables.iter().filter(|(_, flow)| flow.cookie == cookie);
         let gone: Vec<FlowRef> = ours.map(|(found, _)| found).filter(|found| !claimed.contains_key(found)).collect();
+        let (flows, more) = (held.tables.len() - gone.len(), missing.len());
+        if flows + more > limit {
+            return Err(SwitchError::TableFull { bridge: bridge.clone(), flows, more, limit });
+        }
         claimed.retain(|found, at| held.tables.get(*found).is_some_and(|flow| !is_as_wanted(flow, &wanted[*at])));
         let changes = claimed.len() + missing.len() + gone.len();
         held.tables.defer();
@@ -79,15 +78,16 @@ impl Switch {
 }
 
 fn is_as_wanted(flow: &Flow, wanted: &FlowText) -> bool {
-    let said = (flow.cookie, flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem);
-    let meant = (wanted.cookie.unwrap_or(0), wanted.idle_timeout, wanted.hard_timeout, wanted.send_flow_rem);
+    let said = (flow.cookie, flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, flow.importance);
+    let cookie = wanted.cookie.unwrap_or(0);
+    let meant = (cookie, wanted.idle_timeout, wanted.hard_timeout, wanted.send_flow_rem, wanted.importance);
     said == meant && Some(&flow.actions) == wanted.actions.as_ref()
 }
 
 fn become_as_wanted(flow: &mut Flow, wanted: &FlowText, now: Timestamp) {
     flow.cookie = wanted.cookie.unwrap_or(0);
     (flow.idle_timeout, flow.hard_timeout) = (wanted.idle_timeout, wanted.hard_timeout);
-    flow.send_flow_rem = wanted.send_flow_rem;
+    (flow.send_flow_rem, flow.importance) = (wanted.send_flow_rem, wanted.importance);
     flow.actions = wanted.actions.as_ref().map(Arc::clone).unwrap_or_default();
     flow.modified = now;
 }

@@ -126,8 +126,7 @@ impl Memory {
                 Reply::of(&self.show())
             }
             Request::Flows { bridge, changes } => {
-                engine.change_flows(&bridge, &changes, Timestamp::ZERO)?;
-                Reply::of(&())
+                Reply::of(&engine.change_flows(&bridge, &changes, Timestamp::ZERO)?)
             }
             Request::SyncFlows { bridge, cookie, flows } => {
                 let synced = engine.sync_flows(&bridge, cookie, &flows, Timestamp::ZERO)?;
