@@ -192,7 +192,10 @@ impl<D: Desired> Node<D> {
     fn take(&mut self, changes: Vec<ViewChange>) -> Result<(), EarlyFull> {
         let Some(view) = &mut self.view else { return Ok(()) };
         for change in changes {
-            self.untold.1.push(change.clone());
+            if !self.untold.0 {
+                // Else everything is to be told anyway.
+                self.untold.1.push(change.clone());
+            }
             let extent = match &mut self.following {
                 Some(Following { bearers, delta }) => bearers.take(view, &self.vlans, change, delta)?,
                 None if view.apply(change) => Extent::Whole,

@@ -9,6 +9,7 @@
 
 mod parts;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,14 +268,20 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
             named.insert(object, found);
         }
     }
+    // What this has deleted already is not to be found any more.
+    let is_deleted = |edit: &&Edit| matches!(edit, Edit::Delete { .. }) && done.get(&edit.object()) == Some(&None);
+    let left: Cow<'_, [Edit]> = match done.is_empty() {
+        true => Cow::Borrowed(&wish.edits),
+        false => wish.edits.iter().filter(|edit| !is_deleted(edit)).cloned().collect(),
+    };
     let fabric = &desired.fabric;
     let underlay = wish.underlay.as_ref().filter(|underlay| *underlay != fabric.underlay()).cloned();
     let (changes, numbers) = match &underlay {
-        None => in_steps(fabric, &wish.edits)?,
+        None => in_steps(fabric, &left)?,
         Some(_) if Kind::ALL.iter().any(|kind| fabric.count(*kind) > 0) => {
             return Err(WriteError::Underlay(fabric.underlay().clone()));
         }
-        Some(underlay) => in_steps(&Fabric::new(underlay.clone()), &wish.edits)?,
+        Some(underlay) => in_steps(&Fabric::new(underlay.clone()), &left)?,
     };
     let made = |change: Change| {
         let object = change.object();

@@ -105,6 +105,12 @@ async fn a_part_in_doubt_is_settled_by_what_the_store_holds() {
     };
     let stale = plan(&basis, &wish, &progress.left).err();
     assert!(matches!(stale, Some(WriteError::Stale { done: 1, .. })), "{stale:?}");
+    // A deletion that is made is no mistake when the rest is planned anew; one that nobody made is.
+    let missing = Object::new(Kind::Node, "never");
+    let wish = Wish { edits: vec![Edit::delete(Kind::Node, "never")], underlay: None };
+    let again = plan(&basis, &wish, &BTreeMap::from([(missing, None)])).map(|plan| plan.steps.len());
+    assert!(matches!(again, Ok(0)), "{again:?}");
+    assert!(matches!(plan(&basis, &wish, &BTreeMap::new()).err(), Some(WriteError::Refused(_))));
 }
 
 /// A network and so many ports on it.
