@@ -21,6 +21,7 @@
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
 mod announced;
+mod backend;
 mod canonical;
 mod delta;
 mod desired;
@@ -38,11 +39,13 @@ mod switch;
 mod switch_spec;
 mod tables;
 mod vlans;
+mod ways;
 
 use std::path::PathBuf;
 
 use crate::model::view::Backend;
 
+pub(crate) use backend::try_tunnel;
 pub use desired::DesiredError;
 pub use link::Controllers;
 pub use run::{purge, run};
@@ -63,7 +66,8 @@ pub enum Attachment {
 /// What is to make a node's tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tunnels {
-    /// The better of the two where both can be had: today the switch, which tells senders of what is too big.
+    /// What can be had here: the switch, which is as fast and tells senders of what is too big, unless it may not have its
+    /// sockets and the kernel may have its devices. Devices that are there already are kept.
     #[default]
     Auto,
     /// The kernel's devices, or an error.
@@ -100,14 +104,6 @@ impl Tunnels {
             Self::Auto => "auto",
             Self::Kernel => Backend::Kernel.name(),
             Self::Userspace => Backend::Userspace.name(),
-        }
-    }
-
-    /// The choice, made.
-    const fn backend(self) -> Backend {
-        match self {
-            Self::Auto | Self::Userspace => Backend::Userspace,
-            Self::Kernel => Backend::Kernel,
         }
     }
 }

@@ -125,7 +125,7 @@ pub enum Command {
     /// What passes a place's interfaces: a line a frame, or a pcapng file
     Capture(CaptureArgs),
     /// What this kernel and user can do, what is missing, and how to get it
-    Doctor(OutputArgs),
+    Doctor(ReadArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
