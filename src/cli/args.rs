@@ -508,6 +508,15 @@ pub enum Attach {
     Veth,
 }
 
+/// Ways of routed frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Routed {
+    /// Past the namespace, for as long as its tables say the same
+    Bypass,
+    /// Through it
+    Namespace,
+}
+
 /// The switch's arguments.
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
@@ -521,6 +530,9 @@ pub struct SwitchArgs {
     /// be learned is counted as `learn-limit` instead
     #[arg(long, value_name = "FLOWS")]
     pub flow_limit: Option<u32>,
+    /// The way of frames that a router's namespace would just forward
+    #[arg(long, value_enum, value_name = "WAY", default_value = "bypass")]
+    pub routed: Routed,
     /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
