@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bench::{BenchArgs, Life};
 use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
 use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
 use crate::agent::Tunnels;
@@ -124,6 +125,8 @@ pub enum Command {
     Neigh(ReadArgs),
     /// What passes a place's interfaces: a line a frame, or a pcapng file
     Capture(CaptureArgs),
+    /// How fast it is on this machine, beside the kernel's own bridges and others, in namespaces
+    Bench(BenchArgs),
     /// What this kernel and user can do, what is missing, and how to get it
     Doctor(OutputArgs),
     /// Print completions for a shell
@@ -166,6 +169,15 @@ pub enum Command {
     /// Tries what `dvr doctor` asks about, in namespaces of its own
     #[command(hide = true)]
     DoctorProbe,
+    /// One peer's part of a round of `dvr bench`, in namespaces of its own
+    #[command(hide = true)]
+    BenchStage {
+        /// Where it is.
+        #[arg(value_enum)]
+        life: Life,
+        /// The task, in JSON.
+        task: String,
+    },
 }
 
 /// What `dvr lab` does.
