@@ -91,9 +91,9 @@ impl SwitchService {
     fn show(&self) -> Result<Show, SwitchRefusal> {
         let cache = worker::refresh(&self.links)?;
         let table = lock(&self.table);
-        let (views, mut drops) = {
+        let (views, mut drops, routers) = {
             let switch = lock(&self.shared.switch);
-            (switch.bridges(), switch.drops())
+            (switch.bridges(), switch.drops(), switch.routers())
         };
         for reason in DropReason::ALL {
             let count: u64 = self.shared.drops.iter().map(|drops| drops.get(reason)).sum();
@@ -106,14 +106,15 @@ impl SwitchService {
             let known = table.bridges.get(&view.name).unwrap_or(&none);
             let port = |there: PortView| {
                 let port = known.get(&there.name)?;
-                // What crosses a patch never leaves the engine, which counts it.
-                let counters = port.counters().unwrap_or(there.counters);
+                // What crosses a patch or goes past a router never leaves the engine, which counts it.
+                let mut counters = there.counters;
+                port.add_counters(&mut counters);
                 Some(Port { number: there.number, config: port.config.clone(), counters, fault: port.fault() })
             };
             let ports = view.ports.into_iter().filter_map(port).collect();
             Bridge { name: view.name, mode: view.mode, flows: view.flows, ports, revision: view.revision }
         });
-        Ok(Show { bridges: bridges.collect(), drops, cache })
+        Ok(Show { bridges: bridges.collect(), drops, cache, routers })
     }
 
     fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {

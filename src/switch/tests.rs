@@ -34,6 +34,7 @@ impl Fixture {
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
             notices: Notices::default(),
             died: AtomicBool::new(false),
+            past_routers: true,
         });
         let spawned = (0..workers).map(|index| worker::spawn(index, &shared).expect("a worker starts"));
         let (links, mut threads): (Vec<_>, Vec<_>) = spawned.unzip();
@@ -85,8 +86,12 @@ fn place(test: u8, host: u8) -> (IpAddr, u16) {
 
 fn tunnel(test: u8, port: &str, remote: u8) -> Request {
     let ((local, udp_port), (remote, _)) = (place(test, 1), place(test, remote));
-    let port =
-        PortConfig { name: name(port), kind: PortKind::Vxlan { remote, local, udp_port }, vlan: VlanMode::Trunk };
+    let port = PortConfig {
+        name: name(port),
+        kind: PortKind::Vxlan { remote, local, udp_port },
+        vlan: VlanMode::Trunk,
+        router: None,
+    };
     Request::AddPort { bridge: name("br"), port }
 }
 

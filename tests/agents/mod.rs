@@ -97,6 +97,7 @@ impl Memory {
             bridges: self.engine.bridges().into_iter().map(bridge).collect(),
             drops: BTreeMap::new(),
             cache: CacheCounters::default(),
+            routers: Vec::new(),
         }
     }
 
