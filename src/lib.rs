@@ -52,6 +52,7 @@ pub mod control;
 #[cfg(feature = "kernel")]
 pub mod controller;
 pub mod datapath;
+pub mod fastpath;
 pub mod gre;
 #[cfg(feature = "kernel")]
 pub mod lab;
