@@ -8,6 +8,7 @@ use super::execute::execute;
 use super::extract::{Layout, extract};
 use super::io::{Egress, Ingress};
 use super::key::Key;
+use super::offer::{FRAMES_FIRST, Offer, Offered, Sample};
 use super::packet::Packet;
 use super::revision::Revisions;
 use super::switch::Switch;
@@ -68,12 +69,42 @@ impl Worker {
                 Some(Hit::Exact(_)) => self.counters.exact_hits += 1,
                 Some(Hit::Masked(_)) | None => self.counters.masked_hits += 1,
             }
+            // Octets as they came in: the frame is rewritten in place.
+            let sample = if egress.takes_offers(ingress.port) { self.sample(index, &key, packet) } else { None };
             self.run(index, packet, layout, now, egress);
+            if let Some(sample) = sample {
+                self.offer((index, ingress), &sample, now, egress);
+            }
             return;
         }
         self.counters.misses += 1;
         let index = self.miss(switch, (&key, ingress), index, now);
         self.run(index, packet, layout, now, egress);
+    }
+
+    /// The frame, if its entry is to be offered with it.
+    fn sample(&mut self, index: usize, key: &Key, packet: &Packet<'_>) -> Option<Sample> {
+        let entry = self.cache.entry_mut(index).filter(|entry| entry.deed.is_some())?;
+        if entry.seen < FRAMES_FIRST {
+            entry.seen += 1;
+            return None;
+        }
+        Sample::of(key, packet.head())
+    }
+
+    fn offer(&self, (index, ingress): (usize, &Ingress), sample: &Sample, now: Timestamp, egress: &mut impl Egress) {
+        let (Some(entry), Some(revisions)) = (self.cache.entry(index), &self.revisions) else { return };
+        let Some(deed) = entry.deed else { return };
+        let offered = Offered {
+            deed,
+            mask: self.cache.mask(entry),
+            revisions,
+            revision: entry.revision,
+            tags: &entry.tags,
+            flows: &entry.flows,
+            effects: &entry.effects,
+        };
+        egress.offer(&Offer::of(ingress.port, sample, offered), now);
     }
 
     /// Whether what an entry rests on is as it was.

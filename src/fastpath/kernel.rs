@@ -103,6 +103,7 @@ pub struct FastPath {
     /// Held for the programs, which have it open themselves.
     _hit: Map<4, HIT_LEN>,
     filter: OwnedFd,
+    deaf: OwnedFd,
     ingress: OwnedFd,
     /// By family: the mask that counts and its number.
     current: [(Octets, u32); 2],
@@ -150,13 +151,17 @@ impl FastPath {
         };
         let load = |name, kind, program: Result<Program<Role>, AsmError>| {
             let insns = program.map_err(|source| Error::Assemble { name, source })?.link(descriptor);
-            sys::load_program(name, kind, &insns, c"Apache-2.0")
-                .map_err(|(source, said)| Error::Load { name, source, said })
+            sys::load_program(name, kind, &insns, c"Apache-2.0").map_err(|(source, said)| Error::Load {
+                name,
+                source,
+                said,
+            })
         };
         let filter = load("dvr_filter", ProgramKind::SocketFilter, program::socket_filter())?;
+        let deaf = load("dvr_deaf", ProgramKind::SocketFilter, program::deaf_filter())?;
         let ingress = load("dvr_ingress", ProgramKind::TrafficControl, program::ingress())?;
         let current = [(Octets::ZERO, 0), (Octets::ZERO, MASK_SLOTS)];
-        let path = Self { chosen, masks, flows, _hit: hit, filter, ingress, current };
+        let path = Self { chosen, masks, flows, _hit: hit, filter, deaf, ingress, current };
         // The second family's numbers begin behind the first one's, whose are in the map from the start.
         path.choose(&NextMask { family: Family::V6, mask: Octets::ZERO, number: MASK_SLOTS })?;
         Ok(path)
@@ -237,6 +242,14 @@ impl FastPath {
         sys::set_filter(socket, self.filter.as_fd()).map_err(|source| Error::Socket { port: port.clone(), source })
     }
 
+    /// Has a packet socket get nothing.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn deafen(&self, port: &IfName, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        sys::set_filter(socket, self.deaf.as_fd()).map_err(|source| Error::Socket { port: port.clone(), source })
+    }
+
     /// Sets the ingress filter of an interface, in place of an earlier one of ours: no frame comes between. The connection
     /// is one of the interface's namespace.
     ///
@@ -266,6 +279,14 @@ impl FastPath {
             .request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
             .map_err(failed("set"))
     }
+}
+
+/// Has a packet socket get everything.
+///
+/// # Errors
+/// [`Error::Socket`].
+pub fn unfilter(port: &IfName, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    sys::drop_filter(socket).map_err(|source| Error::Socket { port: port.clone(), source })
 }
 
 /// Removes our ingress filter from an interface; none there is as good. The connection is one of the interface's namespace.
@@ -302,7 +323,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loads() {
-        if let Err(e) = FastPath::load() { panic!("{e}"); }
+    fn keys_of_both_families_are_told_apart_and_the_first_mask_is_empty() {
+        let next = NextMask { family: Family::V6, mask: Octets::ZERO, number: MASK_SLOTS };
+        let first = Octets::ZERO.key(&Octets::ZERO, 0, 7);
+        assert_ne!(next.key(&Octets::ZERO, 7), FlowKey(first));
     }
 }

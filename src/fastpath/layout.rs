@@ -107,8 +107,10 @@ impl Octets {
         self.0.iter().zip(&other.0).all(|(own, needed)| own & needed == *needed)
     }
 
-    /// The key of frames that agree with this one where `mask` has ones.
-    pub(super) fn key(&self, mask: &Self, number: u16, ifindex: u32) -> [u8; KEY_LEN] {
+    /// The key of frames that agree with this one where `mask` has ones: `number` is the mask's, `ifindex` where they come
+    /// by.
+    #[must_use]
+    pub fn key(&self, mask: &Self, number: u16, ifindex: u32) -> [u8; KEY_LEN] {
         let mut key = [0; KEY_LEN];
         for (to, (own, ones)) in key.iter_mut().zip(self.0.iter().zip(&mask.0)) {
             *to = own & ones;
@@ -142,7 +144,7 @@ pub struct Way {
 }
 
 /// Octets of what a key leads to.
-pub(super) const VALUE_LEN: usize = 48;
+pub const VALUE_LEN: usize = 48;
 /// Its parts.
 pub(super) mod value {
     pub(crate) const DESTINATION: usize = 0;
@@ -170,10 +172,11 @@ pub(super) mod flag {
 }
 
 /// Octets of what a processor found last: a number that grows, and the action.
-pub(super) const HIT_LEN: usize = 8 + value::ACTION_LEN;
+pub const HIT_LEN: usize = 8 + value::ACTION_LEN;
 
 /// The value for a new key.
-pub(super) fn encode(family: Family, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
+#[must_use]
+pub fn encode(family: Family, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
     let mut octets = [0; VALUE_LEN];
     let mut put = |at: usize, part: &[u8]| octets[at..at + part.len()].copy_from_slice(part);
     let mut flags = 0;
@@ -213,7 +216,9 @@ pub struct Count {
 }
 
 impl Count {
-    pub(super) fn of(octets: &[u8; VALUE_LEN]) -> Self {
+    /// What is counted in a value.
+    #[must_use]
+    pub fn of(octets: &[u8; VALUE_LEN]) -> Self {
         let number = |at: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&octets[at..at + 8]);
@@ -225,10 +230,7 @@ impl Count {
     /// What was counted since `before`.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {
-        Self {
-            packets: self.packets.saturating_sub(before.packets),
-            bytes: self.bytes.saturating_sub(before.bytes),
-        }
+        Self { packets: self.packets.saturating_sub(before.packets), bytes: self.bytes.saturating_sub(before.bytes) }
     }
 }
 
@@ -252,7 +254,10 @@ mod tests {
         mask.raise(4, 16, 0xff0f);
         let key = frame.key(&mask, 0x0102, 7);
         assert_eq!(&key[..7], &[0, 0, 0, 0, 4, 5, 0]);
-        assert_eq!((&key[KEY_MASK..60], &key[KEY_IFINDEX..]), (&0x0102_u16.to_ne_bytes()[..], &7_u32.to_ne_bytes()[..]));
+        assert_eq!(
+            (&key[KEY_MASK..60], &key[KEY_IFINDEX..]),
+            (&0x0102_u16.to_ne_bytes()[..], &7_u32.to_ne_bytes()[..])
+        );
     }
 
     #[test]

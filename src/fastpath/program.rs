@@ -17,7 +17,7 @@
 
 use super::asm::{Alu, Asm, AsmError, Label, Program, Reg, When, Width};
 use super::layout::{FRAME_LEN, KEY_IFINDEX, KEY_LEN, KEY_MASK, MASK_SLOTS, at, flag, value};
-use crate::wire::{ethernet, ipv4};
+use crate::wire::{ethernet, ipv4, nd};
 use Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
 use Width::{U8, U16, U32, U64};
 
@@ -74,8 +74,8 @@ const FIRST_READ: i32 = 42;
 /// Octets behind an IP packet that are padding; as the switch's own extraction has it.
 const PADDING_MAX: i32 = 255;
 /// Neighbour discovery (RFC 4861 4) is never forwarded here: the switch looks into it.
-const ND_FIRST: i32 = 133;
-const ND_LAST: i32 = 137;
+const ND_FIRST: i32 = nd::ROUTER_SOLICITATION as i32;
+const ND_LAST: i32 = nd::REDIRECT as i32;
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "offsets below 64")]
 const fn key_at(offset: usize) -> i16 {
@@ -116,6 +116,17 @@ pub fn socket_filter() -> Result<Program<Map>, AsmError> {
     asm.place(miss);
     mark(&mut asm, MISSED);
     asm.set(R0, WHOLE);
+    asm.exit();
+    asm.finish()
+}
+
+/// A filter for packet sockets that get nothing yet.
+///
+/// # Errors
+/// [`AsmError`] would be a mistake here.
+pub fn deaf_filter() -> Result<Program<Map>, AsmError> {
+    let mut asm = Asm::default();
+    asm.set(R0, 0);
     asm.exit();
     asm.finish()
 }

@@ -223,19 +223,24 @@ impl<const KEY: usize, const VALUE: usize> Map<KEY, VALUE> {
     }
 }
 
+/// Takes a socket's filter from it (`SO_DETACH_FILTER`); one without is as good.
+pub(super) fn drop_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `socket` is open for the call's length, and the option has no value.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, core::ptr::null(), 0) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Gives a socket a filter (`SO_ATTACH_BPF`), in place of the one it had.
 pub(super) fn set_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let number: libc::c_int = program.as_raw_fd();
     let octets = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
     // SAFETY: `socket` is open for the call's length, and the option's value is an `int` of the length told.
     let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_BPF,
-            (&raw const number).cast(),
-            octets,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_BPF, (&raw const number).cast(), octets)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
