@@ -44,7 +44,7 @@ pub use place::Place;
 pub use present::present;
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
-pub use tunnels::{TunnelsOf, choose_tunnels};
+pub use tunnels::{TunnelsOf, choose_fast_path, choose_tunnels};
 pub use up::{FirstPing, Raised, Request, settled, up};
 pub use wires::{cut, heal};
 
