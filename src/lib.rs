@@ -19,7 +19,7 @@
 //! | `store` | shell: keys and octets at rest, with revisions, watches and leases; a file, or etcd |
 //! | `tls`, `rpc`, `controller` | shell: certificates; the control plane's protocol; who owns what is desired |
 //! | `netlink`, `control`, `switch`, `agent` | shell: sockets, and the two daemons of a node |
-//! | `lab`, `cli` | whole nodes in namespaces; the command line |
+//! | `lab`, `bench`, `cli` | whole nodes in namespaces; how fast they are beside others; the command line |
 //!
 //! A module uses only what is above it in this table. The pure ones take time and octets as arguments and return
 //! decisions; they build without the `kernel` feature, and `tests/architecture.rs` holds both.
@@ -42,6 +42,8 @@
 #[cfg(feature = "kernel")]
 pub mod agent;
 pub mod api;
+#[cfg(feature = "kernel")]
+pub mod bench;
 pub mod bridge;
 pub mod capture;
 #[cfg(feature = "kernel")]

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["placement", "program", "plan", "control", "store", "tls", "rpc"],
     &["switch", "agent", "controller"],
     &["lab"],
+    &["bench"],
     &["cli"],
 ];
 

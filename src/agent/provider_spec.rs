@@ -20,6 +20,7 @@ pub(super) fn bridges(view: &NodeView) -> impl Iterator<Item = BridgeSpec> {
             (name.phy_port(), PortKind::Patch { peer: name.int_port() }),
             (interface.clone(), PortKind::Packet { netns: None, device: None, fast: false }),
         ]),
+        routers: BTreeMap::new(),
     };
     program::physical_networks(view).into_iter().map(bridge)
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::api::switch::{BridgeMode, FastPathState, PortConfig, PortKind, Request, Show, VlanMode};
-use crate::model::view::{Attachment, Backend, NodeView, TunnelKind};
+use crate::api::switch::{BridgeMode, FastPathState, PortConfig, PortKind, Request, RouterInterface, Show, VlanMode};
+use crate::model::view::{Attachment, Backend, NodeView, RouterPort, RouterView, TunnelKind};
 use crate::netns::PORTS_NETNS;
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, fixed};
 use crate::types::{IfName, Mac, PhysicalNetwork};
@@ -18,6 +18,8 @@ use super::{Attach, provider_spec};
 pub(super) struct BridgeSpec {
     pub(super) name: IfName,
     pub(super) ports: BTreeMap<IfName, PortKind>,
+    /// Those of them that are routers' interfaces.
+    pub(super) routers: BTreeMap<IfName, RouterInterface>,
 }
 
 /// Why a view has no switch that would do.
@@ -40,9 +42,20 @@ pub(super) fn names(view: &NodeView) -> Vec<IfName> {
 /// # Errors
 /// As [`vxlan::tunnels`].
 pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<Vec<BridgeSpec>, SwitchSpecError> {
-    let integration = BridgeSpec { name: fixed(BR_INT), ports: integration_ports(view, attach, netns_dir) };
-    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view, attach, netns_dir)? };
+    let ports = integration_ports(view, attach, netns_dir);
+    let integration = BridgeSpec { name: fixed(BR_INT), ports, routers: router_interfaces(view, netns_dir) };
+    let ports = tunnel_ports(view, attach, netns_dir)?;
+    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports, routers: BTreeMap::new() };
     Ok([integration, tunnel].into_iter().chain(provider_spec::bridges(view)).collect())
+}
+
+fn router_interfaces(view: &NodeView, netns_dir: &Path) -> BTreeMap<IfName, RouterInterface> {
+    let interfaces = view.routers.iter().flat_map(|router| router.interfaces.iter().map(move |port| (router, port)));
+    let interface = |(router, port): (&RouterView, &RouterPort)| {
+        let inside = RouterInterface { netns: netns_dir.join(&router.netns), ifname: port.ifname.clone() };
+        (port.ifname.clone(), inside)
+    };
+    interfaces.map(interface).collect()
 }
 
 fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTreeMap<IfName, PortKind> {
@@ -120,6 +133,7 @@ pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfNa
         for port in there.iter().flat_map(|there| &there.ports) {
             let wanted = bridge.ports.get(&port.config.name);
             let fits = wanted.is_some_and(|kind| *kind == port.config.kind && port.config.vlan == VlanMode::Trunk)
+                && bridge.routers.get(&port.config.name) == port.config.router.as_ref()
                 && port.fault.is_none()
                 && !lost.contains(&port.config.name);
             let elsewhere = spec.iter().any(|other| other.ports.contains_key(&port.config.name));
@@ -137,7 +151,8 @@ pub(super) fn preparation(spec: &[BridgeSpec], show: &Show, lost: &BTreeSet<IfNa
                 matches!(request, Request::DelPort { bridge: from, port } if *from == bridge.name && port == name)
             });
             if !is_there || goes {
-                let port = PortConfig { name: name.clone(), kind: kind.clone(), vlan: VlanMode::Trunk };
+                let router = bridge.routers.get(name).cloned();
+                let port = PortConfig { name: name.clone(), kind: kind.clone(), vlan: VlanMode::Trunk, router };
                 requests.push(Request::AddPort { bridge: bridge.name.clone(), port });
             }
         }

@@ -193,6 +193,32 @@ pub struct PortConfig {
     /// Its VLANs, for `NORMAL`.
     #[serde(default)]
     pub vlan: VlanMode,
+    /// Which router's interface it is: frames for it may go past that router's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterInterface>,
+}
+
+/// A router's interface, seen from the router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterInterface {
+    /// The router's namespace, by its file.
+    pub netns: PathBuf,
+    /// The interface there: the TAP itself, or the inner end of a veth pair.
+    pub ifname: IfName,
+}
+
+/// A router whose interfaces are ports, in answer to [`Request::Show`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// Its namespace, by its file.
+    pub netns: PathBuf,
+    /// Why all frames go through the namespace; `None` while they may go past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    /// Frames that went past it. A super-frame counts once.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
 }
 
 /// Which VLANs a port carries in `normal` mode.
@@ -392,6 +418,9 @@ pub struct Show {
     /// What the kernel carries out; `None` without a fast path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_path: Option<FastPathCounters>,
+    /// Routers whose interfaces are ports.
+    #[serde(default)]
+    pub routers: Vec<Router>,
 }
 
 /// The flow cache's counters.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bench::{BenchArgs, Life};
 use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
 use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
 use crate::agent::{FastPath, Tunnels};
@@ -124,6 +125,8 @@ pub enum Command {
     Neigh(ReadArgs),
     /// What passes a place's interfaces: a line a frame, or a pcapng file
     Capture(CaptureArgs),
+    /// How fast it is on this machine, beside the kernel's own bridges and others, in namespaces
+    Bench(BenchArgs),
     /// What this kernel and user can do, what is missing, and how to get it
     Doctor(OutputArgs),
     /// Print completions for a shell
@@ -166,6 +169,15 @@ pub enum Command {
     /// Tries what `dvr doctor` asks about, in namespaces of its own
     #[command(hide = true)]
     DoctorProbe,
+    /// One peer's part of a round of `dvr bench`, in namespaces of its own
+    #[command(hide = true)]
+    BenchStage {
+        /// Where it is.
+        #[arg(value_enum)]
+        life: Life,
+        /// The task, in JSON.
+        task: String,
+    },
 }
 
 /// What `dvr lab` does.
@@ -518,6 +530,15 @@ pub enum Attach {
     Veth,
 }
 
+/// Ways of routed frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Routed {
+    /// Past the namespace, for as long as its tables say the same
+    Bypass,
+    /// Through it
+    Namespace,
+}
+
 /// The switch's arguments.
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
@@ -531,6 +552,9 @@ pub struct SwitchArgs {
     /// be learned is counted as `learn-limit` instead
     #[arg(long, value_name = "FLOWS")]
     pub flow_limit: Option<u32>,
+    /// The way of frames that a router's namespace would just forward
+    #[arg(long, value_enum, value_name = "WAY", default_value = "bypass")]
+    pub routed: Routed,
     /// How much to log, such as `debug` or `info,dvr::switch=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

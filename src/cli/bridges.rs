@@ -39,7 +39,7 @@ pub(super) fn del_bridge(args: &DelBridgeArgs) -> Result<u8, CliError> {
 /// # Errors
 /// When the options do not fit the type, or the switch refuses.
 pub(super) fn add_port(args: &AddPortArgs) -> Result<u8, CliError> {
-    let port = PortConfig { name: args.port.clone(), kind: kind(args)?, vlan: vlans(&args.vlan)? };
+    let port = PortConfig { name: args.port.clone(), kind: kind(args)?, vlan: vlans(&args.vlan)?, router: None };
     let (site, bridge) = target::one_bridge(args.name.as_ref(), &args.bridge)?;
     tell(&site, &Request::AddPort { bridge, port })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, SwitchArgs};
+use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, Routed, SwitchArgs};
 use super::error::{CliError, DONE};
 use super::output;
 use crate::controller::{self, ControllerConfig, EtcdFiles, StoreAt};
@@ -107,7 +107,12 @@ fn host_name() -> Result<String, CliError> {
 /// When it cannot start, or ends by an error.
 pub(super) fn switch(args: SwitchArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
-    let config = switch::SwitchConfig { run_dir: args.run_dir, workers: args.workers, flow_limit: args.flow_limit };
+    let SwitchArgs { run_dir, workers, flow_limit, routed, log: _ } = args;
+    let routed = match routed {
+        Routed::Bypass => switch::Routed::Bypass,
+        Routed::Namespace => switch::Routed::Namespace,
+    };
+    let config = switch::SwitchConfig { run_dir, workers, flow_limit, routed };
     switch::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }

@@ -3,6 +3,7 @@
 //! Owns arguments, text and exit codes; what is done is done by [`crate::lab`] and by the daemons.
 
 mod args;
+mod bench;
 mod bridge_args;
 mod bridges;
 mod capture;
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Arp(args) => tables::responders(&args),
         Command::Neigh(args) => tables::neighbours(&args),
         Command::Capture(args) => capture::capture(&args),
+        Command::Bench(args) => bench::bench(args),
         Command::Doctor(args) => doctor::doctor(args.output),
         Command::Completions { shell } => {
             let mut octets = Vec::new();
@@ -91,6 +93,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::LabKeep { node } => daemons::lab_keep(&node),
         Command::LabStart { node, daemon } => labs::start(node.as_deref(), daemon),
         Command::DoctorProbe => probe::main(),
+        Command::BenchStage { life, task } => bench::stage(life, &task),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::fdb::Fdb;
 use super::io::DpPort;
+use super::routers::RouterId;
 use super::table::Tables;
 use super::text::PortNames;
 use crate::api::switch::{BridgeMode, PortCounters, VlanMode};
@@ -97,7 +98,7 @@ pub struct PortView {
     pub kind: NewPortKind,
     /// Its VLANs.
     pub vlan: VlanMode,
-    /// What a patch port carried; zeroes for other ports, which are counted where they are.
+    /// What a patch port carried, or a router's went past its namespace; other frames are counted where they come and go.
     pub counters: PortCounters,
 }
 
@@ -108,6 +109,8 @@ pub(crate) struct Port {
     pub(crate) kind: NewPortKind,
     pub(crate) vlan: VlanMode,
     pub(crate) counters: PortCounters,
+    /// Which router's interface it is, and what that is called there.
+    pub(crate) router: Option<(RouterId, IfName)>,
 }
 
 /// A bridge.

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::commit::DpAction;
 use super::drop::DropReason;
+use super::guard::Guard;
 use super::key::{Bits, Key, Mask, MaskShape, Mixer, STATE_WORDS, WORDS};
 use super::learn::LearnedFlow;
 use super::offer::Deed;
@@ -31,6 +32,8 @@ pub(crate) struct Entry {
     hash: u64,
     mask: usize,
     words: Box<[u64]>,
+    /// Packets that it does not admit are not this entry's, whatever the mask says.
+    pub(crate) guard: Option<Guard>,
     /// The revision under which it was last known to be right.
     pub(crate) revision: u64,
     /// What it rests on.
@@ -56,6 +59,7 @@ pub(crate) struct Entry {
 /// What an entry is made of.
 #[derive(Debug)]
 pub(crate) struct NewEntry {
+    pub(crate) guard: Option<Guard>,
     pub(crate) revision: u64,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) actions: Box<[DpAction]>,
@@ -69,7 +73,7 @@ impl NewEntry {
     fn octets(&self) -> usize {
         let learned = |effect: &Effect| match effect {
             Effect::Learn { flow, .. } => size_of::<LearnedFlow>() + size_of_val(&*flow.actions),
-            Effect::Station { .. } | Effect::Patch { .. } | Effect::FinTimeout { .. } => 0,
+            Effect::Station { .. } | Effect::Patch { .. } | Effect::Routed { .. } | Effect::FinTimeout { .. } => 0,
         };
         size_of::<Entry>()
             + size_of::<Key>()
@@ -101,6 +105,15 @@ struct Exact {
 pub(crate) enum Hit {
     Exact(usize),
     Masked(usize),
+}
+
+impl Hit {
+    /// The entry.
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Exact(index) | Self::Masked(index) => index,
+        }
+    }
 }
 
 /// The cache.
@@ -228,6 +241,7 @@ impl Cache {
             hash,
             mask: table,
             words: shape.pick(key),
+            guard: new.guard,
             revision: new.revision,
             tags: new.tags,
             actions: new.actions,

@@ -6,6 +6,7 @@ use super::error::SwitchError;
 use super::execute::execute;
 use super::extract::extract;
 use super::io::{DpPort, Egress, Ingress, TunnelMeta};
+use super::key::DETOUR;
 use super::packet::{HEADROOM, Offload, Packet};
 use super::switch::Switch;
 use super::trace::{self, Recorder};
@@ -32,7 +33,8 @@ impl Egress for Kept {
 }
 
 impl Switch {
-    /// Follows a frame that comes in by a port, and by a tunnel if that port is one. The first 4,096 frames it becomes
+    /// Follows a frame that comes in by a port, and by a tunnel if that port is one; to a router's port if it comes to one,
+    /// though most like it go past the router's namespace. The first 4,096 frames it becomes
     /// are returned.
     ///
     /// # Errors
@@ -58,7 +60,9 @@ impl Switch {
         room.extend(frame);
         let end = room.len();
         let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
-        let (key, layout) = extract(&Ingress { port: DpPort(number), tunnel: meta }, &packet);
+        let (mut key, layout) = extract(&Ingress { port: DpPort(number), tunnel: meta }, &packet);
+        // Whoever follows it wants to see it enter routers' namespaces and come back.
+        key.raise_all(DETOUR);
         let mut recorder = Recorder::new();
         let verdict = Xlate::walk(self, (id, number), &key, now, false, Some(&mut recorder));
         let mut kept = Kept::default();

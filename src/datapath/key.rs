@@ -81,6 +81,9 @@ pub(crate) const ND_OPTION: Place = place(29, 48, 8);
 pub(crate) const INNER_TCI: Place = place(30, 0, 16);
 pub(crate) const INNER_TPID: Place = place(30, 16, 16);
 
+/// Nothing of the packet: that it is to go through the namespaces of routers, not past them.
+pub(crate) const DETOUR: Place = place(30, 32, 1);
+
 /// Register `index` of 16, 32 bits each: even ones are the high half of their word.
 pub(crate) const fn register(index: u8) -> Place {
     place(9 + index / 2, if index.is_multiple_of(2) { 32 } else { 0 }, 32)
@@ -401,6 +404,7 @@ mod tests {
             ND_OPTION,
             INNER_TCI,
             INNER_TPID,
+            DETOUR,
         ];
         places.extend((0..16).map(register));
         let mut all = Bits::ZERO;

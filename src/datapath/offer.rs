@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use super::commit::{DpAction, Header};
+use super::guard::Guard;
 use super::io::DpPort;
 use super::key::{self, Key, Mask, Place};
 use super::revision::{Revisions, Tag};
@@ -51,7 +52,7 @@ impl Deed {
         }
         let each_counts = |effect: &Effect| match effect {
             Effect::FinTimeout { .. } => true,
-            Effect::Learn { .. } | Effect::Station { .. } | Effect::Patch { .. } => false,
+            Effect::Learn { .. } | Effect::Station { .. } | Effect::Patch { .. } | Effect::Routed { .. } => false,
         };
         let unseen = mask.get(key::TCP_FLAGS) != 0;
         (!unseen && !effects.iter().any(each_counts)).then_some(deed)
@@ -118,7 +119,9 @@ fn plain(key: &Key, head: &[u8]) -> Option<(Family, u8)> {
     let octet = |at: usize| head.get(at).copied();
     let untagged = !key.is_tagged() && key.get(key::VLAN_TPID) == 0;
     let unicast = octet(0)? & 1 == 0;
-    if !untagged || !unicast || key.get(key::IP_FRAG) != 0 || key.has_tunnel() {
+    // What a router's namespace is to see goes there, though its octets are those of others that go past.
+    let through = key.get(key::DETOUR) != 0;
+    if !untagged || !unicast || through || key.get(key::IP_FRAG) != 0 || key.has_tunnel() {
         return None;
     }
     // A header that was not believed left no protocol in the key.
@@ -216,6 +219,9 @@ pub struct Offer<'a> {
     pub mask: Octets,
     /// How they are rewritten.
     pub rewrite: Rewrite,
+    /// If they go past a router: the most octets of a packet that it would send on as it is. Nothing may follow the packet
+    /// in its frame then, and the checksum of an IPv4 header must be right.
+    pub past_router: Option<u32>,
     pub(crate) revisions: &'a Arc<Revisions>,
     pub(crate) revision: u64,
     pub(crate) tags: &'a [Tag],
@@ -227,6 +233,7 @@ pub struct Offer<'a> {
 pub(crate) struct Offered<'a> {
     pub(crate) deed: Deed,
     pub(crate) mask: &'a Mask,
+    pub(crate) guard: Option<Guard>,
     pub(crate) revisions: &'a Arc<Revisions>,
     pub(crate) revision: u64,
     pub(crate) tags: &'a [Tag],
@@ -236,8 +243,8 @@ pub(crate) struct Offered<'a> {
 
 impl<'a> Offer<'a> {
     pub(crate) fn of(from: DpPort, sample: &Sample, entry: Offered<'a>) -> Self {
-        let Offered { deed: Deed { to, destination, source, ttl }, mask, revisions, revision, tags, flows, effects } =
-            entry;
+        let Offered { deed, mask, guard, revisions, revision, tags, flows, effects } = entry;
+        let Deed { to, destination, source, ttl } = deed;
         let Sample { family, protocol, octets: frame } = sample;
         let old = match family {
             Family::V4 => frame.0[at::IPV4_TTL],
@@ -250,6 +257,7 @@ impl<'a> Offer<'a> {
             frame: *frame,
             mask: octets_of(mask, *family, *protocol),
             rewrite: Rewrite { destination, source, ttl: ttl.map(|ttl| (old, ttl)) },
+            past_router: guard.map(|guard| guard.mtu),
             revisions,
             revision,
             tags,

@@ -3,6 +3,7 @@
 //! Every decision notes the parts it rests on, as [`Tag`]s; whoever changes a part says so here, before the change is
 //! published as one more revision. Different parts may share a tag: that costs a decision made again, never a wrong one.
 
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::{MaskShape, Mixer};
@@ -39,6 +40,22 @@ impl Tag {
     /// Whether there are flows with this mask whose bits, up to a stage, hash to this.
     pub(crate) fn flows(table: u64, mask: u64, stage: usize, hash: u64) -> Self {
         Self::of(&[table, 2, mask, stage as u64, hash])
+    }
+
+    /// All that is known of a router but its neighbours.
+    pub(crate) fn router(router: u32) -> Self {
+        Self::of(&[u64::from(router), 4])
+    }
+
+    /// A router's neighbour.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of 128 bits")]
+    pub(crate) fn neighbour(router: u32, link: u32, ip: IpAddr) -> Self {
+        let (kind, bits) = match ip {
+            IpAddr::V4(ip) => (5, u128::from(u32::from(ip))),
+            IpAddr::V6(ip) => (6, u128::from(ip)),
+        };
+        let [high, low] = [bits >> 64, bits].map(|half| half as u64);
+        Self::of(&[u64::from(router) << 32 | u64::from(link), kind, high, low])
     }
 
     /// Where a bridge saw a station.

@@ -16,6 +16,7 @@ use super::learn::LearnedFlow;
 use super::matching::Match;
 use super::packet::{Offload, Packet};
 use super::revision::{Revisions, Tag};
+use super::routers::Routers;
 use super::table::{Flow, FlowRef, LIMIT_FLOWS, Tables};
 use super::text::{FlowText, Use};
 use super::trace::{self, Recorder, TraceInput};
@@ -27,7 +28,7 @@ use crate::types::{IfName, Timestamp};
 pub(crate) const LIMIT_BRIDGES: usize = 4096;
 
 /// A port of a bridge.
-type Place = (BridgeId, u32);
+pub(crate) type Place = (BridgeId, u32);
 
 /// Bridges, ports, tables and learned addresses. One is shared by all [`super::Worker`]s.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub struct Switch {
     tunnels: BTreeMap<(DpPort, IpAddr, IpAddr), Place>,
     revisions: Arc<Revisions>,
     drops: BTreeMap<DropReason, u64>,
+    pub(super) routers: Routers,
 }
 
 /// What became of a flow that was to be learned.
@@ -81,6 +83,7 @@ impl Switch {
             tunnels: BTreeMap::new(),
             revisions: Arc::default(),
             drops: BTreeMap::new(),
+            routers: Routers::default(),
         }
     }
 
@@ -230,7 +233,8 @@ impl Switch {
         self.port_names.insert(port.name.clone(), place);
         let counters = PortCounters::default();
         if let Some(bridge) = self.bridges.get_mut(&id) {
-            bridge.ports.insert(number, Port { name: port.name, kind: port.kind, vlan: port.vlan, counters });
+            let port = Port { name: port.name, kind: port.kind, vlan: port.vlan, counters, router: None };
+            bridge.ports.insert(number, port);
         }
         self.ports_changed(id);
         Ok(number)
@@ -261,6 +265,9 @@ impl Switch {
         let held = self.bridges.get_mut(&id).ok_or_else(unknown)?;
         held.fdb.flush_port(number);
         let port = held.ports.remove(&number).ok_or_else(unknown)?;
+        if let Some((router, _)) = port.router {
+            self.routers.leave(router, (id, number));
+        }
         self.ports_changed(id);
         Ok(match port.kind {
             NewPortKind::Netdev { dp } => {
@@ -342,6 +349,7 @@ impl Switch {
                 Verdict {
                     actions: Vec::new(),
                     mask,
+                    guard: None,
                     tags: [Tag::PORTS].into(),
                     flows: Vec::new(),
                     effects: Vec::new(),
@@ -374,7 +382,13 @@ impl Switch {
                 let mut octets = octets.clone();
                 let end = octets.len();
                 let ingress = Ingress { port: DpPort(*in_port), tunnel: *tunnel };
-                extract(&ingress, &Packet::new(&mut octets, 0, end, &[], Offload::default())).0
+                let packet = Packet::new(&mut octets, 0, end, &[], Offload::default());
+                let (mut key, layout) = extract(&ingress, &packet);
+                let guard = Xlate::walk(self, (id, *in_port), &key, now, false, None).guard;
+                if guard.is_some_and(|guard| !guard.admits(&packet, layout)) {
+                    key.raise_all(key::DETOUR);
+                }
+                key
             }
         };
         if key.is_tagged() && key.get(key::VLAN_TPID) == 0 {
@@ -407,7 +421,7 @@ impl Switch {
                 return self.learn_station(*bridge, (*vlan, *mac), *port, now);
             }
             // Counted when the packets are.
-            Effect::Patch { .. } => {}
+            Effect::Patch { .. } | Effect::Routed { .. } => {}
             Effect::FinTimeout { bridge, flow, idle, hard } => self.fin_timeout(*bridge, *flow, (*idle, *hard)),
         }
         true
@@ -446,12 +460,16 @@ impl Switch {
                     held.fdb.learn(*vlan, *mac, *port, used);
                 }
             }
-            Effect::Patch { from, to } => self.count_patch(*from, *to, (packets, bytes)),
+            Effect::Patch { from, to } => self.count_crossing(*from, *to, (packets, bytes)),
+            Effect::Routed { router, from, to } => {
+                self.routers.count(*router, (packets, bytes));
+                self.count_crossing(*from, *to, (packets, bytes));
+            }
             Effect::FinTimeout { bridge, flow, idle, hard } => self.fin_timeout(*bridge, *flow, (*idle, *hard)),
         }
     }
 
-    fn count_patch(&mut self, from: Place, to: Place, (packets, bytes): (u64, u64)) {
+    fn count_crossing(&mut self, from: Place, to: Place, (packets, bytes): (u64, u64)) {
         if let Some(port) = self.bridges.get_mut(&from.0).and_then(|bridge| bridge.ports.get_mut(&from.1)) {
             port.counters.tx_packets += packets;
             port.counters.tx_bytes += bytes;

@@ -15,6 +15,7 @@ mod megaflow;
 mod partial;
 mod properties;
 mod random;
+mod routed;
 mod standing;
 mod text;
 

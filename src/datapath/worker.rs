@@ -6,8 +6,9 @@ use super::cache::{Cache, Entry, Hit, NewEntry};
 use super::drop::DropReason;
 use super::execute::execute;
 use super::extract::{Layout, extract};
+use super::guard::Guard;
 use super::io::{Egress, Ingress};
-use super::key::Key;
+use super::key::{DETOUR, Key};
 use super::offer::{FRAMES_FIRST, Offer, Offered, Sample};
 use super::packet::Packet;
 use super::revision::Revisions;
@@ -29,6 +30,27 @@ pub struct Worker {
     no_room: u64,
     /// The first entry not yet told to the switch in this round.
     pushed: usize,
+    /// What the strictest of all routers asks of packets.
+    least: Option<Guard>,
+}
+
+/// What the cache has for a packet.
+#[derive(Clone, Copy)]
+enum Found {
+    /// An entry to be believed.
+    Stands(Hit),
+    /// One that rests on what changed since.
+    Stale(usize),
+    Nothing,
+}
+
+impl Found {
+    const fn stale(self) -> Option<usize> {
+        match self {
+            Self::Stale(index) => Some(index),
+            Self::Stands(_) | Self::Nothing => None,
+        }
+    }
 }
 
 impl Default for Worker {
@@ -46,7 +68,8 @@ impl Worker {
     /// A worker that knows nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { cache: Cache::new(), revisions: None, counters: CacheCounters::default(), no_room: 0, pushed: 0 }
+        let counters = CacheCounters::default();
+        Self { cache: Cache::new(), revisions: None, counters, no_room: 0, pushed: 0, least: None }
     }
 
     /// Does to one frame what the switch's flows say. Locks the switch only if the cache does not know.
@@ -58,27 +81,33 @@ impl Worker {
         now: Timestamp,
         egress: &mut impl Egress,
     ) {
-        let (key, layout) = extract(ingress, packet);
-        let hit = self.cache.lookup(&key);
-        let index = match hit {
-            Some(Hit::Exact(index) | Hit::Masked(index)) => index,
-            None => usize::MAX,
-        };
-        if self.stands(index) {
-            match hit {
-                Some(Hit::Exact(_)) => self.counters.exact_hits += 1,
-                Some(Hit::Masked(_)) | None => self.counters.masked_hits += 1,
-            }
-            // Octets as they came in: the frame is rewritten in place.
-            let sample = if egress.takes_offers(ingress.port) { self.sample(index, &key, packet) } else { None };
-            self.run(index, packet, layout, now, egress);
-            if let Some(sample) = sample {
-                self.offer((index, ingress), &sample, now, egress);
-            }
-            return;
+        let (mut key, layout) = extract(ingress, packet);
+        let mut found = self.find(&key);
+        let mut stale = [found.stale(), None];
+        if self.goes_through(found, packet, layout) {
+            key.raise_all(DETOUR);
+            found = self.find(&key);
+            stale[1] = found.stale();
         }
-        self.counters.misses += 1;
-        let index = self.miss(switch, (&key, ingress), index, now);
+        let index = match found {
+            Found::Stands(hit) => {
+                match hit {
+                    Hit::Exact(_) => self.counters.exact_hits += 1,
+                    Hit::Masked(_) => self.counters.masked_hits += 1,
+                }
+                // Octets as they came in: the frame is rewritten in place.
+                let takes = egress.takes_offers(ingress.port);
+                if let Some(sample) = takes.then(|| self.sample(hit.index(), &key, packet)).flatten() {
+                    self.run(hit.index(), packet, layout, now, egress);
+                    return self.offer((hit.index(), ingress), &sample, now, egress);
+                }
+                hit.index()
+            }
+            Found::Stale(_) | Found::Nothing => {
+                self.counters.misses += 1;
+                self.miss(switch, (&mut key, ingress), stale, (packet, layout), now)
+            }
+        };
         self.run(index, packet, layout, now, egress);
     }
 
@@ -98,6 +127,7 @@ impl Worker {
         let offered = Offered {
             deed,
             mask: self.cache.mask(entry),
+            guard: entry.guard,
             revisions,
             revision: entry.revision,
             tags: &entry.tags,
@@ -105,6 +135,24 @@ impl Worker {
             effects: &entry.effects,
         };
         egress.offer(&Offer::of(ingress.port, sample, offered), now);
+    }
+
+    fn find(&mut self, key: &Key) -> Found {
+        match self.cache.lookup(key) {
+            Some(hit) if self.stands(hit.index()) => Found::Stands(hit),
+            Some(hit) => Found::Stale(hit.index()),
+            None => Found::Nothing,
+        }
+    }
+
+    /// Whether a packet goes through the namespace of a router that others of its kind may go past.
+    fn goes_through(&self, found: Found, packet: &Packet<'_>, layout: Layout) -> bool {
+        let guard = match found {
+            Found::Stands(hit) => self.cache.entry(hit.index()).and_then(|entry| entry.guard),
+            // Nobody knows yet whether there is a router; one that no router minds does as others do.
+            Found::Stale(_) | Found::Nothing => self.least,
+        };
+        guard.is_some_and(|guard| !guard.admits(packet, layout))
     }
 
     /// Whether what an entry rests on is as it was.
@@ -120,23 +168,33 @@ impl Worker {
         true
     }
 
-    /// Asks the switch, in place of the stale entry at `stale` if there is one. Returns the new entry.
+    /// Asks the switch, in place of stale entries if there are any. Returns the new entry.
     fn miss(
         &mut self,
         switch: &Mutex<Switch>,
-        (key, ingress): (&Key, &Ingress),
-        stale: usize,
+        (key, ingress): (&mut Key, &Ingress),
+        stale: [Option<usize>; 2],
+        (packet, layout): (&Packet<'_>, Layout),
         now: Timestamp,
     ) -> usize {
         let mut switch = locked(switch);
         let revisions = self.revisions.get_or_insert_with(|| switch.revisions());
-        if let Some(entry) = self.cache.remove(stale) {
+        for entry in stale.into_iter().flatten().filter_map(|index| self.cache.remove(index)) {
             push(&mut switch, &entry);
         }
+        self.least = switch.least_guard();
         // Taken before the walk: what the walk itself changes (`learn`) makes its own verdict stale.
         let revision = revisions.current();
+        // A packet that some router minds may be one that its own does not; and it is to teach nothing on a way it will
+        // not go.
+        let minds = |guard: Option<Guard>| guard.is_some_and(|guard| !guard.admits(packet, layout));
+        key.set(DETOUR, 0);
+        if minds(self.least) && minds(switch.walk(ingress, key, now, false).guard) {
+            key.raise_all(DETOUR);
+        }
         let verdict = switch.walk(ingress, key, now, true);
         let new = NewEntry {
+            guard: verdict.guard,
             revision,
             tags: verdict.tags,
             actions: verdict.actions.into(),

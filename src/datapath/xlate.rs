@@ -4,6 +4,7 @@
 //! forward jumps, and a thread's stack is not for that. What it looked at becomes the mask of a cache entry.
 
 mod output;
+mod routed;
 
 use std::sync::Arc;
 
@@ -12,10 +13,12 @@ use super::bridge::BridgePorts;
 use super::commit::DpAction;
 use super::drop::DropReason;
 use super::field::Needs;
+use super::guard::Guard;
 use super::key::{self, Key, Mask};
 use super::learn::{self, LearnedFlow};
 use super::revision::{Parts, Tag, flow_tag};
-use super::switch::{Learnt, Switch};
+use super::routers::RouterId;
+use super::switch::{Learnt, Place, Switch};
 use super::table::{Flow, FlowRef};
 use super::trace::{NodeId, Recorder};
 use crate::types::{Mac, Timestamp};
@@ -40,7 +43,9 @@ pub(crate) enum Effect {
     /// Learns where a station is.
     Station { bridge: BridgeId, vlan: u16, mac: Mac, port: u32 },
     /// Counts on both ends of a patch.
-    Patch { from: (BridgeId, u32), to: (BridgeId, u32) },
+    Patch { from: Place, to: Place },
+    /// Counts on the interfaces by which it would have entered and left a router's namespace.
+    Routed { router: RouterId, from: Place, to: Place },
     /// Shortens a flow's timeouts.
     FinTimeout { bridge: BridgeId, flow: FlowRef, idle: u16, hard: u16 },
 }
@@ -49,6 +54,8 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) actions: Vec<DpAction>,
+    /// What packets must be for it, if they go past a router.
+    pub(crate) guard: Option<Guard>,
     /// The bits that had a say.
     pub(crate) mask: Mask,
     /// What else had one.
@@ -127,6 +134,9 @@ pub(crate) struct Xlate<'a> {
     /// that bridge by a patch (`tables_version`): what it taught from `view` on is out of its sight.
     taught: Vec<Taught>,
     view: usize,
+    guard: Option<Guard>,
+    /// Routers it is past, one after another.
+    routers: usize,
     pub(crate) trace: Option<&'a mut Recorder>,
     /// In the trace: the flow whose actions are run.
     node: NodeId,
@@ -179,6 +189,8 @@ impl<'a> Xlate<'a> {
             fatal: None,
             taught: Vec::new(),
             view: 0,
+            guard: None,
+            routers: 0,
             trace,
             node: Recorder::ROOT,
         };
@@ -201,6 +213,7 @@ impl<'a> Xlate<'a> {
         }
         Verdict {
             actions: self.actions,
+            guard: self.guard,
             mask: self.mask,
             tags: self.parts.into_tags(),
             flows: self.flows,

@@ -141,6 +141,8 @@ pub struct Way {
     pub mtu: u32,
     /// Whether it is one end of a pair, and the frame is handed to the other end as if it had come out there.
     pub pair: bool,
+    /// Whether a frame must be as a router takes it: nothing behind its packet, the checksum of an IPv4 header right.
+    pub strict: bool,
 }
 
 /// Octets of what a key leads to.
@@ -169,6 +171,7 @@ pub(super) mod flag {
     pub(crate) const IPV4_TTL: u16 = 4;
     pub(crate) const IPV6_HOPS: u16 = 8;
     pub(crate) const PAIR: u16 = 16;
+    pub(crate) const STRICT: u16 = 32;
 }
 
 /// Octets of what a processor found last: a number that grows, and the action.
@@ -199,6 +202,9 @@ pub fn encode(family: Family, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
     }
     if way.pair {
         flags |= flag::PAIR;
+    }
+    if way.strict {
+        flags |= flag::STRICT;
     }
     put(value::FLAGS, &flags.to_ne_bytes());
     put(value::IFINDEX, &way.ifindex.to_ne_bytes());
@@ -263,7 +269,7 @@ mod tests {
     #[test]
     fn a_value_says_what_changes_and_counts_from_zero() {
         let rewrite = Rewrite { destination: None, source: Some(Mac::new([2, 0, 0, 0, 0, 9])), ttl: Some((64, 63)) };
-        let octets = encode(Family::V6, &rewrite, &Way { ifindex: 9, mtu: 1450, pair: true });
+        let octets = encode(Family::V6, &rewrite, &Way { ifindex: 9, mtu: 1450, pair: true, strict: false });
         assert_eq!(octets[value::FLAGS..value::TTL], (flag::SOURCE | flag::IPV6_HOPS | flag::PAIR).to_ne_bytes());
         assert_eq!(octets[value::SOURCE..value::FLAGS], [2, 0, 0, 0, 0, 9]);
         assert_eq!((octets[value::TTL], octets[value::OLD_WORD]), (63, 64));

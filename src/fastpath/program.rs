@@ -64,10 +64,12 @@ const MARK: i32 = 0x6476_7266;
 const FOUND: i32 = 0x5a17_0001;
 const MISSED: i32 = 0x5a17_0002;
 
-/// Where the stack has the key, then numbers for calls.
-const KEY: i16 = -64;
-const NUMBER: i16 = -72;
-const SCRATCH: i16 = -80;
+/// Where the stack has the frame's octets, the key made of them, how much follows the packet, and numbers for calls.
+const FRAME: i16 = -64;
+const KEY: i16 = -128;
+const PADDING: i16 = -136;
+const NUMBER: i16 = -144;
+const SCRATCH: i16 = -152;
 
 /// Octets that are read at once: an IPv4 frame's key and what is read of an IPv6 frame's before it is known to be one.
 const FIRST_READ: i32 = 42;
@@ -76,6 +78,11 @@ const PADDING_MAX: i32 = 255;
 /// Neighbour discovery (RFC 4861 4) is never forwarded here: the switch looks into it.
 const ND_FIRST: i32 = nd::ROUTER_SOLICITATION as i32;
 const ND_LAST: i32 = nd::REDIRECT as i32;
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "offsets below 64")]
+const fn frame_at(offset: usize) -> i16 {
+    FRAME + offset as i16
+}
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "offsets below 64")]
 const fn key_at(offset: usize) -> i16 {
@@ -207,12 +214,12 @@ fn lookup(asm: &mut Asm<Map>, miss: Label) {
     asm.jump_if(R0, When::NotEqual, 0, miss);
     // What a read does not fill is zero.
     for word in (40..KEY_LEN).step_by(8) {
-        asm.store_constant(U64, R10, key_at(word), 0);
+        asm.store_constant(U64, R10, frame_at(word), 0);
     }
-    read(asm, 0, KEY, FIRST_READ, miss);
-    asm.load(U8, R0, R10, KEY);
+    read(asm, 0, FRAME, FIRST_READ, miss);
+    asm.load(U8, R0, R10, FRAME);
     asm.jump_if(R0, When::AnyBit, 1, miss);
-    asm.load(U16, R0, R10, key_at(at::ETHER_TYPE));
+    asm.load(U16, R0, R10, frame_at(at::ETHER_TYPE));
     asm.jump_if(R0, When::Equal, network_order(ethernet::TYPE_IPV6), v6);
     asm.jump_if(R0, When::NotEqual, network_order(ethernet::TYPE_IPV4), miss);
     plain_ipv4(asm, miss);
@@ -227,18 +234,45 @@ fn lookup(asm: &mut Asm<Map>, miss: Label) {
     asm.copy(R9, R0);
     asm.load(U32, R1, R9, off(value::MTU));
     asm.jump_if_reg(R8, When::Greater, R1, miss);
+    strict(asm, miss);
+}
+
+/// Goes on if the frame is as a router takes it, where the value at `R9` asks for that.
+fn strict(asm: &mut Asm<Map>, miss: Label) {
+    let (asked, done) = (asm.label(), asm.label());
+    asm.load(U16, R1, R9, off(value::FLAGS));
+    asm.jump_if(R1, When::AnyBit, flag::STRICT.into(), asked);
+    asm.jump(done);
+    asm.place(asked);
+    asm.load(U64, R1, R10, PADDING);
+    asm.jump_if(R1, When::NotEqual, 0, miss);
+    asm.jump_if(R7, When::NotEqual, 0, done);
+    // The sum of all words is the same in either order of octets (RFC 1071 2).
+    asm.set(R1, 0);
+    for word in (at::NETWORK..at::IPV4_TRANSPORT).step_by(2) {
+        asm.load(U16, R2, R10, frame_at(word));
+        asm.alu_reg(Alu::Add, R1, R2);
+    }
+    for _ in 0..2 {
+        asm.copy(R2, R1);
+        asm.alu(Alu::Rsh, R2, 16);
+        asm.alu(Alu::And, R1, 0xffff);
+        asm.alu_reg(Alu::Add, R1, R2);
+    }
+    asm.jump_if(R1, When::NotEqual, 0xffff, miss);
+    asm.place(done);
 }
 
 /// Goes on for an IPv4 packet without options that is no fragment and as long as it says: its family in `R7`, where its
 /// transport header starts in `R8`, its protocol in `R9`.
 fn plain_ipv4(asm: &mut Asm<Map>, miss: Label) {
-    asm.load(U8, R0, R10, key_at(at::NETWORK));
+    asm.load(U8, R0, R10, frame_at(at::NETWORK));
     asm.jump_if(R0, When::NotEqual, 0x45, miss);
-    asm.load(U16, R0, R10, key_at(at::IPV4_FRAGMENT));
+    asm.load(U16, R0, R10, frame_at(at::IPV4_FRAGMENT));
     asm.jump_if(R0, When::AnyBit, network_order(0x3fff), miss);
-    asm.load(U16, R2, R10, key_at(at::IPV4_TOTAL));
+    asm.load(U16, R2, R10, frame_at(at::IPV4_TOTAL));
     asm.swap16(R2);
-    asm.load(U8, R9, R10, key_at(at::IPV4_PROTOCOL));
+    asm.load(U8, R9, R10, frame_at(at::IPV4_PROTOCOL));
     let protocols = [(ipv4::PROTOCOL_TCP, 40), (ipv4::PROTOCOL_UDP, 28), (ipv4::PROTOCOL_ICMP, 28)];
     whole(asm, (14, &protocols), miss);
     asm.set(R7, 0);
@@ -247,19 +281,19 @@ fn plain_ipv4(asm: &mut Asm<Map>, miss: Label) {
 
 /// The same for IPv6, without extension headers.
 fn plain_ipv6(asm: &mut Asm<Map>, miss: Label) {
-    asm.load(U8, R0, R10, key_at(at::NETWORK));
+    asm.load(U8, R0, R10, frame_at(at::NETWORK));
     asm.alu(Alu::Rsh, R0, 4);
     asm.jump_if(R0, When::NotEqual, 6, miss);
     let rest = i32::from(off(FRAME_LEN)) - FIRST_READ;
-    read(asm, FIRST_READ, key_at(at::IPV6_DESTINATION + 4), rest, miss);
-    asm.load(U16, R2, R10, key_at(at::IPV6_PAYLOAD));
+    read(asm, FIRST_READ, frame_at(at::IPV6_DESTINATION + 4), rest, miss);
+    asm.load(U16, R2, R10, frame_at(at::IPV6_PAYLOAD));
     asm.swap16(R2);
-    asm.load(U8, R9, R10, key_at(at::IPV6_NEXT));
+    asm.load(U8, R9, R10, frame_at(at::IPV6_NEXT));
     let protocols = [(ipv4::PROTOCOL_TCP, 20), (ipv4::PROTOCOL_UDP, 8), (ipv4::PROTOCOL_ICMPV6, 8)];
     whole(asm, (54, &protocols), miss);
     let plain = asm.label();
     asm.jump_if(R9, When::NotEqual, i32::from(ipv4::PROTOCOL_ICMPV6), plain);
-    asm.load(U8, R0, R10, key_at(at::IPV6_TRANSPORT));
+    asm.load(U8, R0, R10, frame_at(at::IPV6_TRANSPORT));
     asm.jump_if(R0, When::Less, ND_FIRST, plain);
     asm.jump_if(R0, When::Greater, ND_LAST, plain);
     asm.jump(miss);
@@ -277,6 +311,7 @@ fn whole(asm: &mut Asm<Map>, (from, protocols): (i32, &[(u8, i32)]), miss: Label
     asm.jump_if_reg(R2, When::Greater, R3, miss);
     asm.alu_reg(Alu::Sub, R3, R2);
     asm.jump_if(R3, When::Greater, PADDING_MAX, miss);
+    asm.store(U64, R10, PADDING, R3);
     let good = asm.label();
     for (protocol, least) in protocols {
         let next = asm.label();
@@ -332,7 +367,7 @@ fn masked(asm: &mut Asm<Map>, miss: Label) {
     find(asm, Map::Masks, NUMBER);
     asm.jump_if(R0, When::Equal, 0, miss);
     for word in (0..KEY_LEN).step_by(8) {
-        asm.load(U64, R1, R10, key_at(word));
+        asm.load(U64, R1, R10, frame_at(word));
         asm.load(U64, R2, R0, off(word));
         asm.alu_reg(Alu::And, R1, R2);
         asm.store(U64, R10, key_at(word), R1);

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -26,6 +27,34 @@ pub(super) fn become_root() -> Result<(), Error> {
     fs::write("/proc/self/setgroups", "deny").map_err(refused)?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refused)?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refused)
+}
+
+/// Enters namespaces of its own of every kind that a lab has: a user namespace unless it is root already, then mount,
+/// network, UTS and IPC ones; of the new pid namespace its next child is process 1.
+///
+/// # Errors
+/// [`Error::UserNamespace`] with the remedy, where the machine forbids it; [`Error::Os`] otherwise.
+pub(super) fn separate() -> Result<(), Error> {
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    let failed = |errno: Errno| Error::os("make the lab's namespaces", errno);
+    if !nix::unistd::geteuid().is_root() {
+        become_root()?;
+        // AppArmor may grant the user namespace and withhold what it is for.
+        return unshare(flags)
+            .map_err(|errno| if errno == Errno::EPERM { refused(errno.into()) } else { failed(errno) });
+    }
+    match unshare(flags) {
+        // Root of a container may lack CAP_SYS_ADMIN and still be allowed a user namespace.
+        Err(Errno::EPERM) => {
+            become_root()?;
+            unshare(flags).map_err(failed)
+        }
+        separated => separated.map_err(failed),
+    }
 }
 
 /// That this machine refuses user namespaces, and what to do.

@@ -45,41 +45,9 @@ impl LabName {
         let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if first && text.len() <= 24 && text.bytes().all(legal) { Ok(Self(text)) } else { Err(BadLabName(text)) }
     }
-
-    /// The name's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl core::fmt::Display for LabName {
-    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        out.pad(&self.0)
-    }
-}
-
-impl core::str::FromStr for LabName {
-    type Err = BadLabName;
-
-    fn from_str(text: &str) -> Result<Self, BadLabName> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for LabName {
-    type Error = BadLabName;
-
-    fn try_from(text: String) -> Result<Self, BadLabName> {
-        Self::new(text)
-    }
-}
-
-impl From<LabName> for String {
-    fn from(name: LabName) -> Self {
-        name.0
-    }
-}
+crate::types::text_name!(LabName, BadLabName);
 
 /// A process, told apart from a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

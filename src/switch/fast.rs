@@ -233,7 +233,9 @@ impl Inner {
         if from.space != to.space || offer.from == offer.to || !grounds.stand() {
             return true;
         }
-        let (ifindex, way) = (entry.index, Way { ifindex: exit.index, mtu: exit.mtu, pair: exit.pair });
+        let mtu = offer.past_router.map_or(exit.mtu, |most| most.min(exit.mtu));
+        let way = Way { ifindex: exit.index, mtu, pair: exit.pair, strict: offer.past_router.is_some() };
+        let ifindex = entry.index;
         let flow = Flow {
             family: offer.family,
             frame: offer.frame,

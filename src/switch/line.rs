@@ -61,12 +61,10 @@ impl Tallies {
         &self.0[worker]
     }
 
-    pub(super) fn sum(&self) -> PortCounters {
-        let mut sum = PortCounters::default();
+    pub(super) fn add_to(&self, sum: &mut PortCounters) {
         for counters in self.0.iter() {
-            counters.add_to(&mut sum);
+            counters.add_to(sum);
         }
-        sum
     }
 }
 

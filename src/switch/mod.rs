@@ -55,13 +55,25 @@ pub struct SwitchConfig {
     pub workers: Option<usize>,
     /// Most flows of one bridge; by default [`LIMIT_FLOWS`].
     pub flow_limit: Option<u32>,
+    /// By default [`Routed::Bypass`].
+    pub routed: Routed,
+}
+
+/// The way of frames that a router's namespace would just forward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Routed {
+    /// Past the namespace, from one of its ports to another, for as long as its tables say the same.
+    #[default]
+    Bypass,
+    /// Through it, as all others.
+    Namespace,
 }
 
 impl SwitchConfig {
     /// The defaults, in this run directory.
     #[must_use]
     pub const fn new(run_dir: PathBuf) -> Self {
-        Self { run_dir, workers: None, flow_limit: None }
+        Self { run_dir, workers: None, flow_limit: None, routed: Routed::Bypass }
     }
 
     fn workers(&self) -> usize {
@@ -111,10 +123,12 @@ struct Shared {
     notices: Notices,
     /// Set when a thread dies.
     died: AtomicBool,
+    /// Whether frames go past routers' namespaces.
+    past_routers: bool,
 }
 
 impl Shared {
-    fn new(flow_limit: u32, workers: usize) -> Self {
+    fn new(flow_limit: u32, workers: usize, past_routers: bool) -> Self {
         let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
         Self {
             fast: Fast::new(&switch),
@@ -122,6 +136,7 @@ impl Shared {
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
             notices: Notices::default(),
             died: AtomicBool::new(false),
+            past_routers,
         }
     }
 }
@@ -156,12 +171,13 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     control::raise_descriptor_limit();
     let count = config.workers();
     let flow_limit = config.flow_limit.unwrap_or(LIMIT_FLOWS);
+    let past_routers = config.routed == Routed::Bypass;
     let path = config.run_dir;
     let socket = path.join("switch.sock");
     std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
-    let shared = Arc::new(Shared::new(flow_limit, count));
+    let shared = Arc::new(Shared::new(flow_limit, count, past_routers));
     let mut links = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
     for index in 0..count {

@@ -91,9 +91,9 @@ impl SwitchService {
     fn show(&self) -> Result<Show, SwitchRefusal> {
         let cache = super::refresh(&self.shared, &self.links)?;
         let table = lock(&self.table);
-        let (views, mut drops) = {
+        let (views, mut drops, routers) = {
             let switch = lock(&self.shared.switch);
-            (switch.bridges(), switch.drops())
+            (switch.bridges(), switch.drops(), switch.routers())
         };
         for reason in DropReason::ALL {
             let count: u64 = self.shared.drops.iter().map(|drops| drops.get(reason)).sum();
@@ -106,8 +106,9 @@ impl SwitchService {
             let known = table.bridges.get(&view.name).unwrap_or(&none);
             let port = |there: PortView| {
                 let port = known.get(&there.name)?;
-                // What crosses a patch never leaves the engine, which counts it.
-                let counters = port.counters().unwrap_or(there.counters);
+                // What crosses a patch or goes past a router never leaves the engine, which counts it.
+                let mut counters = there.counters;
+                port.add_counters(&mut counters);
                 let fast_path = port.line().and_then(|line| self.shared.fast.state(line.dp));
                 let (number, config, fault) = (there.number, port.config.clone(), port.fault());
                 Some(Port { number, config, counters, fault, fast_path })
@@ -115,7 +116,8 @@ impl SwitchService {
             let ports = view.ports.into_iter().filter_map(port).collect();
             Bridge { name: view.name, mode: view.mode, flows: view.flows, ports, revision: view.revision }
         });
-        Ok(Show { bridges: bridges.collect(), drops, cache, fast_path: self.shared.fast.counters() })
+        let fast_path = self.shared.fast.counters();
+        Ok(Show { bridges: bridges.collect(), drops, cache, fast_path, routers })
     }
 
     fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {

@@ -26,12 +26,12 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// What its line counted; `None` for a patch, which has none.
-    pub(super) fn counters(&self) -> Option<PortCounters> {
+    /// Adds what its line counted; a patch has none.
+    pub(super) fn add_counters(&self, sum: &mut PortCounters) {
         match (&self.remote, &self.line) {
-            (Some(tallies), _) => Some(tallies.sum()),
-            (None, Some(line)) => Some(line.counters.sum()),
-            (None, None) => None,
+            (Some(tallies), _) => tallies.add_to(sum),
+            (None, Some(line)) => line.counters.add_to(sum),
+            (None, None) => {}
         }
     }
 
@@ -107,6 +107,9 @@ impl Table {
                 worker::count_remote(links, line.dp, ip, Some(&tallies));
                 remote = Some(tallies);
             }
+        }
+        if let Some(interface) = config.router.as_ref().filter(|_| shared.past_routers) {
+            lock(&shared.switch).set_router(bridge, &config.name, interface)?;
         }
         let name = config.name.clone();
         self.bridges.entry(bridge.clone()).or_default().insert(name, Port { number, config, line, remote });

@@ -29,7 +29,7 @@ impl Fixture {
     fn new(test: &str, workers: usize) -> Self {
         let directory = std::env::temp_dir().join(format!("dvr-switch-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
-        let shared = Arc::new(Shared::new(LIMIT_FLOWS, workers));
+        let shared = Arc::new(Shared::new(LIMIT_FLOWS, workers, true));
         let spawned = (0..workers).map(|index| worker::spawn(index, &shared).expect("a worker starts"));
         let (links, mut threads): (Vec<_>, Vec<_>) = spawned.unzip();
         let links: Arc<[WorkerLink]> = links.into();
@@ -80,8 +80,12 @@ fn place(test: u8, host: u8) -> (IpAddr, u16) {
 
 fn tunnel(test: u8, port: &str, remote: u8) -> Request {
     let ((local, udp_port), (remote, _)) = (place(test, 1), place(test, remote));
-    let port =
-        PortConfig { name: name(port), kind: PortKind::Vxlan { remote, local, udp_port }, vlan: VlanMode::Trunk };
+    let port = PortConfig {
+        name: name(port),
+        kind: PortKind::Vxlan { remote, local, udp_port },
+        vlan: VlanMode::Trunk,
+        router: None,
+    };
     Request::AddPort { bridge: name("br"), port }
 }
 

@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::net::IpAddr;
-use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -70,19 +69,9 @@ impl IfName {
             Err(bad) => unreachable!("prefixes are words of at most seven letters: {bad}"),
         }
     }
-
-    /// The name's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for IfName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
+super::text_name!(IfName, BadIfName);
 
 impl fmt::Debug for IfName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,28 +82,6 @@ impl fmt::Debug for IfName {
 impl AsRef<str> for IfName {
     fn as_ref(&self) -> &str {
         &self.0
-    }
-}
-
-impl FromStr for IfName {
-    type Err = BadIfName;
-
-    fn from_str(text: &str) -> Result<Self, BadIfName> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for IfName {
-    type Error = BadIfName;
-
-    fn try_from(text: String) -> Result<Self, BadIfName> {
-        Self::new(text)
-    }
-}
-
-impl From<IfName> for String {
-    fn from(name: IfName) -> Self {
-        name.0
     }
 }
 

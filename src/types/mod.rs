@@ -7,10 +7,12 @@ mod ifname;
 mod mac;
 mod number;
 mod physical;
+mod text;
 mod time;
 
 pub use ifname::{BadIfName, IfName};
 pub use mac::{BadMac, Mac};
 pub use number::{BadNumber, Mtu, VlanId, Vni};
 pub use physical::{BadPhysicalNetwork, PhysicalNetwork};
+pub(crate) use text::text_name;
 pub use time::Timestamp;

@@ -1,7 +1,6 @@
 //! Names of physical networks.
 
 use core::fmt;
-use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,45 +77,13 @@ impl PhysicalNetwork {
             Err(bad) => unreachable!("the length is bounded and the characters are legal: {bad}"),
         }
     }
-
-    /// The name's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for PhysicalNetwork {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&self.0)
-    }
-}
+super::text_name!(PhysicalNetwork, BadPhysicalNetwork);
 
 impl fmt::Debug for PhysicalNetwork {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, out)
-    }
-}
-
-impl FromStr for PhysicalNetwork {
-    type Err = BadPhysicalNetwork;
-
-    fn from_str(text: &str) -> Result<Self, BadPhysicalNetwork> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for PhysicalNetwork {
-    type Error = BadPhysicalNetwork;
-
-    fn try_from(text: String) -> Result<Self, BadPhysicalNetwork> {
-        Self::new(text)
-    }
-}
-
-impl From<PhysicalNetwork> for String {
-    fn from(name: PhysicalNetwork) -> Self {
-        name.0
     }
 }
 

@@ -99,6 +99,7 @@ impl Memory {
             drops: BTreeMap::new(),
             cache: CacheCounters::default(),
             fast_path: None,
+            routers: Vec::new(),
         }
     }
 

@@ -80,6 +80,15 @@ fn sum(octets: &[u8]) -> u16 {
     !u16::try_from(sum).expect("folded")
 }
 
+/// Whether a router takes the frame as it is.
+fn is_strict(frame: &[u8]) -> bool {
+    let told = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    match frame[12..14] {
+        [0x08, 0] => sum(&frame[14..34]) == 0 && told(16) == frame.len() - 14,
+        _ => told(18) == frame.len() - 54,
+    }
+}
+
 /// A frame of few flows, often with something unusual about it.
 fn random_frame(random: &mut Random) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, random.one_of(&[1, 2]), 2, 0, 0, 0, 0, random.one_of(&[3, 4])];
@@ -325,7 +334,7 @@ fn run() {
         let path = FastPath::load().expect("it was loaded before");
         path.filter(&name("a1"), cables.switch.as_fd()).expect("a filter");
         path.attach(&mut connection, &name("a1"), index("a1")).expect("an ingress filter");
-        let way = Way { ifindex: index("b1"), mtu: 1500, pair: set % 2 == 0 };
+        let way = Way { ifindex: index("b1"), mtu: 1500, pair: set % 2 == 0, strict: set % 3 == 0 };
         let mut table = Table { path, ifindex: index("a1"), way, held: Vec::new() };
         for number in 0..FRAMES {
             let octets = random_frame(&mut random);
@@ -334,6 +343,7 @@ fn run() {
             match became {
                 Became::Forwarded(out) => {
                     forwarded += 1;
+                    assert!(!way.strict || is_strict(&octets), "frame {number} of {flows:?}: {octets:x?}");
                     assert_eq!(sent, [(DpPort(1), out)], "frame {number} of {flows:?}: {octets:x?}");
                 }
                 Became::Missed(copy) => {

@@ -428,34 +428,16 @@ fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
             print_masked(out, field.info(), *value, *mask, ports);
             write!(out, "->{}", field.info().name)
         }
-        Action::Load { to, value } => {
-            out.push_str("load:");
-            print_bits(out, *value);
-            out.push_str("->");
-            print_subfield(out, *to);
-            Ok(())
-        }
-        Action::Move { from, to } => {
-            out.push_str("move:");
-            print_subfield(out, *from);
-            out.push_str("->");
-            print_subfield(out, *to);
-            Ok(())
-        }
+        Action::Load { to, value } => print_load(out, *to, *value),
+        Action::Move { from, to } => print_move(out, *from, *to),
         Action::SetTunnel { id, wide } => write!(out, "set_tunnel{}:{id:#x}", if *wide { "64" } else { "" }),
         Action::DecTtl => write!(out, "dec_ttl"),
         Action::Learn(learn) => {
             print_learn(out, learn, ports);
             Ok(())
         }
-        Action::Note(octets) => {
-            let octets: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-            write!(out, "note:{}", octets.join("."))
-        }
-        Action::Controller(said) => {
-            let octets: Vec<String> = said.iter().map(|octet| format!("{octet:02x}")).collect();
-            write!(out, "controller(userdata={})", octets.join("."))
-        }
+        Action::Note(octets) => write!(out, "note:{}", dotted(octets)),
+        Action::Controller(said) => write!(out, "controller(userdata={})", dotted(said)),
         Action::Clone(inner) => {
             out.push_str("clone(");
             print_actions(out, inner, ports);
@@ -465,6 +447,27 @@ fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
         Action::FinTimeout { idle, hard } => print_fin_timeout(out, *idle, *hard),
         Action::Exit => write!(out, "exit"),
     };
+}
+
+fn print_load(out: &mut String, to: Subfield, value: u128) -> core::fmt::Result {
+    out.push_str("load:");
+    print_bits(out, value);
+    out.push_str("->");
+    print_subfield(out, to);
+    Ok(())
+}
+
+fn print_move(out: &mut String, from: Subfield, to: Subfield) -> core::fmt::Result {
+    out.push_str("move:");
+    print_subfield(out, from);
+    out.push_str("->");
+    print_subfield(out, to);
+    Ok(())
+}
+
+/// Octets in hexadecimal, with dots between.
+fn dotted(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(".")
 }
 
 fn print_fin_timeout(out: &mut String, idle: u16, hard: u16) -> core::fmt::Result {

@@ -10,6 +10,7 @@ use crate::datapath::drop::DropReason;
 use crate::datapath::field::Needs;
 use crate::datapath::io::TunnelMeta;
 use crate::datapath::key;
+use crate::datapath::switch::Place;
 
 impl Xlate<'_> {
     /// An `output` action to `number`, which may be a reserved one.
@@ -41,7 +42,9 @@ impl Xlate<'_> {
         match &port.kind {
             NewPortKind::Netdev { dp } => {
                 let port = *dp;
-                self.transmit(DpAction::Output { port, tunnel: None });
+                if !self.go_past(number) {
+                    self.transmit(DpAction::Output { port, tunnel: None });
+                }
             }
             NewPortKind::Vxlan { dp, local, remote } | NewPortKind::Gre { dp, local, remote } => {
                 let (port, local, remote) = (*dp, *local, *remote);
@@ -93,16 +96,22 @@ impl Xlate<'_> {
             self.warn(|| "patch port has no peer".to_owned());
             return;
         };
+        self.effect(Effect::Patch { from: (self.bridge, number), to: (bridge, other) });
+        self.arrive((bridge, other), |_| {});
+    }
+
+    /// Has the packet, once changed, come in by a port and runs what becomes of it there.
+    pub(super) fn arrive(&mut self, (bridge, number): Place, change: impl FnOnce(&mut Self)) {
         // The other side starts afresh; afterwards this side is as it was. The stack runs its last frame first, so
         // what a list sends to several patches is put together here in reverse and turned round at the end.
         let earlier = core::mem::take(&mut self.pending);
         let restore = self.save();
-        self.effect(Effect::Patch { from: (self.bridge, number), to: (bridge, other) });
         self.pending.push(restore);
+        change(self);
         self.bridge = bridge;
         self.key.clear(key::TUNNEL_WORDS);
         self.key.clear(key::STATE_WORDS);
-        self.key.set(key::IN_PORT, other.into());
+        self.key.set(key::IN_PORT, number.into());
         // The other bridge's tables as they are by now.
         self.view = self.taught.len();
         self.enter_bridge(false);

@@ -208,19 +208,9 @@ impl<'f> Checker<'f> {
         self.edited.extend(entries.iter().map(|entry| (entry.object.clone(), entry.resource.is_some())));
         for resource in entries.iter().filter_map(|entry| fabric.get(&entry.object)) {
             for claim in claims_of(&resource) {
-                let (place, address) = match claim {
-                    Claim::Tunnel(address) => (None, address),
-                    Claim::Address(network, address) => (Some(network), address),
-                    Claim::Id(_)
-                    | Claim::PortId(_)
-                    | Claim::Mac(_)
-                    | Claim::Vni(_)
-                    | Claim::Segment(..)
-                    | Claim::Device(..)
-                    | Claim::Announced(..) => continue,
-                };
-                if self.bearer(place.as_deref(), address).is_none() {
-                    self.freed.entry(place).or_default().insert(address);
+                let Some((place, address)) = claim.address() else { continue };
+                if self.bearer(place, address).is_none() {
+                    self.freed.entry(place.map(str::to_owned)).or_default().insert(address);
                 }
             }
         }
@@ -259,21 +249,10 @@ impl<'f> Checker<'f> {
 
     /// Claims a value that nobody has.
     fn add(&mut self, claim: Claim, owner: &Object) {
-        let (place, address) = match &claim {
-            Claim::Tunnel(address) => (None, Some(address)),
-            Claim::Address(network, address) => (Some(network), Some(address)),
-            Claim::Id(_)
-            | Claim::PortId(_)
-            | Claim::Mac(_)
-            | Claim::Vni(_)
-            | Claim::Segment(..)
-            | Claim::Device(..)
-            | Claim::Announced(..) => (None, None),
-        };
-        if let Some(address) = address.filter(|_| !self.freed.is_empty())
-            && let Some(freed) = self.freed.get_mut(&place.cloned())
+        if let Some((place, address)) = claim.address().filter(|_| !self.freed.is_empty())
+            && let Some(freed) = self.freed.get_mut(&place.map(str::to_owned))
         {
-            freed.remove(address);
+            freed.remove(&address);
         }
         self.added.add(claim, owner);
     }

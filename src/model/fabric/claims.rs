@@ -35,6 +35,23 @@ pub(in crate::model) enum Claim {
     Announced(String, IpAddr),
 }
 
+impl Claim {
+    /// The address, if it is one that someone bears: of a network, or of the underlay.
+    pub(in crate::model) fn address(&self) -> Option<(Option<&str>, IpAddr)> {
+        match self {
+            Self::Tunnel(address) => Some((None, *address)),
+            Self::Address(network, address) => Some((Some(network), *address)),
+            Self::Id(_)
+            | Self::PortId(_)
+            | Self::Mac(_)
+            | Self::Vni(_)
+            | Self::Segment(..)
+            | Self::Device(..)
+            | Self::Announced(..) => None,
+        }
+    }
+}
+
 /// Everything an object has to itself.
 pub(in crate::model) fn claims_of(resource: &Resource) -> Vec<Claim> {
     let mut claims = Vec::new();
