@@ -4,8 +4,8 @@
 //! if all it looked at is among the octets that such a party can look at. What it rests on goes with it, so that it is
 //! known when it no longer stands; what was done in its name comes back as counts.
 
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::commit::{DpAction, Header};
 use super::guard::Guard;
@@ -176,7 +176,8 @@ impl Sample {
 #[derive(Debug)]
 pub struct Grounds {
     revisions: Arc<Revisions>,
-    revision: u64,
+    /// Up to which it is known to stand.
+    revision: AtomicU64,
     tags: Box<[Tag]>,
     flows: Box<[(BridgeId, FlowRef)]>,
     effects: Box<[Effect]>,
@@ -184,15 +185,14 @@ pub struct Grounds {
 
 impl Grounds {
     /// Whether nothing it rests on has changed.
-    pub fn stand(&mut self) -> bool {
-        let current = self.revisions.current();
-        if self.revision != current {
-            if !self.revisions.stands(&self.tags, self.revision) {
-                return false;
-            }
-            self.revision = current;
+    #[must_use]
+    pub fn stand(&self) -> bool {
+        let (current, known) = (self.revisions.current(), self.revision.load(Ordering::Relaxed));
+        let stands = known == current || self.revisions.stands(&self.tags, known);
+        if stands {
+            self.revision.store(current, Ordering::Relaxed);
         }
-        true
+        stands
     }
 
     /// Credits what was done, the last of it at `used`.
@@ -271,7 +271,7 @@ impl<'a> Offer<'a> {
     pub fn grounds(&self) -> Grounds {
         Grounds {
             revisions: Arc::clone(self.revisions),
-            revision: self.revision,
+            revision: self.revision.into(),
             tags: self.tags.into(),
             flows: self.flows.into(),
             effects: self.effects.into(),
@@ -294,5 +294,157 @@ impl Changes {
     #[must_use]
     pub fn current(&self) -> u64 {
         self.0.current()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Egress, Ingress, NewPort, NewPortKind, Packet, Worker, change_flows};
+    use super::*;
+    use crate::api::switch::{BridgeMode, FlowChange, VlanMode};
+    use crate::datapath::{Offload, TunnelMeta};
+    use crate::types::IfName;
+
+    /// What was offered of each frame.
+    #[derive(Default)]
+    struct Taker(Vec<(Family, Octets, Rewrite, bool)>);
+
+    impl Egress for Taker {
+        fn transmit(&mut self, _: DpPort, _: Option<&TunnelMeta>, _: &mut Packet<'_>) {}
+
+        fn takes_offers(&self, _: DpPort) -> bool {
+            true
+        }
+
+        fn offer(&mut self, offer: &Offer<'_>, _: Timestamp) {
+            self.0.push((offer.family, offer.mask, offer.rewrite, offer.grounds().stand()));
+        }
+    }
+
+    fn name(text: &str) -> IfName {
+        IfName::new(text).expect("a legal name")
+    }
+
+    /// A switch with these flows and ports 1 and 2.
+    fn switch(flows: &[&str]) -> Mutex<Switch> {
+        let mut switch = Switch::new();
+        switch.add_bridge(&name("br0"), BridgeMode::Flow).expect("a bridge");
+        for (port, dp) in [("a", DpPort(0)), ("b", DpPort(1))] {
+            let port =
+                NewPort { name: name(port), kind: NewPortKind::Netdev { dp }, vlan: VlanMode::Trunk, number: None };
+            switch.add_port(&name("br0"), port).expect("a port");
+        }
+        let switch = Mutex::new(switch);
+        change(&switch, flows);
+        switch
+    }
+
+    fn change(switch: &Mutex<Switch>, flows: &[&str]) {
+        let changes: Vec<FlowChange> = flows.iter().map(|flow| FlowChange::Add((*flow).to_owned())).collect();
+        change_flows(switch, &name("br0"), &changes, Timestamp::ZERO).expect("flows");
+    }
+
+    /// Sends a frame so often, and tells what was offered.
+    fn offers(switch: &Mutex<Switch>, frame: &[u8], times: usize) -> Vec<(Family, Octets, Rewrite, bool)> {
+        let (mut worker, mut taker) = (Worker::new(), Taker::default());
+        for _ in 0..times {
+            let mut room = frame.to_vec();
+            let end = room.len();
+            let mut packet = Packet::new(&mut room, 0, end, &[], Offload::default());
+            let ingress = Ingress { port: DpPort(0), tunnel: None };
+            worker.process(switch, &ingress, &mut packet, Timestamp::ZERO, &mut taker);
+        }
+        taker.0
+    }
+
+    /// A UDP datagram from 10.0.0.1:53 to 10.0.0.2:80.
+    fn datagram() -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0x66, 0xcf];
+        frame.extend([10, 0, 0, 1, 10, 0, 0, 2, 0, 53, 0, 80, 0, 8, 0, 0]);
+        frame
+    }
+
+    /// Inputs: flows that can be carried out elsewhere, and octets that count for a datagram among them. Output: an offer
+    /// from the third frame on, with what is rewritten and with ones where the flows look.
+    #[test]
+    fn what_can_be_done_elsewhere_is_offered_with_the_octets_that_count() {
+        let source = Some(Mac::new([2, 0, 0, 0, 0, 9]));
+        let plain = Rewrite { destination: None, source: None, ttl: None };
+        let cases: [(&str, Rewrite, &[usize]); 4] = [
+            ("in_port=1,actions=output:2", plain, &[]),
+            ("in_port=1,ip,actions=mod_dl_src:02:00:00:00:00:09,output:2", Rewrite { source, ..plain }, &[]),
+            ("in_port=1,ip,actions=dec_ttl,output:2", Rewrite { ttl: Some((64, 63)), ..plain }, &[at::IPV4_TTL]),
+            (
+                "in_port=1,udp,tp_dst=80,nw_src=10.0.0.1,actions=output:2",
+                plain,
+                &[at::IPV4_PROTOCOL, at::IPV4_SOURCE, at::IPV4_SOURCE + 3, at::IPV4_TRANSPORT + 3],
+            ),
+        ];
+        for (flow, rewrite, counts) in cases {
+            let offered = offers(&switch(&[flow]), &datagram(), 3);
+            let [(family, mask, as_rewritten, stands)] = offered.as_slice() else { panic!("{flow}: {offered:?}") };
+            assert_eq!((*family, *as_rewritten, *stands), (Family::V4, rewrite, true), "{flow}");
+            assert!(counts.iter().all(|at| mask.0[*at] == 0xff), "{flow}: {mask:?}");
+            assert_eq!(mask.0[at::IPV4_TRANSPORT..at::IPV4_TRANSPORT + 2], [0, 0], "nobody looks at the source port");
+        }
+    }
+
+    /// Inputs: flows that do more, or look at more, than can be done elsewhere; then frames that are not plain.
+    #[test]
+    fn what_only_the_switch_can_do_is_never_offered() {
+        for flow in [
+            "in_port=1,actions=drop",
+            "in_port=1,actions=output:2,in_port",
+            "in_port=1,ip,actions=mod_nw_dst:10.0.0.9,output:2",
+            "in_port=1,actions=mod_vlan_vid:5,output:2",
+            "in_port=1,actions=controller(userdata=01),output:2",
+        ] {
+            let offered = offers(&switch(&[flow]), &datagram(), 4);
+            assert!(offered.is_empty(), "{flow}: {offered:?}");
+        }
+        let spoilt = |at: usize, octet: u8| {
+            let mut frame = datagram();
+            frame[at] = octet;
+            frame
+        };
+        for (what, frame) in [
+            ("a group's", spoilt(0, 3)),
+            ("a fragment", spoilt(at::IPV4_FRAGMENT, 0x20)),
+            ("another protocol", spoilt(at::IPV4_PROTOCOL, 47)),
+            ("longer than it is", spoilt(at::IPV4_TOTAL + 1, 29)),
+            ("tagged", [&datagram()[..12], &[0x81, 0, 0, 5], &datagram()[12..]].concat()),
+            ("ARP", spoilt(at::ETHER_TYPE + 1, 6)),
+        ] {
+            let offered = offers(&switch(&["in_port=1,actions=output:2"]), &frame, 4);
+            assert!(offered.is_empty(), "{what}: {offered:?}");
+        }
+    }
+
+    #[test]
+    fn grounds_fall_with_the_flow_they_rest_on_and_stand_for_others() {
+        struct Keeper(Option<Grounds>);
+        impl Egress for Keeper {
+            fn transmit(&mut self, _: DpPort, _: Option<&TunnelMeta>, _: &mut Packet<'_>) {}
+            fn takes_offers(&self, _: DpPort) -> bool {
+                true
+            }
+            fn offer(&mut self, offer: &Offer<'_>, _: Timestamp) {
+                self.0 = Some(offer.grounds());
+            }
+        }
+        let switch = switch(&["table=0,in_port=1,udp,nw_dst=10.0.0.2,actions=output:2"]);
+        let (mut worker, mut keeper) = (Worker::new(), Keeper(None));
+        for _ in 0..3 {
+            let mut room = datagram();
+            let mut packet = Packet::new(&mut room, 0, 42, &[], Offload::default());
+            let ingress = Ingress { port: DpPort(0), tunnel: None };
+            worker.process(&switch, &ingress, &mut packet, Timestamp::ZERO, &mut keeper);
+        }
+        let grounds = keeper.0.expect("an offer");
+        change(&switch, &["table=9,in_port=1,actions=drop"]);
+        assert!(grounds.stand(), "no packet of it comes to table 9");
+        change(&switch, &["table=0,priority=40000,in_port=1,udp,nw_dst=10.0.0.2,actions=drop"]);
+        assert!(!grounds.stand());
+        grounds.credit(&mut switch.lock().expect("no panic"), Count { packets: 3, bytes: 126 }, Timestamp::ZERO);
     }
 }

@@ -66,8 +66,8 @@ pub enum Error {
         /// The kernel's word.
         source: NetlinkError,
     },
-    /// A socket does not take the filter.
-    #[error("cannot filter what the packet socket of {port} gets: {source}")]
+    /// A socket does not take the filter, or does not tell of its interface.
+    #[error("cannot filter what the packet socket of {port} gets, or ask it: {source}")]
     Socket {
         /// The interface.
         port: IfName,
@@ -287,6 +287,14 @@ impl FastPath {
 /// [`Error::Socket`].
 pub fn unfilter(port: &IfName, socket: BorrowedFd<'_>) -> Result<(), Error> {
     sys::drop_filter(socket).map_err(|source| Error::Socket { port: port.clone(), source })
+}
+
+/// The MTU of the interface that a packet socket is on, in octets.
+///
+/// # Errors
+/// [`Error::Socket`].
+pub fn mtu(port: &IfName, socket: BorrowedFd<'_>) -> Result<u32, Error> {
+    sys::mtu(socket, port).map_err(|source| Error::Socket { port: port.clone(), source })
 }
 
 /// Removes our ingress filter from an interface; none there is as good. The connection is one of the interface's namespace.

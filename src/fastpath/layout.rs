@@ -233,6 +233,12 @@ impl Count {
         Self { packets: number(value::PACKETS), bytes: number(value::BYTES) }
     }
 
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+
     /// What was counted since `before`.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {

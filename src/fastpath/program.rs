@@ -451,3 +451,20 @@ fn redirect(asm: &mut Asm<Map>) {
 }
 
 const _: () = assert!(MASK_SLOTS <= 1 << 15 && FRAME_LEN == KEY_MASK);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Output: programs that end, because they only jump forward; and that are as short as the README says.
+    #[test]
+    fn programs_hold_together_and_end() {
+        for (name, program) in [("filter", socket_filter()), ("deaf", deaf_filter()), ("ingress", ingress())] {
+            let insns = program.unwrap_or_else(|error| panic!("{name}: {error}")).link(|_| 0);
+            // Classes JMP and JMP32 (RFC 9669 3.1).
+            let jumps = insns.iter().filter(|insn| matches!(insn.code & 7, 5 | 6));
+            assert!(jumps.clone().all(|insn| insn.offset >= 0), "{name} jumps back");
+            assert!(insns.len() < 300, "{name} has {} instructions", insns.len());
+        }
+    }
+}

@@ -3,8 +3,9 @@
 //! A flow in the kernel rests on what its decision rested on. Whoever changes any of that calls
 //! [`Fast::revalidate`] before it says that the change is made: what no longer stands is gone from the kernel by then.
 //! Workers offer decisions under the same lock and by the same test, so none that was overtaken is put in afterwards.
-//! Lock order: this before the switch.
+//! Nobody holds this lock and the switch's at once.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -25,9 +26,9 @@ use crate::types::{IfName, Timestamp};
 
 /// Seconds after its last frame that a flow stays in the kernel.
 const IDLE_SECS: u64 = 10;
-/// Flows credited in one go, while nobody else can have the switch.
-const CREDIT_STEP: usize = 1024;
-/// Flows that are gone and not yet credited, at most; what comes after is credited at once.
+/// Flows looked at, or credited, in one go, while nobody else can have the table or the switch.
+const STEP: usize = 1024;
+/// Flows that are gone and not yet credited, at most: until they are, no other is taken.
 const GONE_MAX: usize = 65_536;
 
 /// A port that may have the fast path.
@@ -59,7 +60,7 @@ struct Flow {
     ifindex: u32,
     rewrite: Rewrite,
     way: Way,
-    grounds: Grounds,
+    grounds: Arc<Grounds>,
     /// What was counted when last looked at.
     counted: Count,
     /// What was counted under an earlier key and is not yet credited.
@@ -67,11 +68,10 @@ struct Flow {
     used: Timestamp,
 }
 
-/// What was done in the name of a decision that is no longer in the kernel.
+/// What was done in the name of a decision.
 #[derive(Debug)]
-struct Gone {
-    grounds: Grounds,
-    ports: (DpPort, DpPort),
+struct Credit {
+    grounds: Arc<Grounds>,
     count: Count,
     used: Timestamp,
 }
@@ -82,7 +82,8 @@ struct Inner {
     path: Option<Result<FastPath, String>>,
     lines: BTreeMap<DpPort, FastLine>,
     flows: BTreeMap<FlowKey, Flow>,
-    gone: Vec<Gone>,
+    /// For flows that are no longer there.
+    gone: Vec<Credit>,
     packets: u64,
     refused: u64,
 }
@@ -174,7 +175,8 @@ impl Fast {
 
     /// Takes a worker's decision over, if it still stands and there is room.
     pub(super) fn offer(&self, offer: &Offer<'_>, now: Timestamp) {
-        let mut inner = lock(&self.inner);
+        // Whoever has the table is soon done, and the next frame like this one asks again.
+        let Ok(mut inner) = self.inner.try_lock() else { return };
         if !inner.offer(offer, now) {
             inner.refused += 1;
         }
@@ -192,45 +194,49 @@ impl Fast {
 
     /// Reads what the kernel counted, credits it, and removes what has been of no use for long.
     pub(super) fn refresh(&self, switch: &Mutex<Switch>, now: Timestamp) {
-        let mut inner = lock(&self.inner);
-        let Inner { path: Some(Ok(path)), flows, .. } = &mut *inner else { return };
-        let mut done = Vec::new();
-        for (key, flow) in &mut *flows {
-            let count = path.count(key);
-            let since = count.since(flow.counted);
-            let total = Count { packets: since.packets + flow.owed.packets, bytes: since.bytes + flow.owed.bytes };
-            (flow.counted, flow.owed) = (count, Count::default());
-            if total.packets > 0 {
-                flow.used = now;
-                done.push((*key, total));
+        let mut after = None;
+        loop {
+            let (credits, last) = lock(&self.inner).read_step(after, now);
+            settle(switch, &credits);
+            if last.is_none() {
+                break;
             }
+            after = last;
         }
-        for step in done.chunks(CREDIT_STEP) {
-            let mut switch = lock(switch);
-            for (key, count) in step {
-                if let Some(flow) = inner.flows.get(key) {
-                    flow.grounds.credit(&mut switch, *count, now);
-                }
-            }
+        let gone = {
+            let mut inner = lock(&self.inner);
+            inner.follow_mtus();
+            core::mem::take(&mut inner.gone)
+        };
+        settle(switch, &gone);
+    }
+}
+
+/// Credits what was done.
+fn settle(switch: &Mutex<Switch>, credits: &[Credit]) {
+    for step in credits.chunks(STEP) {
+        let mut switch = lock(switch);
+        for Credit { grounds, count, used } in step {
+            grounds.credit(&mut switch, *count, *used);
         }
-        for (key, count) in done {
-            let ports = inner.flows.get(&key).map(|flow| (flow.from, flow.to));
-            ports.into_iter().for_each(|ports| inner.count(ports, count));
-        }
-        inner.drop_flows(|flow| now.since(flow.used).as_secs() < IDLE_SECS);
-        inner.settle(switch);
     }
 }
 
 impl Inner {
     /// Whether the offer was taken, or needs not be.
     fn offer(&mut self, offer: &Offer<'_>, now: Timestamp) -> bool {
-        let Self { path: Some(Ok(path)), lines, .. } = self else { return true };
+        let Self { path: Some(Ok(path)), lines, flows, .. } = self else { return true };
         let (Some(from), Some(to)) = (lines.get(&offer.from), lines.get(&offer.to)) else { return true };
         let (State::On(entry), State::On(exit)) = (&from.state, &to.state) else { return true };
-        let mut grounds = offer.grounds();
         // Redirection is within a namespace; and a frame that goes out where it came in must go out, not in again.
-        if from.space != to.space || offer.from == offer.to || !grounds.stand() {
+        if from.space != to.space
+            || offer.from == offer.to
+            || flows.contains_key(&path.key(offer.family, &offer.frame, entry.index))
+        {
+            return true;
+        }
+        let grounds = Arc::new(offer.grounds());
+        if !grounds.stand() {
             return true;
         }
         let mtu = offer.past_router.map_or(exit.mtu, |most| most.min(exit.mtu));
@@ -296,9 +302,7 @@ impl Inner {
         }
         for (key, wider) in moved {
             if let Some(mut flow) = flows.remove(&key) {
-                let last = path.remove(&key).since(flow.counted);
-                flow.owed.packets += last.packets;
-                flow.owed.bytes += last.bytes;
+                flow.owed = path.remove(&key).since(flow.counted).and(flow.owed);
                 flow.counted = Count::default();
                 flows.insert(wider, flow);
             }
@@ -311,9 +315,8 @@ impl Inner {
     }
 
     /// Removes every flow that is not to be kept.
-    fn drop_flows(&mut self, mut keep: impl FnMut(&mut Flow) -> bool) {
-        let dropped: Vec<FlowKey> =
-            self.flows.iter_mut().filter_map(|(key, flow)| (!keep(flow)).then_some(*key)).collect();
+    fn drop_flows(&mut self, keep: impl Fn(&Flow) -> bool) {
+        let dropped: Vec<FlowKey> = self.flows.iter().filter_map(|(key, flow)| (!keep(flow)).then_some(*key)).collect();
         for key in dropped {
             self.take(&key);
         }
@@ -323,24 +326,52 @@ impl Inner {
     fn take(&mut self, key: &FlowKey) {
         let Self { path: Some(Ok(path)), flows, gone, .. } = self else { return };
         let Some(flow) = flows.remove(key) else { return };
-        let since = path.remove(key).since(flow.counted);
-        let count = Count { packets: since.packets + flow.owed.packets, bytes: since.bytes + flow.owed.bytes };
+        let count = path.remove(key).since(flow.counted).and(flow.owed);
         if count.packets > 0 {
-            gone.push(Gone { grounds: flow.grounds, ports: (flow.from, flow.to), count, used: flow.used });
+            gone.push(Credit { grounds: flow.grounds, count, used: flow.used });
+            self.count((flow.from, flow.to), count);
         }
     }
 
-    /// Credits what was done in the name of flows that are gone.
-    fn settle(&mut self, switch: &Mutex<Switch>) {
-        let gone = core::mem::take(&mut self.gone);
-        for step in gone.chunks(CREDIT_STEP) {
-            let mut switch = lock(switch);
-            for Gone { grounds, count, used, .. } in step {
-                grounds.credit(&mut switch, *count, *used);
+    /// Reads what was counted for the next few flows, and removes those of no use for long. Tells what is to be credited,
+    /// and the last flow looked at if there are more.
+    fn read_step(&mut self, after: Option<FlowKey>, now: Timestamp) -> (Vec<Credit>, Option<FlowKey>) {
+        let Self { path: Some(Ok(path)), flows, .. } = self else { return (Vec::new(), None) };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut credits, mut ports, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut looked, mut last) = (0, None);
+        for (key, flow) in flows.range_mut((from, Bound::Unbounded)).take(STEP) {
+            (looked, last) = (looked + 1, Some(*key));
+            let counted = path.count(key);
+            let count = counted.since(flow.counted).and(flow.owed);
+            (flow.counted, flow.owed) = (counted, Count::default());
+            if count.packets > 0 {
+                flow.used = now;
+                credits.push(Credit { grounds: Arc::clone(&flow.grounds), count, used: now });
+                ports.push(((flow.from, flow.to), count));
+            } else if now.since(flow.used).as_secs() >= IDLE_SECS {
+                idle.push(*key);
             }
         }
-        for Gone { ports, count, .. } in gone {
-            self.count(ports, count);
+        ports.into_iter().for_each(|(ports, count)| self.count(ports, count));
+        idle.iter().for_each(|key| self.take(key));
+        (credits, last.filter(|_| looked == STEP))
+    }
+
+    /// Removes flows that leave by an interface whose MTU has changed.
+    fn follow_mtus(&mut self) {
+        let mut changed = Vec::new();
+        for (dp, line) in &mut self.lines {
+            if let State::On(exit) = &mut line.state
+                && let Some(mtu) = sockets(&line.line).next().and_then(|socket| kernel::mtu(&line.name, socket).ok())
+                && mtu != exit.mtu
+            {
+                exit.mtu = mtu;
+                changed.push(*dp);
+            }
+        }
+        if !changed.is_empty() {
+            self.drop_flows(|flow| !changed.contains(&flow.to));
         }
     }
 
