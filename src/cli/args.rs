@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use super::bench::{BenchArgs, Life};
 use super::bridge_args::{AddBridgeArgs, AddPortArgs, DelBridgeArgs, DelPortArgs, FdbArgs, SetPortArgs};
 use super::flow_args::{ChangeFlowsArgs, DiffFlowsArgs, DumpFlowsArgs, FileFlowsArgs, FlowArgs};
-use crate::agent::Tunnels;
+use crate::agent::{FastPath, Tunnels};
 use crate::controller::ControllerConfig;
 use crate::lab::{LabName, TunnelsOf};
 use crate::model::Kind;
@@ -196,6 +196,9 @@ pub enum LabCommand {
         /// What makes the tunnels: `auto`, `kernel`, `userspace`; with `NODE=` before it, on that node
         #[arg(long, value_name = "[NODE=]WHAT[,…]", value_delimiter = ',')]
         tunnels: Vec<TunnelsOf>,
+        /// Whether the kernel carries out what the switches decided, by BPF: takes root
+        #[arg(long, value_name = "on|off", default_value_t = FastPath::Off)]
+        fast_path: FastPath,
         /// Leave a lab that fails as it is, to look at it
         #[arg(long)]
         keep: bool,
@@ -248,6 +251,9 @@ pub enum LabCommand {
         /// What makes the node's tunnels from now on: `auto`, `kernel` or `userspace`; takes its agent to be started anew
         #[arg(long, value_name = "WHAT")]
         tunnels: Option<Tunnels>,
+        /// Whether the node has the fast path from now on; takes its agent to be started anew
+        #[arg(long, value_name = "on|off")]
+        fast_path: Option<FastPath>,
     },
     /// Cut the wire between two nodes
     Cut(WireArgs),
@@ -321,6 +327,10 @@ pub struct AgentArgs {
     /// What makes tunnels: the `kernel`, by its own devices; or the switch, in `userspace`, which is also what `auto` means
     #[arg(long, value_name = "WHAT", default_value_t = Tunnels::Auto)]
     pub tunnels: Tunnels,
+    /// Whether the kernel carries out, by BPF, what is like frames that the switch decided: then ports are veth pairs and
+    /// `auto` tunnels the kernel's. Takes root, not of a user namespace; where BPF is refused all works without
+    #[arg(long, value_name = "on|off", default_value_t = FastPath::Off)]
+    pub fast_path: FastPath,
     /// How much to log, such as `debug` or `info,dvr::agent=trace`; without it RUST_LOG, or `info`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
