@@ -7,6 +7,7 @@ mod bridge_args;
 mod bridges;
 mod capture;
 mod certs;
+mod controller_args;
 mod controllers;
 mod daemons;
 mod desired;
@@ -19,6 +20,7 @@ mod labs;
 mod output;
 mod probe;
 mod show;
+mod status;
 mod tables;
 mod target;
 mod trace;
@@ -53,6 +55,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Lab { command } => labs::run(command),
         Command::Controller(args) => daemons::controller(args),
+        Command::Status(args) => status::status(&args),
         Command::Apply(args) => desired::apply(&args),
         Command::Diff(args) => desired::diff(&args),
         Command::Get(args) => desired::get(&args),
