@@ -6,6 +6,8 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod frames;
+#[path = "../support/transfer.rs"]
+mod transfer;
 #[path = "../support/user.rs"]
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use dvr::fastpath::kernel::FastPath;
 use serde_json::Value;
+use transfer::transfer;
 use user::User;
 
 /// Two nodes over VXLAN, both families, a bridged and a routed pair across.
@@ -106,6 +109,11 @@ fn everything_works_with_it_and_counts_as_without() {
         let there = carried(&user, "node1") - before;
         // Each request and each reply crosses node1's switch at least once; the first few decide.
         assert!(there >= 90, "{there} frames to and from {target} by the kernel\n{}", user.good(&["show"]));
+    }
+    for (from, to, address) in
+        [("blue1", "blue2", "10.1.0.12"), ("blue1", "orange2", "10.2.0.12"), ("orange2", "blue1", "fd00:1::11")]
+    {
+        transfer(&user, (from, to), address);
     }
     for size in ["1600", "3200", "9000"] {
         user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "5", "-s", size, "10.2.0.12"]);
