@@ -28,6 +28,8 @@ use zerocopy::IntoBytes;
 
 #[path = "program_sim/announced.rs"]
 mod announced;
+#[path = "program_sim/mesh.rs"]
+mod mesh;
 #[path = "program_sim/moves.rs"]
 mod moves;
 #[path = "program_sim/routers.rs"]

@@ -21,6 +21,7 @@
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
 mod announced;
+mod backend;
 mod canonical;
 mod delta;
 mod desired;
@@ -38,12 +39,14 @@ mod switch;
 mod switch_spec;
 mod tables;
 mod vlans;
+mod ways;
 
 use std::path::PathBuf;
 
 use crate::model::view::Backend;
 use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
 
+pub(crate) use backend::try_tunnel;
 pub use desired::DesiredError;
 pub use link::Controllers;
 pub use run::{purge, run};
@@ -64,7 +67,8 @@ pub enum Attachment {
 /// What is to make a node's tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tunnels {
-    /// The better of the two where both can be had: today the switch, which tells senders of what is too big.
+    /// What can be had here: the switch, which is as fast and tells senders of what is too big, unless it may not have its
+    /// sockets and the kernel may have its devices. Devices that are there already are kept.
     #[default]
     Auto,
     /// The kernel's devices, or an error.
@@ -105,6 +109,14 @@ impl core::fmt::Display for FastPath {
 }
 
 impl FastPath {
+    /// What is to make tunnels, where nobody said: only an interface can be redirected to.
+    const fn tunnels(self, wish: Tunnels) -> Tunnels {
+        match (self, wish) {
+            (Self::On, Tunnels::Auto) => Tunnels::Kernel,
+            (Self::Off, _) | (Self::On, Tunnels::Kernel | Tunnels::Userspace) => wish,
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -143,15 +155,6 @@ impl Tunnels {
             Self::Auto => "auto",
             Self::Kernel => Backend::Kernel.name(),
             Self::Userspace => Backend::Userspace.name(),
-        }
-    }
-
-    /// The choice, made.
-    const fn backend(self, fast_path: FastPath) -> Backend {
-        match (self, fast_path) {
-            (Self::Auto, FastPath::Off) | (Self::Userspace, _) => Backend::Userspace,
-            // Only an interface can be redirected to.
-            (Self::Auto, FastPath::On) | (Self::Kernel, _) => Backend::Kernel,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::program::{self, BR_INT, BR_TUN, Program, fixed, local_vlans};
 use crate::types::IfName;
 use crate::vxlan::VxlanOp;
 
+use super::backend::{self, Choice, Needs};
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
 use super::kernel_spec::kernel_spec;
@@ -38,6 +39,8 @@ pub(super) struct Held {
     pub(super) view: NodeView,
     pub(super) vlans: Vlans,
     pub(super) attach: Attach,
+    /// Why its tunnels are made by what makes them.
+    pub(super) tunnels_why: String,
 }
 
 /// What one pass came to.
@@ -81,6 +84,7 @@ pub(super) struct Node<D> {
     vlans: Vlans,
     view: Option<NodeView>,
     attach: Option<Attach>,
+    tunnels: Option<Choice>,
     flows_known: FlowsKnown,
     /// The networks that routers' links are on, by namespace and ifindex.
     router_links: BTreeMap<(NetnsName, u32), String>,
@@ -110,6 +114,7 @@ impl<D: Desired> Node<D> {
             vlans,
             view: None,
             attach: None,
+            tunnels: None,
             flows_known: FlowsKnown::default(),
             router_links: BTreeMap::new(),
             settled: false,
@@ -122,7 +127,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn untold(&mut self) -> Option<Held> {
         let (view, attach) = (self.view.as_ref()?, self.attach?);
         let (whole, changes) = core::mem::take(&mut self.untold);
-        (whole || !changes.is_empty()).then(|| Held { view: view.clone(), vlans: self.vlans.clone(), attach })
+        let tunnels_why = self.tunnels.as_ref().map(|choice| choice.why.clone()).unwrap_or_default();
+        let held = || Held { view: view.clone(), vlans: self.vlans.clone(), attach, tunnels_why };
+        (whole || !changes.is_empty()).then(held)
     }
 
     /// The changes that readers do not know yet, after a pass that made only those.
@@ -173,7 +180,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         match self.desired.news().map_err(|error| error.to_string())? {
             News::Whole(view) => {
-                self.view = Some(NodeView { backend: self.config.tunnels.backend(self.config.fast_path), ..*view });
+                // What makes the tunnels goes on making them, if what they are to be is the same.
+                let backend = self.tunnels.as_ref().map_or(view.backend, |choice| choice.backend);
+                self.view = Some(NodeView { backend, ..*view });
                 self.untold = (true, Vec::new());
                 self.forget_known();
                 Ok(())
@@ -206,6 +215,25 @@ impl<D: Desired> Node<D> {
                 self.flows_known.revisions.clear();
             }
         }
+        Ok(())
+    }
+
+    /// Settles what makes the tunnels, again whenever what they are to be is something else.
+    fn choose_tunnels(&mut self) -> Result<(), String> {
+        let Some(needs) = self.view.as_ref().map(Needs::of) else { return Ok(()) };
+        if self.tunnels.as_ref().is_some_and(|choice| choice.needs == needs) {
+            return Ok(());
+        }
+        let show = self.switch.show().map_err(|error| error.to_string())?;
+        let choice =
+            backend::choose(self.config.fast_path.tunnels(self.config.tunnels), needs, &self.config.netns_dir, &show);
+        tracing::info!(node = %self.config.node, tunnels = choice.backend.name(), why = %choice.why, "tunnels");
+        if let Some(view) = self.view.as_mut().filter(|view| view.backend != choice.backend) {
+            view.backend = choice.backend;
+            self.forget_known();
+        }
+        self.tunnels = Some(choice);
+        self.untold.0 = true;
         Ok(())
     }
 
@@ -311,6 +339,7 @@ impl<D: Desired> Node<D> {
         let attach = Some(attach(self.config.attachment, self.config.fast_path, hello.tap_refused.as_deref())?);
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
+        self.choose_tunnels()?;
         let spec = self.kernel_spec()?;
         self.number()?;
         for round in 0..ROUNDS_MAX {

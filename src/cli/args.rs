@@ -128,7 +128,7 @@ pub enum Command {
     /// How fast it is on this machine, beside the kernel's own bridges and others, in namespaces
     Bench(BenchArgs),
     /// What this kernel and user can do, what is missing, and how to get it
-    Doctor(OutputArgs),
+    Doctor(ReadArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::Output;
+use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
-use super::{output, probe};
+use super::{output, paths, probe, target};
 use crate::fastpath::kernel::FastPath;
-use crate::lab;
+use crate::lab::{self, Daemon};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,16 +49,21 @@ impl Finding {
     }
 }
 
-/// `dvr doctor`. The exit code is 1 if something is missing that `dvr` cannot do without.
+/// `dvr doctor`. The exit code is 1 if something is missing that `dvr` cannot do without. Nodes are looked at if a lab or
+/// node is named, or if this host is one.
 ///
 /// # Errors
-/// When the output cannot be written.
-pub(super) fn doctor(form: Output) -> Result<u8, CliError> {
+/// When there is no such node, or the output cannot be written.
+pub(super) fn doctor(args: &ReadArgs) -> Result<u8, CliError> {
     let mut findings = vec![machine(), namespaces(), tun()];
     findings.extend(probe::findings());
     findings.push(bpf());
     findings.extend(PROGRAMS.iter().map(program));
-    output::render(form, &findings, |findings| findings.iter().map(line).collect())?;
+    if args.name.is_some() || args.node.is_some() || target::host().is_some() {
+        let sites = target::sites(args.name.as_ref(), args.node.as_deref())?;
+        findings.extend(sites.iter().filter(|site| !site.has_no(Daemon::Agent)).flat_map(paths::findings));
+    }
+    output::render(args.output.output, &findings, |findings| findings.iter().map(line).collect())?;
     let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
     Ok(if missing { FAILED } else { DONE })
 }

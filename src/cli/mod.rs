@@ -18,6 +18,7 @@ mod flow_file;
 mod flows;
 mod labs;
 mod output;
+mod paths;
 mod probe;
 mod show;
 mod tables;
@@ -82,7 +83,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Neigh(args) => tables::neighbours(&args),
         Command::Capture(args) => capture::capture(&args),
         Command::Bench(args) => bench::bench(args),
-        Command::Doctor(args) => doctor::doctor(args.output),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions { shell } => {
             let mut octets = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);

@@ -38,6 +38,10 @@ vms:
 /// Who blue1 pings to see all ways: bridged and routed, across and on one node, by both families.
 const TARGETS: [&str; 5] = ["10.1.0.12", "10.2.0.12", "10.2.0.11", "fd00:1::12", "fd00:2::12"];
 
+/// Has `tc` name the ingress filters of all ports that there are.
+const LIST_FILTERS: &str = "export PATH=$PATH:/usr/sbin:/sbin; for port in $(ip -n dvr-ports -o link | sed 's/^[0-9]*: //; s/[@:].*//'); \
+     do tc -n dvr-ports filter show dev $port ingress; done";
+
 /// Whether BPF may be had here; says so loudly if not.
 pub(crate) fn has_bpf(what: &str) -> bool {
     match FastPath::load() {
@@ -210,13 +214,20 @@ fn it_is_off_by_one_flag_and_leaves_nothing() {
     let user = User::new("fast-off", false);
     up(&user, &["--fast-path", "on"]);
     assert_eq!(ping(&user, "10.2.0.12", 10), 10);
-    user.good(&["lab", "restart", "node1", "agent", "--fast-path", "off"]);
-    as_promised(&user);
-    let shown = user.good(&["show", "node1"]);
-    assert!(!shown.contains("fast path: on") && shown.contains("tunnels by userspace"), "{shown}");
-    user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on"]);
-    as_promised(&user);
-    assert!(carried(&user, "node1") > 0, "{}", user.good(&["show"]));
+    for (tunnels, by) in [("auto", "kernel"), ("userspace", "userspace")] {
+        user.good(&["lab", "restart", "node1", "agent", "--fast-path", "off", "--tunnels", tunnels]);
+        as_promised(&user);
+        let shown = user.good(&["show", "node1"]);
+        assert!(!shown.contains("fast path: on") && shown.contains(&format!("tunnels by {by}")), "{shown}");
+        let filters = ["lab", "exec", "node1", "--", "sh", "-c", LIST_FILTERS];
+        assert_eq!(user.good(&filters), "", "{shown}");
+        user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on", "--tunnels", "auto"]);
+        as_promised(&user);
+        let before = carried(&user, "node1");
+        assert_eq!(ping(&user, "10.2.0.12", 10), 10);
+        assert!(carried(&user, "node1") > before, "{}", user.good(&["show"]));
+        assert_ne!(user.good(&filters), "");
+    }
 }
 
 #[test]
