@@ -273,6 +273,8 @@ enum Became {
 struct Cables {
     sender: OwnedFd,
     switch: OwnedFd,
+    /// Beside the switch's, as whoever captures has one.
+    witness: OwnedFd,
     receiver: OwnedFd,
 }
 
@@ -285,7 +287,7 @@ impl Cables {
             frame::write(&self.sender, &Packet::new(&mut room, 0, 60, &[], Offload::default())).expect("it is sent");
             let mut waits = [PollFd::new(self.switch.as_fd(), PollFlags::POLLIN)];
             if poll(&mut waits, PollTimeout::from(10_u8)).expect("a poll") > 0 {
-                let _probes = waiting(&self.switch);
+                let _probes = (waiting(&self.switch), waiting(&self.witness));
                 return;
             }
         }
@@ -300,6 +302,7 @@ impl Cables {
         poll(&mut waits, PollTimeout::from(PATIENCE)).expect("a poll");
         let (mut missed, mut forwarded) = (waiting(&self.switch), waiting(&self.receiver));
         assert_eq!(missed.len() + forwarded.len(), 1, "{missed:x?} {forwarded:x?} of {octets:x?}");
+        assert_eq!(waiting(&self.witness), [octets], "a capture sees what comes, whatever becomes of it");
         missed.pop().map(Became::Missed).or_else(|| forwarded.pop().map(Became::Forwarded)).expect("one")
     }
 }
@@ -322,7 +325,7 @@ fn run() {
     for device in ["a0", "a1", "b1"] {
         ip(&format!("link set {device} up"));
     }
-    let cables = Cables { sender: socket("a0"), switch: socket("a1"), receiver };
+    let cables = Cables { sender: socket("a0"), switch: socket("a1"), witness: socket("a1"), receiver };
     cables.warm_up();
     let mut connection = Connection::open().expect("netlink");
     let index = |device: &str| nix::net::if_::if_nametoindex(device).expect("it is there");

@@ -6,6 +6,8 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod frames;
+#[path = "../support/transfer.rs"]
+mod transfer;
 #[path = "../support/user.rs"]
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use dvr::fastpath::kernel::FastPath;
 use serde_json::Value;
+use transfer::transfer;
 use user::User;
 
 /// Two nodes over VXLAN, both families, a bridged and a routed pair across.
@@ -34,6 +37,10 @@ vms:
 
 /// Who blue1 pings to see all ways: bridged and routed, across and on one node, by both families.
 const TARGETS: [&str; 5] = ["10.1.0.12", "10.2.0.12", "10.2.0.11", "fd00:1::12", "fd00:2::12"];
+
+/// Has `tc` name the ingress filters of all ports that there are.
+const LIST_FILTERS: &str = "export PATH=$PATH:/usr/sbin:/sbin; for port in $(ip -n dvr-ports -o link | sed 's/^[0-9]*: //; s/[@:].*//'); \
+     do tc -n dvr-ports filter show dev $port ingress; done";
 
 /// Whether BPF may be had here; says so loudly if not.
 pub(crate) fn has_bpf(what: &str) -> bool {
@@ -106,6 +113,11 @@ fn everything_works_with_it_and_counts_as_without() {
         let there = carried(&user, "node1") - before;
         // Each request and each reply crosses node1's switch at least once; the first few decide.
         assert!(there >= 90, "{there} frames to and from {target} by the kernel\n{}", user.good(&["show"]));
+    }
+    for (from, to, address) in
+        [("blue1", "blue2", "10.1.0.12"), ("blue1", "orange2", "10.2.0.12"), ("orange2", "blue1", "fd00:1::11")]
+    {
+        transfer(&user, (from, to), address);
     }
     for size in ["1600", "3200", "9000"] {
         user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "5", "-s", size, "10.2.0.12"]);
@@ -202,13 +214,20 @@ fn it_is_off_by_one_flag_and_leaves_nothing() {
     let user = User::new("fast-off", false);
     up(&user, &["--fast-path", "on"]);
     assert_eq!(ping(&user, "10.2.0.12", 10), 10);
-    user.good(&["lab", "restart", "node1", "agent", "--fast-path", "off"]);
-    as_promised(&user);
-    let shown = user.good(&["show", "node1"]);
-    assert!(!shown.contains("fast path: on") && shown.contains("tunnels by userspace"), "{shown}");
-    user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on"]);
-    as_promised(&user);
-    assert!(carried(&user, "node1") > 0, "{}", user.good(&["show"]));
+    for (tunnels, by) in [("auto", "kernel"), ("userspace", "userspace")] {
+        user.good(&["lab", "restart", "node1", "agent", "--fast-path", "off", "--tunnels", tunnels]);
+        as_promised(&user);
+        let shown = user.good(&["show", "node1"]);
+        assert!(!shown.contains("fast path: on") && shown.contains(&format!("tunnels by {by}")), "{shown}");
+        let filters = ["lab", "exec", "node1", "--", "sh", "-c", LIST_FILTERS];
+        assert_eq!(user.good(&filters), "", "{shown}");
+        user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on", "--tunnels", "auto"]);
+        as_promised(&user);
+        let before = carried(&user, "node1");
+        assert_eq!(ping(&user, "10.2.0.12", 10), 10);
+        assert!(carried(&user, "node1") > before, "{}", user.good(&["show"]));
+        assert_ne!(user.good(&filters), "");
+    }
 }
 
 #[test]
