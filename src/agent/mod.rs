@@ -109,14 +109,6 @@ impl core::fmt::Display for FastPath {
 }
 
 impl FastPath {
-    /// What is to make tunnels, where nobody said: only an interface can be redirected to.
-    const fn tunnels(self, wish: Tunnels) -> Tunnels {
-        match (self, wish) {
-            (Self::On, Tunnels::Auto) => Tunnels::Kernel,
-            (Self::Off, _) | (Self::On, Tunnels::Kernel | Tunnels::Userspace) => wish,
-        }
-    }
-
     /// The word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {

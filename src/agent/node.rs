@@ -226,7 +226,7 @@ impl<D: Desired> Node<D> {
         }
         let show = self.switch.show().map_err(|error| error.to_string())?;
         let choice =
-            backend::choose(self.config.fast_path.tunnels(self.config.tunnels), needs, &self.config.netns_dir, &show);
+            backend::choose((self.config.tunnels, self.config.fast_path), needs, &self.config.netns_dir, &show);
         tracing::info!(node = %self.config.node, tunnels = choice.backend.name(), why = %choice.why, "tunnels");
         if let Some(view) = self.view.as_mut().filter(|view| view.backend != choice.backend) {
             view.backend = choice.backend;
