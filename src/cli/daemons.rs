@@ -4,7 +4,8 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, Routed, SwitchArgs};
+use super::args::{AgentArgs, Attach, PurgeArgs, Routed, SwitchArgs};
+use super::controller_args::ControllerArgs;
 use super::error::{CliError, DONE};
 use super::output;
 use crate::controller::{self, ControllerConfig, EtcdFiles, StoreAt};
