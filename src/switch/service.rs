@@ -195,9 +195,9 @@ impl SwitchService {
             Request::Follow { bridge, port, tunnel, frame } => {
                 Reply::of(&switch().follow(&bridge, &port, (tunnel, &frame), clock::monotonic())?)
             }
-            Request::Notices { wait_millis } => {
+            Request::Notices { wait_millis, heard } => {
                 let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
-                Reply::of(&self.shared.notices.take(wait))
+                Reply::of(&self.shared.notices.take(heard, wait))
             }
             Request::Fdb { bridge } => {
                 worker::refresh(&self.links)?;
