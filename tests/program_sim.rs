@@ -32,6 +32,8 @@ mod announced;
 mod frames;
 #[path = "program_sim/invariants.rs"]
 mod invariants;
+#[path = "program_sim/mesh.rs"]
+mod mesh;
 #[path = "program_sim/moves.rs"]
 mod moves;
 #[path = "program_sim/routers.rs"]

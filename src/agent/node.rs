@@ -17,15 +17,16 @@ use crate::program::{BR_INT, BR_TUN, fixed, local_vlans};
 use crate::types::IfName;
 use crate::vxlan::VxlanOp;
 
+use super::backend::{self, Choice, Needs};
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
-use super::kernel_spec::kernel_spec;
+use super::kernel_spec::{kernel_spec, router_links};
 use super::less::{faults, without};
 use super::switch::Switch;
-use super::switch_spec;
+use super::switch_spec::{self, attach};
 use super::told::{self, Ahead, Told};
 use super::vlans::{self, Vlans};
-use super::{AgentConfig, Attach, Attachment as Wish};
+use super::{AgentConfig, Attach};
 
 /// Rounds of kernel, switch, kernel… in one pass. Two make a node from nothing and a third finds nothing to do; what
 /// takes more is being changed by somebody else meanwhile.
@@ -40,6 +41,8 @@ pub(super) struct Held {
     pub(super) view: NodeView,
     pub(super) vlans: Vlans,
     pub(super) attach: Attach,
+    /// Why its tunnels are made by what makes them.
+    pub(super) tunnels_why: String,
 }
 
 /// What one pass came to.
@@ -84,6 +87,7 @@ pub(super) struct Node<D> {
     /// Shared while flows are told ahead.
     view: Option<Arc<NodeView>>,
     attach: Option<Attach>,
+    tunnels: Option<Choice>,
     flows_known: FlowsKnown,
     /// The networks that routers' links are on, by namespace and ifindex.
     router_links: BTreeMap<(NetnsName, u32), String>,
@@ -113,6 +117,7 @@ impl<D: Desired> Node<D> {
             vlans,
             view: None,
             attach: None,
+            tunnels: None,
             flows_known: FlowsKnown::default(),
             router_links: BTreeMap::new(),
             settled: false,
@@ -125,7 +130,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn untold(&mut self) -> Option<Held> {
         let (view, attach) = (self.view.as_ref()?, self.attach?);
         let (whole, changes) = core::mem::take(&mut self.untold);
-        (whole || !changes.is_empty()).then(|| Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach })
+        let tunnels_why = self.tunnels.as_ref().map(|choice| choice.why.clone()).unwrap_or_default();
+        let held = || Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach, tunnels_why };
+        (whole || !changes.is_empty()).then(held)
     }
 
     /// The changes that readers do not know yet, after a pass that made only those.
@@ -171,7 +178,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         match self.desired.news().map_err(|error| error.to_string())? {
             News::Whole(view) => {
-                self.view = Some(Arc::new(NodeView { backend: self.config.tunnels.backend(), ..*view }));
+                // What makes the tunnels goes on making them, if what they are to be is the same.
+                let backend = self.tunnels.as_ref().map_or(view.backend, |choice| choice.backend);
+                self.view = Some(Arc::new(NodeView { backend, ..*view }));
                 self.untold = (true, Vec::new());
                 self.forget_known();
                 Ok(())
@@ -204,6 +213,25 @@ impl<D: Desired> Node<D> {
                 self.flows_known.revisions.clear();
             }
         }
+        Ok(())
+    }
+
+    /// Settles what makes the tunnels, again whenever what they are to be is something else.
+    fn choose_tunnels(&mut self) -> Result<(), String> {
+        let Some(needs) = self.view.as_deref().map(Needs::of) else { return Ok(()) };
+        if self.tunnels.as_ref().is_some_and(|choice| choice.needs == needs) {
+            return Ok(());
+        }
+        let show = self.switch.show().map_err(|error| error.to_string())?;
+        let choice =
+            backend::choose((self.config.tunnels, self.config.fast_path), needs, &self.config.netns_dir, &show);
+        tracing::info!(node = %self.config.node, tunnels = choice.backend.name(), why = %choice.why, "tunnels");
+        if let Some(view) = self.view.as_mut().filter(|view| view.backend != choice.backend) {
+            Arc::make_mut(view).backend = choice.backend;
+            self.forget_known();
+        }
+        self.tunnels = Some(choice);
+        self.untold.0 = true;
         Ok(())
     }
 
@@ -306,9 +334,10 @@ impl<D: Desired> Node<D> {
         if hello.instance != self.flows_known.instance {
             self.flows_known = FlowsKnown { instance: hello.instance.clone(), revisions: BTreeMap::new() };
         }
-        let attach = Some(attach(self.config.attachment, hello.tap_refused.as_deref())?);
+        let attach = Some(attach(self.config.attachment, self.config.fast_path, hello.tap_refused.as_deref())?);
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
+        self.choose_tunnels()?;
         let spec = self.kernel_spec()?;
         self.number()?;
         for round in 0..ROUNDS_MAX {
@@ -409,8 +438,10 @@ impl<D: Desired> Node<D> {
 
     /// Has the switch let go of its tunnels' UDP port before the kernel's take it.
     fn make_room(&mut self, plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
-        let sets_up = |op: &Op| matches!(op, Op::Link(netns, LinkOp::Up(_)) if netns.to_string() == TUNNELS_NETNS);
-        if !plan.ops.iter().any(sets_up) {
+        let netns = self.attach.map_or(TUNNELS_NETNS, Attach::tunnels_netns);
+        let sets_up = |op: &Op| matches!(op, Op::Link(at, LinkOp::Up(_)) if at.to_string() == netns);
+        let kernels = self.view.as_ref().is_some_and(|view| view.backend == Backend::Kernel);
+        if !kernels || !plan.ops.iter().any(sets_up) {
             return Ok(());
         }
         let show = self.switch.show().map_err(|error| error.to_string())?;
@@ -493,6 +524,7 @@ impl<D: Desired> Node<D> {
         self.flow_step(&show, less.as_ref(), outcome)?;
         let stale = switch_spec::removals(&spec, &show);
         self.ask_all(&stale, outcome)?;
+        self.ask_all(switch_spec::fast_path(&show), outcome)?;
         Ok(())
     }
 
@@ -557,31 +589,5 @@ impl<D: Desired> Node<D> {
             }
         }
         Ok(failed)
-    }
-}
-
-/// The networks that routers' links are on.
-fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName, u32), String> {
-    let mut links = BTreeMap::new();
-    for (netns, state) in &observed.namespaces {
-        let NetnsName::Named(name) = netns else { continue };
-        let routers = view.routers.iter().filter(|router| router.netns == name.as_str());
-        for port in routers.flat_map(|router| &router.interfaces) {
-            if let Some(link) = state.links.get(&port.ifname) {
-                links.insert((netns.clone(), link.index), port.network.clone());
-            }
-        }
-    }
-    links
-}
-
-/// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.
-fn attach(wish: Wish, tap_refused: Option<&str>) -> Result<Attach, String> {
-    match (wish, tap_refused) {
-        (Wish::Auto | Wish::Tap, None) => Ok(Attach::Tap),
-        (Wish::Auto, Some(_)) | (Wish::Veth, _) => Ok(Attach::Veth),
-        (Wish::Tap, Some(why)) => {
-            Err(format!("ports are to be TAPs, and the switch cannot make any: {why}; allow it, or use veth"))
-        }
     }
 }

@@ -58,8 +58,10 @@ pub enum PeerKind {
     Ovs,
     /// A lab of this program: its switch in userspace.
     Dvr,
+    /// A lab of this program with the kernel fast path.
+    Fast,
 }
-words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr",);
+words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr", Fast = "fast",);
 
 impl PeerKind {
     /// What it is, in a line.
@@ -70,6 +72,7 @@ impl PeerKind {
             Self::Kernel => "bridge + vxlan, routed in namespaces, host MACs by nf_tables (netdev egress)",
             Self::Ovs => "Open vSwitch, userspace datapath, the same by flows",
             Self::Dvr => "a lab of dvr, its switch in userspace",
+            Self::Fast => "a lab of dvr with the kernel fast path",
         }
     }
 }

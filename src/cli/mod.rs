@@ -8,6 +8,7 @@ mod bridge_args;
 mod bridges;
 mod capture;
 mod certs;
+mod controller_args;
 mod controllers;
 mod daemons;
 mod desired;
@@ -18,8 +19,10 @@ mod flow_file;
 mod flows;
 mod labs;
 mod output;
+mod paths;
 mod probe;
 mod show;
+mod status;
 mod tables;
 mod target;
 mod trace;
@@ -54,6 +57,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Lab { command } => labs::run(command),
         Command::Controller(args) => daemons::controller(args),
+        Command::Status(args) => status::status(&args),
         Command::Apply(args) => desired::apply(&args),
         Command::Diff(args) => desired::diff(&args),
         Command::Get(args) => desired::get(&args),
@@ -82,7 +86,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Neigh(args) => tables::neighbours(&args),
         Command::Capture(args) => capture::capture(&args),
         Command::Bench(args) => bench::bench(args),
-        Command::Doctor(args) => doctor::doctor(args.output),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions { shell } => {
             let mut octets = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);

@@ -12,6 +12,8 @@
 
 mod connection;
 mod error;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod monitor;
 mod sys;
 

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
+use crate::agent::FastPath;
 use crate::api::{self, switch};
 use crate::control::{Client, ControlError};
+use crate::fastpath::kernel;
 use crate::lab::{self, Daemon, Lab, LabName, Labs, Outline, Record};
 use crate::model::Resource;
 use crate::model::resource::{NodeSpec, PortSpec};
@@ -58,7 +60,10 @@ fn topology() -> String {
 }
 
 impl Dvr {
-    pub(super) fn build() -> Result<Self, Error> {
+    pub(super) fn build(fast_path: FastPath) -> Result<Self, Error> {
+        if fast_path == FastPath::On {
+            kernel::FastPath::load().map_err(|error| Error::Missing(error.to_string()))?;
+        }
         let name = LabName::new("bench").map_err(lab::Error::Name)?;
         let request = lab::Request {
             name,
@@ -66,6 +71,7 @@ impl Dvr {
             text: topology(),
             controllers: None,
             tunnels: Vec::new(),
+            fast_path,
             keep: false,
         };
         let raised = lab::up(&Labs::of_this_user()?, &request)?;

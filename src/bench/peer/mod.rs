@@ -12,6 +12,7 @@ use super::Error;
 use super::addresses::Station;
 use super::measure::{PeerKind, Way};
 use super::traffic::End;
+use crate::agent::FastPath;
 
 /// A scene that is built.
 pub(super) trait Peer {
@@ -52,6 +53,7 @@ pub(super) fn build(kind: PeerKind) -> Result<Box<dyn Peer>, Error> {
         PeerKind::Veth => Box::new(veth::Veth::build()?),
         PeerKind::Kernel => Box::new(kernel::Kernel::build()?),
         PeerKind::Ovs => Box::new(ovs::Ovs::build()?),
-        PeerKind::Dvr => Box::new(dvr::Dvr::build()?),
+        PeerKind::Dvr => Box::new(dvr::Dvr::build(FastPath::Off)?),
+        PeerKind::Fast => Box::new(dvr::Dvr::build(FastPath::On)?),
     })
 }

@@ -20,6 +20,7 @@ mod tell;
 mod too_big;
 mod vnet;
 pub mod vxlan;
+pub mod way;
 
 pub use batch_sys::{Batch, Received};
 pub use count::{Counters, DropCounters, Tally, of_send};
