@@ -9,7 +9,7 @@ use crate::link::{LinkKind, LinkSpec};
 use crate::model::view::{Attachment, Backend, NetworkView, NodeView, PortView, RouterPort, RouterView, TunnelKind};
 use crate::neigh::NeighbourSpec;
 use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
-use crate::plan::{KernelSpec, NamespaceSpec};
+use crate::plan::{KernelSpec, KernelState, NamespaceSpec};
 use crate::route::RouteSpec;
 use crate::types::IfName;
 use crate::vxlan::{BadTunnels, FdbEntry};
@@ -259,3 +259,18 @@ fn machine_namespace(
 
 const DEFAULT_V4: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(core::net::Ipv4Addr::UNSPECIFIED, 0));
 const DEFAULT_V6: IpNet = IpNet::V6(ipnet::Ipv6Net::new_assert(core::net::Ipv6Addr::UNSPECIFIED, 0));
+
+/// The networks that routers' links are on.
+pub(super) fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName, u32), String> {
+    let mut links = BTreeMap::new();
+    for (netns, state) in &observed.namespaces {
+        let NetnsName::Named(name) = netns else { continue };
+        let routers = view.routers.iter().filter(|router| router.netns == name.as_str());
+        for port in routers.flat_map(|router| &router.interfaces) {
+            if let Some(link) = state.links.get(&port.ifname) {
+                links.insert((netns.clone(), link.index), port.network.clone());
+            }
+        }
+    }
+    links
+}

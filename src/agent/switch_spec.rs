@@ -11,7 +11,7 @@ use crate::types::{IfName, Mac, PhysicalNetwork};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
 use super::kernel_spec::{KernelSpecError, tunnel_devices};
-use super::{Attach, provider_spec};
+use super::{Attach, Attachment as Wish, FastPath, provider_spec};
 
 /// A bridge as wanted. Each is the agent's alone: a port that is not wanted goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,4 +189,25 @@ pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
     }
     requests.extend(provider_spec::removals(spec, show));
     requests
+}
+
+/// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.
+///
+/// # Errors
+/// When what is wished cannot be had.
+pub(super) fn attach(wish: Wish, fast_path: FastPath, tap_refused: Option<&str>) -> Result<Attach, String> {
+    match (fast_path, wish) {
+        (FastPath::Off, _) => {}
+        (FastPath::On, Wish::Auto | Wish::Veth) => return Ok(Attach::Fast),
+        (FastPath::On, Wish::Tap) => {
+            return Err("ports are to be TAPs, which have no fast path: leave one of both out".to_owned());
+        }
+    }
+    match (wish, tap_refused) {
+        (Wish::Auto | Wish::Tap, None) => Ok(Attach::Tap),
+        (Wish::Auto, Some(_)) | (Wish::Veth, _) => Ok(Attach::Veth),
+        (Wish::Tap, Some(why)) => {
+            Err(format!("ports are to be TAPs, and the switch cannot make any: {why}; allow it, or use veth"))
+        }
+    }
 }

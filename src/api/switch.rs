@@ -68,14 +68,16 @@ pub enum Request {
         /// Flows as [`FlowChange::Add`] takes them.
         flows: Vec<String>,
     },
-    /// Makes the flows under a cookie these and no others, at one instant, and leaves flows under other cookies alone; one
-    /// that is there already keeps its counters, and so does one that only acts differently. Answered with [`Synced`].
+    /// Makes the flows under a cookie these and no others, at one instant; one that is there already keeps its counters, and
+    /// so does one that only acts differently. Flows under other cookies are left alone, save one with the very table,
+    /// priority and match of one of these, which becomes that. Answered with [`Synced`].
     SyncFlows {
         /// The bridge.
         bridge: IfName,
         /// The cookie.
         cookie: u64,
-        /// Flows as [`FlowChange::Add`] takes them, one a line; whatever cookie they name is not looked at.
+        /// Flows as [`FlowChange::Add`] takes them, one a line, without `check_overlap` and `reset_counts`; whatever cookie
+        /// they name is not looked at. The later of two with one table, priority and match counts.
         flows: String,
     },
     /// Flows with their counters.
@@ -118,11 +120,14 @@ pub enum Request {
     /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
     /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
     FastPath,
-    /// What flows' `controller(userdata=…)` actions said since the last such request, whoever made it: waits for something
-    /// to be said. Answered with [`Notices`].
+    /// What flows' `controller(userdata=…)` actions said and no listener said to have heard: waits for something to be
+    /// said. Answered with [`Notices`].
     Notices {
         /// How long to wait if nothing was; five seconds at most.
         wait_millis: u64,
+        /// The greatest [`Notice::number`] that was heard: it, and what has a smaller one, is told no more. 0 for nothing.
+        #[serde(default)]
+        heard: u64,
     },
     /// What a bridge in normal mode learned, and what it was told.
     Fdb {
@@ -342,8 +347,9 @@ pub struct Bridge {
     pub flows: usize,
     /// Its ports by number.
     pub ports: Vec<Port>,
-    /// Another one after every request that changed its ports or flows, and greater by one if it was flows: whoever finds
-    /// the one it left knows that nobody else changed any. Flows that were learned or ran out do not count.
+    /// Greater after every request that changed its ports or flows, by one for all the flows of one request; a request that
+    /// found nothing to change leaves it. So whoever finds the one it left knows that nobody else changed any. Flows that
+    /// were learned or ran out do not count.
     #[serde(default)]
     pub revision: u64,
 }
@@ -444,8 +450,19 @@ pub struct CacheCounters {
 /// What flows said, in answer to [`Request::Notices`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notices {
-    /// The `userdata` of each, once, in the order in which they were said last.
-    pub said: Vec<Vec<u8>>,
+    /// Each thing once, in the order in which they were said last.
+    pub said: Vec<Notice>,
+}
+
+/// Something that a flow said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Greater than that of everything said before it, as long as the switch lives.
+    pub number: u64,
+    /// How long ago it was said last, in milliseconds.
+    pub age_millis: u64,
+    /// The action's `userdata`.
+    pub userdata: Vec<u8>,
 }
 
 /// One flow, in answer to [`Request::DumpFlows`].

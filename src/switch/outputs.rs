@@ -181,7 +181,7 @@ impl Ledger<'_> {
 
 impl Egress for Outputs {
     fn say(&mut self, said: &Arc<[u8]>) {
-        if !self.shared.notices.put(said) {
+        if !self.shared.notices.put(said, crate::clock::monotonic()) {
             self.shared.drops[self.worker].add(DropReason::Unsaid, 1);
         }
     }

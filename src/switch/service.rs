@@ -202,9 +202,9 @@ impl SwitchService {
                 self.shared.fast.engage();
                 Reply::of(&())
             }
-            Request::Notices { wait_millis } => {
+            Request::Notices { wait_millis, heard } => {
                 let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
-                Reply::of(&self.shared.notices.take(wait))
+                Reply::of(&self.shared.notices.take(heard, wait))
             }
             Request::Fdb { bridge } => {
                 super::refresh(&self.shared, &self.links)?;
