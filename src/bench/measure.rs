@@ -58,8 +58,10 @@ pub enum PeerKind {
     Ovs,
     /// A lab of this program: its switch in userspace.
     Dvr,
+    /// The same, its tunnels the kernel's devices.
+    DvrTunnels,
 }
-words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr",);
+words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr", DvrTunnels = "dvr-tunnels",);
 
 impl PeerKind {
     /// What it is, in a line.
@@ -69,7 +71,8 @@ impl PeerKind {
             Self::Veth => "one veth pair between the two machines: what sockets and namespaces cost",
             Self::Kernel => "bridge + vxlan, routed in namespaces, host MACs by nf_tables (netdev egress)",
             Self::Ovs => "Open vSwitch, userspace datapath, the same by flows",
-            Self::Dvr => "a lab of dvr, its switch in userspace",
+            Self::Dvr => "a lab of dvr, its switch and tunnels in userspace",
+            Self::DvrTunnels => "a lab of dvr, its tunnels the kernel's devices",
         }
     }
 }
