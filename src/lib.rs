@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`types`], [`wire`] | values that cannot be wrong; headers as octets |
 //! | [`api`] | the messages between processes |
+//! | [`fastpath`] | decisions as tables and programs for the kernel; what loads and hangs them up is shell |
 //! | [`capture`] | frames as lines of text or as pcapng; its sockets are shell |
 //! | [`model`], [`placement`] | a document to a checked topology; what each node must hold |
 //! | [`datapath`] | the switch as a pure machine: keys, tables, cache; its ports are shell |
@@ -54,6 +55,7 @@ pub mod control;
 #[cfg(feature = "kernel")]
 pub mod controller;
 pub mod datapath;
+pub mod fastpath;
 pub mod gre;
 #[cfg(feature = "kernel")]
 pub mod lab;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::Tunnels;
+use super::{FastPath, Tunnels};
 use crate::api::switch::{PortKind, Show};
 use crate::datapath::port::{self, PortError};
 use crate::model::view::{Backend, NodeView, TunnelKind};
@@ -39,11 +39,14 @@ pub(super) struct Choice {
 }
 
 /// Chooses. What is asked for is not tried first: what cannot be made says so when it is.
-pub(super) fn choose(wish: Tunnels, needs: Needs, netns_dir: &Path, show: &Show) -> Choice {
+pub(super) fn choose(wish: (Tunnels, FastPath), needs: Needs, netns_dir: &Path, show: &Show) -> Choice {
     let (backend, why) = match wish {
-        Tunnels::Kernel => (Backend::Kernel, "as asked".to_owned()),
-        Tunnels::Userspace => (Backend::Userspace, "as asked".to_owned()),
-        Tunnels::Auto => {
+        (Tunnels::Kernel, _) => (Backend::Kernel, "as asked".to_owned()),
+        (Tunnels::Userspace, _) => (Backend::Userspace, "as asked".to_owned()),
+        (Tunnels::Auto, FastPath::On) => {
+            (Backend::Kernel, "chosen: the fast path sends by interfaces, not by the switch's sockets".to_owned())
+        }
+        (Tunnels::Auto, FastPath::Off) => {
             // Whoever changes what works interrupts it.
             let kept = netns_dir.join(TUNNELS_NETNS).exists();
             decide(kept, || by_the_switch(&needs, show), || by_the_kernel(&needs))

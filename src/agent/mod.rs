@@ -44,6 +44,7 @@ mod ways;
 use std::path::PathBuf;
 
 use crate::model::view::Backend;
+use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
 
 pub(crate) use backend::try_tunnel;
 pub use desired::DesiredError;
@@ -74,6 +75,48 @@ pub enum Tunnels {
     Kernel,
     /// The switch's sockets.
     Userspace,
+}
+
+/// Whether the kernel carries out what the switch decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FastPath {
+    /// The switch carries every frame.
+    #[default]
+    Off,
+    /// The kernel carries what is like frames that the switch decided, where it can be had: ports are veth pairs then, and
+    /// tunnels the kernel's unless told otherwise.
+    On,
+}
+
+/// A word that is neither on nor off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` says nothing about the fast path: write on or off")]
+pub struct BadFastPathWord(String);
+
+impl core::str::FromStr for FastPath {
+    type Err = BadFastPathWord;
+
+    fn from_str(text: &str) -> Result<Self, BadFastPathWord> {
+        let all = [Self::Off, Self::On];
+        all.into_iter().find(|word| word.name() == text).ok_or_else(|| BadFastPathWord(text.to_owned()))
+    }
+}
+
+impl core::fmt::Display for FastPath {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+impl FastPath {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+        }
+    }
 }
 
 /// A word that names nothing that makes tunnels.
@@ -113,6 +156,18 @@ impl Tunnels {
 enum Attach {
     Tap,
     Veth,
+    /// Veth pairs, whose outer ends and the kernel's tunnels are in one namespace for the fast path.
+    Fast,
+}
+
+impl Attach {
+    /// The namespace of the kernel's tunnels.
+    const fn tunnels_netns(self) -> &'static str {
+        match self {
+            Self::Tap | Self::Veth => TUNNELS_NETNS,
+            Self::Fast => PORTS_NETNS,
+        }
+    }
 }
 
 /// What tells a node what it is to hold.
@@ -139,6 +194,8 @@ pub struct AgentConfig {
     pub attachment: Attachment,
     /// What makes tunnels.
     pub tunnels: Tunnels,
+    /// Whether the kernel carries out what the switch decided.
+    pub fast_path: FastPath,
     /// The switch's socket.
     pub switch_socket: PathBuf,
 }
@@ -160,6 +217,7 @@ impl AgentConfig {
             netns_dir: PathBuf::from(Self::NETNS_DIR),
             attachment: Attachment::Auto,
             tunnels: Tunnels::Auto,
+            fast_path: FastPath::Off,
             switch_socket: run_dir.join("switch.sock"),
             run_dir,
         }

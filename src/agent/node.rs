@@ -24,7 +24,7 @@ use super::kernel_spec::kernel_spec;
 use super::switch::Switch;
 use super::switch_spec::{self, BridgeSpec};
 use super::vlans::{self, Vlans};
-use super::{AgentConfig, Attach, Attachment as Wish, flows, provider_spec};
+use super::{AgentConfig, Attach, Attachment as Wish, FastPath, flows, provider_spec};
 
 /// Rounds of kernel, switch, kernel… in one pass. Two make a node from nothing and a third finds nothing to do; what
 /// takes more is being changed by somebody else meanwhile.
@@ -225,7 +225,8 @@ impl<D: Desired> Node<D> {
             return Ok(());
         }
         let show = self.switch.show().map_err(|error| error.to_string())?;
-        let choice = backend::choose(self.config.tunnels, needs, &self.config.netns_dir, &show);
+        let choice =
+            backend::choose((self.config.tunnels, self.config.fast_path), needs, &self.config.netns_dir, &show);
         tracing::info!(node = %self.config.node, tunnels = choice.backend.name(), why = %choice.why, "tunnels");
         if let Some(view) = self.view.as_mut().filter(|view| view.backend != choice.backend) {
             view.backend = choice.backend;
@@ -335,7 +336,7 @@ impl<D: Desired> Node<D> {
         if hello.instance != self.flows_known.instance {
             self.flows_known = FlowsKnown { instance: hello.instance.clone(), revisions: BTreeMap::new() };
         }
-        let attach = Some(attach(self.config.attachment, hello.tap_refused.as_deref())?);
+        let attach = Some(attach(self.config.attachment, self.config.fast_path, hello.tap_refused.as_deref())?);
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
         self.choose_tunnels()?;
@@ -388,8 +389,10 @@ impl<D: Desired> Node<D> {
 
     /// Has the switch let go of its tunnels' UDP port before the kernel's take it.
     fn make_room(&mut self, plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
-        let sets_up = |op: &Op| matches!(op, Op::Link(netns, LinkOp::Up(_)) if netns.to_string() == TUNNELS_NETNS);
-        if !plan.ops.iter().any(sets_up) {
+        let netns = self.attach.map_or(TUNNELS_NETNS, Attach::tunnels_netns);
+        let sets_up = |op: &Op| matches!(op, Op::Link(at, LinkOp::Up(_)) if at.to_string() == netns);
+        let kernels = self.view.as_ref().is_some_and(|view| view.backend == Backend::Kernel);
+        if !kernels || !plan.ops.iter().any(sets_up) {
             return Ok(());
         }
         let show = self.switch.show().map_err(|error| error.to_string())?;
@@ -472,6 +475,7 @@ impl<D: Desired> Node<D> {
         self.flow_step(&show, less.as_ref(), outcome)?;
         let stale = switch_spec::removals(&spec, &show);
         self.ask_all(&stale, outcome)?;
+        self.ask_all(switch_spec::fast_path(&show), outcome)?;
         Ok(())
     }
 
@@ -553,7 +557,14 @@ fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName,
 }
 
 /// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.
-fn attach(wish: Wish, tap_refused: Option<&str>) -> Result<Attach, String> {
+fn attach(wish: Wish, fast_path: FastPath, tap_refused: Option<&str>) -> Result<Attach, String> {
+    match (fast_path, wish) {
+        (FastPath::Off, _) => {}
+        (FastPath::On, Wish::Auto | Wish::Veth) => return Ok(Attach::Fast),
+        (FastPath::On, Wish::Tap) => {
+            return Err("ports are to be TAPs, which have no fast path: leave one of both out".to_owned());
+        }
+    }
     match (wish, tap_refused) {
         (Wish::Auto | Wish::Tap, None) => Ok(Attach::Tap),
         (Wish::Auto, Some(_)) | (Wish::Veth, _) => Ok(Attach::Veth),

@@ -41,6 +41,7 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
         attachment: match attach {
             Attach::Tap => "tap".to_owned(),
             Attach::Veth => "veth".to_owned(),
+            Attach::Fast => "veth with the fast path".to_owned(),
         },
         tunnel_backend: view.backend.name().to_owned(),
         tunnels_why: tunnels_why.clone(),

@@ -115,6 +115,9 @@ pub enum Request {
         /// The frame.
         frame: Vec<u8>,
     },
+    /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
+    /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
+    FastPath,
     /// What flows' `controller(userdata=…)` actions said since the last such request, whoever made it: waits for something
     /// to be said. Answered with [`Notices`].
     Notices {
@@ -269,6 +272,10 @@ pub enum PortKind {
         /// The interface; the port's name without it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<IfName>,
+        /// Whether the kernel's fast path may be hung on it: nothing but the switch is to get what comes by it. Its frames
+        /// wait for [`Request::FastPath`] then.
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+        fast: bool,
     },
     /// A VXLAN tunnel to one endpoint. The key of each frame is set and seen by flows as `tun_id`.
     Vxlan {
@@ -354,6 +361,32 @@ pub struct Port {
     /// Why it carries nothing; `None` while it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// What became of the fast path that it may have; `None` if it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path: Option<FastPathState>,
+}
+
+/// A port's fast path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FastPathState {
+    /// The port waits for [`Request::FastPath`], and takes no frames yet.
+    Waiting,
+    /// It is there.
+    On,
+    /// It cannot be had, and why; the port works without.
+    Refused(String),
+}
+
+/// What the kernel carries out for the switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathCounters {
+    /// Flows in the kernel now.
+    pub flows: u64,
+    /// Frames it carried; they are among those of ports and flows.
+    pub packets: u64,
+    /// Flows that were not taken: for lack of room, or because the kernel refused them.
+    pub refused: u64,
 }
 
 /// A port's counters. A super-frame counts once.
@@ -382,6 +415,9 @@ pub struct Show {
     pub drops: std::collections::BTreeMap<String, u64>,
     /// The flow cache.
     pub cache: CacheCounters,
+    /// What the kernel carries out; `None` without a fast path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path: Option<FastPathCounters>,
     /// Routers whose interfaces are ports.
     #[serde(default)]
     pub routers: Vec<Router>,

@@ -32,6 +32,7 @@ fn colour(peer: PeerKind) -> &'static str {
         PeerKind::Ovs => "#d99a4e",
         PeerKind::Dvr => "#2f7fb8",
         PeerKind::DvrTunnels => "#7db4d8",
+        PeerKind::Fast => "#2b9c73",
     }
 }
 

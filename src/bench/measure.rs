@@ -60,8 +60,19 @@ pub enum PeerKind {
     Dvr,
     /// The same, its tunnels the kernel's devices.
     DvrTunnels,
+    /// A lab of this program with the kernel fast path.
+    Fast,
 }
-words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr", DvrTunnels = "dvr-tunnels",);
+words!(
+    PeerKind,
+    "peer",
+    Veth = "veth",
+    Kernel = "kernel",
+    Ovs = "ovs",
+    Dvr = "dvr",
+    DvrTunnels = "dvr-tunnels",
+    Fast = "fast",
+);
 
 impl PeerKind {
     /// What it is, in a line.
@@ -73,6 +84,7 @@ impl PeerKind {
             Self::Ovs => "Open vSwitch, userspace datapath, the same by flows",
             Self::Dvr => "a lab of dvr, its switch and tunnels in userspace",
             Self::DvrTunnels => "a lab of dvr, its tunnels the kernel's devices",
+            Self::Fast => "a lab of dvr with the kernel fast path",
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
 use super::{output, paths, probe, target};
+use crate::fastpath::kernel::FastPath;
 use crate::lab::{self, Daemon};
 
 /// How a check came out.
@@ -126,11 +127,15 @@ fn tun() -> Finding {
 
 fn bpf() -> Finding {
     const WHAT: &str = "BPF";
-    let root = nix::unistd::geteuid().is_root();
-    match (root, sysctl("kernel/unprivileged_bpf_disabled").as_deref()) {
-        (true, _) => Finding::ok(WHAT, "root may load programs where the kernel has them; nothing needs them yet"),
-        (false, Some("0")) => Finding::ok(WHAT, "unprivileged programs allowed; nothing needs them yet"),
-        (false, _) => Finding::ok(WHAT, "not for this user; nothing needs it"),
+    match FastPath::load() {
+        Ok(_) => Finding::ok(WHAT, "programs can be loaded: --fast-path on has the kernel carry frames"),
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            Finding::ok(WHAT, format!("not for this user, so no fast path; all else works: {error}"))
+        }
+        Err(error) => {
+            let remedy = "the kernel needs CONFIG_BPF_SYSCALL, and this process the rights of the machine's own root";
+            Finding::bad(WHAT, Verdict::Limited, format!("no fast path, all else works: {error}"), remedy)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod bridge_args;
 mod bridges;
 mod capture;
 mod certs;
+mod controller_args;
 mod controllers;
 mod daemons;
 mod desired;
@@ -21,6 +22,7 @@ mod output;
 mod paths;
 mod probe;
 mod show;
+mod status;
 mod tables;
 mod target;
 mod trace;
@@ -55,6 +57,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Lab { command } => labs::run(command),
         Command::Controller(args) => daemons::controller(args),
+        Command::Status(args) => status::status(&args),
         Command::Apply(args) => desired::apply(&args),
         Command::Diff(args) => desired::diff(&args),
         Command::Get(args) => desired::get(&args),

@@ -6,7 +6,7 @@ use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
 use super::{output, paths, target};
 use crate::api::agent::{self, PeerPath, Show as AgentShow};
-use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Show as SwitchShow, VlanMode};
+use crate::api::switch::{self, Bridge, BridgeMode, FastPathState, Port, PortKind, Show as SwitchShow, VlanMode};
 use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
@@ -75,6 +75,12 @@ fn text(shown: &Shown) -> String {
             "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses, {} evictions\n",
             cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses, cache.evictions
         ));
+        if let Some(fast) = &switch.fast_path {
+            out.push_str(&format!(
+                "    Fast path: {} flows in the kernel, {} frames carried there; {} flows refused\n",
+                fast.flows, fast.packets, fast.refused
+            ));
+        }
         for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
             let known = DropReason::ALL.into_iter().find(|known| known.name() == reason);
             let meaning = known.map_or("of a reason that only its own release knows", DropReason::meaning);
@@ -196,6 +202,14 @@ fn port_text(port: &Port) -> String {
     if let Some(fault) = &port.fault {
         out.push_str(&format!("            error: {fault}\n"));
     }
+    if let Some(state) = &port.fast_path {
+        let state = match state {
+            FastPathState::Waiting => "waits for flows".to_owned(),
+            FastPathState::On => "on".to_owned(),
+            FastPathState::Refused(why) => format!("refused: {why}"),
+        };
+        out.push_str(&format!("            fast path: {state}\n"));
+    }
     out
 }
 
@@ -210,7 +224,7 @@ fn kind_text(kind: &PortKind) -> (&'static str, String) {
             option("mac", mac.map(|mac| mac.to_string()));
             "tap"
         }
-        PortKind::Packet { netns, device } => {
+        PortKind::Packet { netns, device, fast: _ } => {
             option("netns", netns.as_ref().map(|path| path.display().to_string()));
             option("device", device.as_ref().map(ToString::to_string));
             "packet"

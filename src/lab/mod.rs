@@ -46,7 +46,7 @@ pub use present::present;
 pub use stage::{Stage, die_with_parent};
 pub use state::{BadLabName, Lab, LabName, Labs, Record};
 pub use sys::user_namespace_refused;
-pub use tunnels::{TunnelsOf, choose_tunnels};
+pub use tunnels::{TunnelsOf, choose_fast_path, choose_tunnels};
 pub use up::{FirstPing, Raised, Request, settled, up};
 pub use wires::{cut, heal};
 

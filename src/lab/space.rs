@@ -193,7 +193,8 @@ pub(super) fn daemon(kind: super::Daemon, node: &str) -> Result<Command, Error> 
         let own = || Address::Unix(Path::new(CONTROLLER_DIR).join(ControllerConfig::SOCKET)).into();
         let controllers = super::state::others(Path::new(CONTROLLER_DIR)).unwrap_or_else(own);
         command.args(["--node", node, "--controller", &controllers.to_string()]);
-        command.args(["--tunnels", super::tunnels::chosen(Path::new(RUN_DIR)).name()]);
+        let (tunnels, fast_path) = super::tunnels::chosen(Path::new(RUN_DIR));
+        command.args(["--tunnels", tunnels.name(), "--fast-path", fast_path.name()]);
     }
     logged(command, &format!("{RUN_DIR}/{}.log", kind.name()))
 }

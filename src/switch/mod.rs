@@ -9,6 +9,7 @@
 //! worker has its own queue of every line, its own cache and its own counters, so that in the steady state workers share
 //! nothing that is written.
 
+mod fast;
 mod line;
 mod notices;
 mod outputs;
@@ -30,12 +31,14 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use crate::api::switch::CacheCounters;
 use crate::control::{self, Server, ServerError};
 use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
+use fast::Fast;
 use notices::Notices;
 use service::SwitchService;
-use worker::WorkerLink;
+use worker::{Stale, WorkerLink};
 
 /// How often idle and hard timeouts are looked at.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
@@ -112,6 +115,8 @@ pub enum SwitchdError {
 #[derive(Debug)]
 struct Shared {
     switch: Mutex<Switch>,
+    /// What the kernel carries out.
+    fast: Fast,
     /// Frames the ports lost, one set a worker.
     drops: Vec<DropCounters>,
     /// What flows said of frames, and nobody has heard.
@@ -120,6 +125,20 @@ struct Shared {
     died: AtomicBool,
     /// Whether frames go past routers' namespaces.
     past_routers: bool,
+}
+
+impl Shared {
+    fn new(flow_limit: u32, workers: usize, past_routers: bool) -> Self {
+        let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
+        Self {
+            fast: Fast::new(&switch),
+            switch,
+            drops: (0..workers).map(|_| DropCounters::default()).collect(),
+            notices: Notices::default(),
+            died: AtomicBool::new(false),
+            past_routers,
+        }
+    }
 }
 
 /// What a lock holds, even if a thread died holding it: the process is ending then, and says so.
@@ -158,13 +177,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
-    let shared = Arc::new(Shared {
-        switch: Mutex::new(Switch::with_flow_limit(flow_limit)),
-        drops: (0..count).map(|_| DropCounters::default()).collect(),
-        notices: Notices::default(),
-        died: AtomicBool::new(false),
-        past_routers,
-    });
+    let shared = Arc::new(Shared::new(flow_limit, count, past_routers));
     let mut links = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
     for index in 0..count {
@@ -199,6 +212,13 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     if died { Err(SwitchdError::Died) } else { Ok(()) }
 }
 
+/// Brings the switch's counters up to date with workers and kernel; tells what the workers' caches count.
+fn refresh(shared: &Shared, links: &[WorkerLink]) -> Result<CacheCounters, Stale> {
+    let counters = worker::refresh(links)?;
+    shared.fast.refresh(&shared.switch, crate::clock::monotonic());
+    Ok(counters)
+}
+
 /// The thread that answers on the control socket.
 fn serve(
     server: Server,
@@ -227,8 +247,11 @@ fn expire(stopped: Receiver<()>, shared: &Arc<Shared>, links: &Arc<[WorkerLink]>
         let _sentinel = sentinel;
         while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
             // By counters that are not up to date, flows in use would seem idle.
-            match worker::refresh(&links) {
-                Ok(_) => drop(lock(&shared.switch).expire(crate::clock::monotonic())),
+            match refresh(&shared, &links) {
+                Ok(_) => {
+                    lock(&shared.switch).expire(crate::clock::monotonic());
+                    shared.fast.revalidate();
+                }
                 Err(stale) => tracing::warn!(%stale, "nothing expires in this round"),
             }
         }

@@ -206,6 +206,8 @@ impl Loop {
             }
             self.outputs.flush();
             self.answer(now);
+            // What these frames taught may be another answer than the kernel's.
+            self.shared.fast.revalidate();
             if told && !self.obey() {
                 return;
             }

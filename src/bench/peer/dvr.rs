@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::agent::Tunnels;
+use crate::agent::{FastPath, Tunnels};
 use crate::api::{self, agent, switch};
 use crate::control::{Client, ControlError};
+use crate::fastpath::kernel;
 use crate::lab::{self, Daemon, Lab, LabName, Labs, Outline, Record, TunnelsOf};
 use crate::model::Resource;
 use crate::model::resource::{NodeSpec, PortSpec};
@@ -61,7 +62,10 @@ fn topology() -> String {
 }
 
 impl Dvr {
-    pub(super) fn build(tunnels: Tunnels) -> Result<Self, Error> {
+    pub(super) fn build(tunnels: Tunnels, fast_path: FastPath) -> Result<Self, Error> {
+        if fast_path == FastPath::On {
+            kernel::FastPath::load().map_err(|error| Error::Missing(error.to_string()))?;
+        }
         let name = LabName::new("bench").map_err(lab::Error::Name)?;
         let request = lab::Request {
             name,
@@ -69,6 +73,7 @@ impl Dvr {
             text: topology(),
             controllers: None,
             tunnels: vec![TunnelsOf { node: None, tunnels }],
+            fast_path,
             keep: false,
         };
         let raised = lab::up(&Labs::of_this_user()?, &request)?;

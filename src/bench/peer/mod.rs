@@ -8,7 +8,7 @@ mod veth;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::Tunnels;
+use crate::agent::{FastPath, Tunnels};
 
 use super::Error;
 use super::addresses::Station;
@@ -62,7 +62,8 @@ pub(super) fn build(kind: PeerKind) -> Result<Box<dyn Peer>, Error> {
         PeerKind::Veth => Box::new(veth::Veth::build()?),
         PeerKind::Kernel => Box::new(kernel::Kernel::build()?),
         PeerKind::Ovs => Box::new(ovs::Ovs::build()?),
-        PeerKind::Dvr => Box::new(dvr::Dvr::build(Tunnels::Userspace)?),
-        PeerKind::DvrTunnels => Box::new(dvr::Dvr::build(Tunnels::Kernel)?),
+        PeerKind::Dvr => Box::new(dvr::Dvr::build(Tunnels::Userspace, FastPath::Off)?),
+        PeerKind::DvrTunnels => Box::new(dvr::Dvr::build(Tunnels::Kernel, FastPath::Off)?),
+        PeerKind::Fast => Box::new(dvr::Dvr::build(Tunnels::Auto, FastPath::On)?),
     })
 }
