@@ -6,7 +6,7 @@ use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
 use super::{output, target};
 use crate::api::agent::{self, Show as AgentShow};
-use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Show as SwitchShow, VlanMode};
+use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Router, Show as SwitchShow, VlanMode};
 use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
@@ -66,6 +66,10 @@ fn text(shown: &Shown) -> String {
             "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses, {} evictions\n",
             cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses, cache.evictions
         ));
+        for Router { netns, through, packets, bytes } in &switch.routers {
+            let all = through.as_ref().map_or_else(String::new, |why| format!("; all go through by now: {why}"));
+            out.push_str(&format!("    Past {}: {packets} frames, {bytes} octets{all}\n", netns.display()));
+        }
         for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
             let known = DropReason::ALL.into_iter().find(|known| known.name() == reason);
             let meaning = known.map_or("of a reason that only its own release knows", DropReason::meaning);

@@ -12,6 +12,7 @@
 mod line;
 mod notices;
 mod outputs;
+mod routers;
 mod service;
 mod table;
 
@@ -34,6 +35,7 @@ use crate::control::{self, Server, ServerError};
 use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
 use notices::Notices;
+use routers::Watch;
 use service::SwitchService;
 use worker::WorkerLink;
 
@@ -120,6 +122,8 @@ struct Shared {
     died: AtomicBool,
     /// Whether frames go past routers' namespaces.
     past_routers: bool,
+    /// The way to the thread that looks into routers' namespaces.
+    watch: Watch,
 }
 
 /// What a lock holds, even if a thread died holding it: the process is ending then, and says so.
@@ -164,6 +168,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
         notices: Notices::default(),
         died: AtomicBool::new(false),
         past_routers,
+        watch: Watch::new().map_err(start("the watch over routers"))?,
     });
     let mut links = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
@@ -175,6 +180,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let links: Arc<[WorkerLink]> = links.into();
     let stopper = server.stopper();
     let control = serve(server, &shared, &links).map_err(start("the control socket"))?;
+    let watch = routers::spawn(&shared).map_err(start("the watch over routers"))?;
     let (stop, stopped) = mpsc::channel();
     let expiry = expire(stopped, &shared, &links).map_err(start("expiry"))?;
 
@@ -183,6 +189,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let ended = ends.wait();
     tracing::info!(signal = ?ended.ok(), "the switch ends");
     stopper.stop();
+    shared.watch.stop();
     drop(stop);
     for link in links.iter() {
         link.stop();
@@ -191,7 +198,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     for thread in threads {
         died |= thread.join().is_err();
     }
-    died |= expiry.join().is_err();
+    died |= expiry.join().is_err() | watch.join().is_err();
     match control.join() {
         Ok(served) => served?,
         Err(_) => died = true,

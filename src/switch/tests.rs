@@ -35,6 +35,7 @@ impl Fixture {
             notices: Notices::default(),
             died: AtomicBool::new(false),
             past_routers: true,
+            watch: Watch::new().expect("a descriptor"),
         });
         let spawned = (0..workers).map(|index| worker::spawn(index, &shared).expect("a worker starts"));
         let (links, mut threads): (Vec<_>, Vec<_>) = spawned.unzip();
