@@ -6,7 +6,9 @@ use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
 use super::{output, paths, target};
 use crate::api::agent::{self, PeerPath, Show as AgentShow};
-use crate::api::switch::{self, Bridge, BridgeMode, FastPathState, Port, PortKind, Show as SwitchShow, VlanMode};
+use crate::api::switch::{
+    self, Bridge, BridgeMode, FastPathState, Port, PortKind, Router, Show as SwitchShow, VlanMode,
+};
 use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
@@ -80,6 +82,10 @@ fn text(shown: &Shown) -> String {
                 "    Fast path: {} flows in the kernel, {} frames carried there; {} flows refused\n",
                 fast.flows, fast.packets, fast.refused
             ));
+        }
+        for Router { netns, through, packets, bytes } in &switch.routers {
+            let all = through.as_ref().map_or_else(String::new, |why| format!("; all go through by now: {why}"));
+            out.push_str(&format!("    Past {}: {packets} frames, {bytes} octets{all}\n", netns.display()));
         }
         for (reason, count) in switch.drops.iter().filter(|(_, count)| **count > 0) {
             let known = DropReason::ALL.into_iter().find(|known| known.name() == reason);

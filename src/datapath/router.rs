@@ -151,7 +151,8 @@ impl RouterModel {
     }
 
     /// The interface of this name, and its index.
-    pub(crate) fn link(&self, name: &IfName) -> Option<(u32, &RouterLink)> {
+    #[must_use]
+    pub fn link(&self, name: &IfName) -> Option<(u32, &RouterLink)> {
         self.links.iter().find(|(_, link)| link.name == *name).map(|(index, link)| (*index, link))
     }
 

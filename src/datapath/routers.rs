@@ -172,6 +172,14 @@ impl Switch {
         self.routers.least_guard()
     }
 
+    /// Where a packet from and to these addresses goes that comes to a port which is a router's interface, if that is known.
+    #[cfg(test)]
+    pub(crate) fn hop(&self, interface: &IfName, [src, dst]: [IpAddr; 2]) -> Option<super::router::Hop> {
+        let router = self.routers.held.values().find(|router| router.ports.contains_key(interface))?;
+        let model = router.model()?;
+        model.forward(model.link(interface)?.0, src, dst).hop
+    }
+
     /// Every router.
     #[must_use]
     pub fn routers(&self) -> Vec<RouterView> {

@@ -284,8 +284,12 @@ impl Switch {
 
     /// Whether a datapath port is GRE's.
     pub(crate) fn is_gre(&self, dp: DpPort) -> bool {
-        let mut ports = self.bridges.values().flat_map(|bridge| bridge.ports.values());
-        ports.any(|port| matches!(port.kind, NewPortKind::Gre { dp: there, .. } if there == dp))
+        const LEAST: IpAddr = IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED);
+        // All tunnels of a datapath port are of one kind.
+        let first = self.tunnels.range((dp, LEAST, LEAST)..).next();
+        let place = first.filter(|((there, ..), _)| *there == dp).map(|(_, place)| *place);
+        let port = place.and_then(|(bridge, number)| self.bridges.get(&bridge)?.ports.get(&number));
+        port.is_some_and(|port| matches!(port.kind, NewPortKind::Gre { .. }))
     }
 
     /// Every bridge, by name.

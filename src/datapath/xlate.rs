@@ -206,9 +206,15 @@ impl<'a> Xlate<'a> {
             self.reason = Some(reason);
         }
         self.mask.clear(key::STATE_WORDS);
-        let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. } | DpAction::Say(_)));
-        let drop = if sent { None } else { Some(self.reason.unwrap_or(DropReason::NoOutput)) };
-        if !sent {
+        let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
+        // What is said of a packet is all that becomes of some; one that was dropped besides is dropped all the same.
+        let said = self.actions.iter().any(|action| matches!(action, DpAction::Say(_)));
+        let drop = match (sent, said) {
+            (true, _) => None,
+            (false, true) => self.reason,
+            (false, false) => Some(self.reason.unwrap_or(DropReason::NoOutput)),
+        };
+        if !sent && !said {
             self.actions.clear();
         }
         Verdict {

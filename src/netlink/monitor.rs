@@ -38,21 +38,66 @@ pub struct Listener {
 /// IPV4_ROUTE 7, IPV6_IFADDR 9, IPV6_ROUTE 11.
 const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 /// The greatest notification taken; the kernel's own are at most a page and a half.
-const DATAGRAM_OCTETS: usize = 1 << 16;
+pub const DATAGRAM_OCTETS: usize = 1 << 16;
 /// How many notifications are read in one go before the caller is told.
-const DRAIN_MAX: usize = 1024;
+pub const DRAIN_MAX: usize = 1024;
 /// `NUD_FAILED` and `NUD_PERMANENT` (`linux/neighbour.h`). Entries in other states come and go with traffic.
 const TELLING_STATES: u16 = 0x20 | 0x80;
+
+/// What else says how packets are forwarded: TC 4, IPV4_RULE 8, IPV6_IFINFO 12, IPV6_RULE 19, IPV4_NETCONF 24,
+/// IPV6_NETCONF 25, NEXTHOP 32.
+const FORWARDING_GROUPS: u32 = GROUPS | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 18 | 1 << 23 | 1 << 24 | 1 << 31;
 
 /// A socket bound to the groups and not yet watched: it may be made on any thread, and belongs to that thread's namespace.
 ///
 /// # Errors
 /// When the kernel grants no socket.
 pub fn socket() -> Result<Socket, Error> {
+    bound(GROUPS)
+}
+
+/// The same for all that says how a namespace forwards packets.
+///
+/// # Errors
+/// When the kernel grants no socket.
+pub fn forwarding_socket() -> Result<Socket, Error> {
+    bound(FORWARDING_GROUPS)
+}
+
+fn bound(groups: u32) -> Result<Socket, Error> {
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(Error::Open)?;
-    socket.bind(&SocketAddr::new(0, GROUPS)).map_err(Error::Open)?;
+    socket.bind(&SocketAddr::new(0, groups)).map_err(Error::Open)?;
     socket.set_non_blocking(true).map_err(Error::Open)?;
     Ok(socket)
+}
+
+/// Reads what waits at a socket, [`DRAIN_MAX`] notifications at most, into `buffer`, of [`DATAGRAM_OCTETS`]. Hands each
+/// message over; `None` stands for what was lost, or cannot be read.
+///
+/// # Errors
+/// When the socket breaks.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes may have been anything")]
+pub fn read(
+    socket: &Socket,
+    buffer: &mut [u8],
+    mut hear: impl FnMut(Option<RouteNetlinkMessage>),
+) -> Result<(), Error> {
+    for _ in 0..DRAIN_MAX {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            Ok(length) => match buffer.get(..length).and_then(|octets| decode(octets).ok()) {
+                Some(messages) => messages.into_iter().for_each(|message| match message.payload {
+                    NetlinkPayload::InnerMessage(message) => hear(Some(message)),
+                    _ => hear(None),
+                }),
+                None => hear(None),
+            },
+            Err(Errno::ENOBUFS) => hear(None),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(errno) => return Err(Error::Receive(errno.into())),
+        }
+    }
+    Ok(())
 }
 
 impl Listener {

@@ -13,6 +13,7 @@ mod fast;
 mod line;
 mod notices;
 mod outputs;
+mod routers;
 mod service;
 mod table;
 
@@ -37,6 +38,7 @@ use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
 use fast::Fast;
 use notices::Notices;
+use routers::Watch;
 use service::SwitchService;
 use worker::{Stale, WorkerLink};
 
@@ -125,10 +127,12 @@ struct Shared {
     died: AtomicBool,
     /// Whether frames go past routers' namespaces.
     past_routers: bool,
+    /// The way to the thread that looks into routers' namespaces.
+    watch: Watch,
 }
 
 impl Shared {
-    fn new(flow_limit: u32, workers: usize, past_routers: bool) -> Self {
+    fn new(flow_limit: u32, workers: usize, past_routers: bool, watch: Watch) -> Self {
         let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
         Self {
             fast: Fast::new(&switch),
@@ -137,6 +141,7 @@ impl Shared {
             notices: Notices::default(),
             died: AtomicBool::new(false),
             past_routers,
+            watch,
         }
     }
 }
@@ -177,7 +182,8 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
-    let shared = Arc::new(Shared::new(flow_limit, count, past_routers));
+    let watch = Watch::new().map_err(start("the watch over routers"))?;
+    let shared = Arc::new(Shared::new(flow_limit, count, past_routers, watch));
     let mut links = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
     for index in 0..count {
@@ -188,6 +194,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let links: Arc<[WorkerLink]> = links.into();
     let stopper = server.stopper();
     let control = serve(server, &shared, &links).map_err(start("the control socket"))?;
+    let watch = routers::spawn(&shared).map_err(start("the watch over routers"))?;
     let (stop, stopped) = mpsc::channel();
     let expiry = expire(stopped, &shared, &links).map_err(start("expiry"))?;
 
@@ -196,6 +203,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     let ended = ends.wait();
     tracing::info!(signal = ?ended.ok(), "the switch ends");
     stopper.stop();
+    shared.watch.stop();
     drop(stop);
     for link in links.iter() {
         link.stop();
@@ -204,7 +212,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     for thread in threads {
         died |= thread.join().is_err();
     }
-    died |= expiry.join().is_err();
+    died |= expiry.join().is_err() | watch.join().is_err();
     match control.join() {
         Ok(served) => served?,
         Err(_) => died = true,

@@ -110,6 +110,7 @@ impl Table {
         }
         if let Some(interface) = config.router.as_ref().filter(|_| shared.past_routers) {
             lock(&shared.switch).set_router(bridge, &config.name, interface)?;
+            shared.watch.look();
         }
         let name = config.name.clone();
         self.bridges.entry(bridge.clone()).or_default().insert(name, Port { number, config, line, remote });
@@ -126,6 +127,9 @@ impl Table {
     ) -> Result<(), SwitchRefusal> {
         lock(&shared.switch).del_port(bridge, name)?;
         if let Some(port) = self.bridges.get_mut(bridge).and_then(|ports| ports.remove(name)) {
+            if port.config.router.is_some() {
+                shared.watch.look();
+            }
             self.disconnect(port, shared, links);
         }
         Ok(())

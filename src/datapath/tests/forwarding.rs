@@ -21,7 +21,7 @@ fn every_output_sees_what_was_written_before_it() {
 #[test]
 fn what_a_flow_says_is_said_of_every_packet() {
     let mut bench = Bench::new(2);
-    bench.add(&["in_port=1,actions=controller(userdata=01.ff),output:2", "in_port=2,actions=controller(userdata=7)"]);
+    bench.add(&["in_port=1,actions=controller(userdata=01.ff),output:2", "in_port=2,actions=controller(userdata=07)"]);
     let frame = udp4([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), b"x");
     // The first walks the tables, the others do not.
     for _ in 0..3 {
@@ -32,6 +32,26 @@ fn what_a_flow_says_is_said_of_every_packet() {
     }
     assert_eq!(bench.flows().len(), 2);
     assert!(bench.switch().drops().is_empty(), "what is heard is not dropped");
+}
+
+/// Input: a frame of which something is said before it is dropped for a reason, and one rewritten before. Output: the reason
+/// is counted; in the datapath's actions the rewrite stands before what is said.
+#[test]
+fn what_is_said_hides_no_drop_and_no_rewrite() {
+    let mut bench = Bench::new(2);
+    bench.add(&[
+        "in_port=1,actions=controller(userdata=07),goto_table:9",
+        "in_port=2,actions=mod_dl_src:02:00:00:00:00:99,controller(userdata=07),output:1",
+    ]);
+    let frame = udp4([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), b"x");
+    assert_eq!(ports(&bench.send(1, &frame)), [SAID]);
+    assert_eq!(ports(&bench.send(2, &frame)), [SAID, 1]);
+    let now = bench.now;
+    bench.worker.push_stats(&bench.switch, now);
+    assert_eq!(bench.switch().drops(), [("table-miss".to_owned(), 1)].into());
+    let input = TraceInput::Frame { in_port: 2, tunnel: None, octets: frame };
+    let text = bench.switch().trace(&name("br"), &input, false, now).expect("a bridge");
+    assert!(text.contains("Datapath actions: set(eth(src=02:00:00:00:00:99)),userspace("), "{text}");
 }
 
 #[test]

@@ -14,8 +14,9 @@ fn shown(text: &str) -> String {
 }
 
 /// Flows as they are written, and as Open vSwitch 3.1 prints them.
-const PRINTED: [(&str, &str); 21] = [
-    ("actions=controller(userdata=1.ff),1", "actions=controller(userdata=01.ff),output:1"),
+const PRINTED: [(&str, &str); 22] = [
+    ("actions=controller(userdata=01ff),1", "actions=controller(userdata=01.ff),output:1"),
+    ("actions=controller(userdata=.01..0A07.)", "actions=controller(userdata=01.0a.07)"),
     ("actions=drop", "actions=drop"),
     ("actions=", "actions=drop"),
     ("priority=5,ip actions=normal", "priority=5,ip actions=NORMAL"),
@@ -97,7 +98,10 @@ fn errors_point_at_the_character() {
         ("actions=learn(table=1,NXM_OF_ETH_SRC[]=NXM_OF_IN_PORT[])", 39),
         ("actions=controller", 8),
         ("actions=controller(max_len=9)", 19),
-        ("actions=controller(userdata=1.zz)", 28),
+        ("actions=controller(userdata=01.zz)", 28),
+        ("actions=controller(userdata=1.ff)", 28),
+        ("actions=controller(userdata=01f)", 28),
+        ("actions=controller(userdata=.)", 28),
         ("actions=output:1,drop", 17),
         ("ip,nw_src=1.2.3.4/33 actions=drop", 18),
         ("ip", 2),

@@ -325,13 +325,20 @@ fn controller(value: Piece<'_>) -> Result<Arc<[u8]>, TextError> {
         }
     }
     let said = said.ok_or_else(|| value.error("this switch's `controller` says its `userdata`, and there is none"))?;
-    let octet = |pair: &str| u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() <= 2 && !pair.starts_with('+'));
-    let octets: Option<Vec<u8>> = said.text().split('.').map(octet).collect();
-    match octets {
+    match octets(said.text()) {
+        Some(octets) if octets.is_empty() => Err(said.error("there is no userdata to say")),
         Some(octets) if octets.len() <= LIMIT_USERDATA => Ok(octets.into()),
         Some(_) => Err(said.error(format!("userdata has at most {LIMIT_USERDATA} octets"))),
-        None => Err(said.error("userdata is octets of one or two hexadecimal digits, dots between them")),
+        None => Err(said.error("userdata is octets of two hexadecimal digits each, with dots between them or not")),
     }
+}
+
+/// Octets of two hexadecimal digits each, any number of dots before, between and behind them (`ofpbuf_put_hex()`).
+fn octets(text: &str) -> Option<Vec<u8>> {
+    let digit = |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pieces = text.split('.').flat_map(|piece| piece.as_bytes().chunks(2));
+    let pair = |pair: &[u8]| if let [high, low] = *pair { Some(digit(high)? << 4 | digit(low)?) } else { None };
+    pieces.map(pair).collect()
 }
 
 fn refused(word: Word<'_>) -> TextError {

@@ -80,12 +80,13 @@ impl Xlate<'_> {
         self.actions.push(output);
     }
 
-    /// A `controller` action: what it says is said, and the packet is as it was.
+    /// A `controller` action: what it says is said, of the packet as it is by then (`xlate_controller_action()`).
     pub(super) fn say(&mut self, said: &Arc<[u8]>) {
         if self.actions.len() >= LIMIT_ACTIONS {
             self.fatal = Some(DropReason::TooManyActions);
             return;
         }
+        commit(&mut self.actions, &self.key, &mut self.base, &mut self.mask);
         self.actions.push(DpAction::Say(Arc::clone(said)));
     }
 
