@@ -33,7 +33,9 @@ fn a_short_bench_is_complete_and_leaves_nothing() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{told}");
         let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!(report["left_out"], Value::Array(Vec::new()), "{told}");
+        // Who may not open the device node has veth pairs for ports, and is told.
+        let left_out = report["left_out"].as_array().expect("a list");
+        assert!(left_out.iter().all(|why| why.as_str().is_some_and(|why| why.contains("veth pairs"))), "{left_out:?}");
         let rows = report["rows"].as_array().expect("a list");
         for metric in ["tcp1", "cpu", "pps1", "rtt-median", "rtt-tail", "cold"] {
             let row = rows.iter().find(|row| row["metric"] == metric).unwrap_or_else(|| panic!("{metric}: {report:#}"));

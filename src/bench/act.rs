@@ -49,7 +49,7 @@ pub struct Task {
 pub struct Acted {
     /// The values.
     pub samples: Vec<Sample>,
-    /// What was left out, and why.
+    /// What was left out or is not as elsewhere, and why.
     pub left_out: Vec<String>,
 }
 
@@ -74,8 +74,10 @@ impl Acting<'_> {
     fn all(&mut self) -> Result<(), Error> {
         let begun = now();
         let mut peer = peer::build(self.task.peer)?;
+        let remarks = peer.remarks()?;
         let (from, to) = peer.ends(Way::Routed);
         Echo::open(&from, &to)?.until_answered(begun, LIMIT)?;
+        self.acted.left_out.extend(remarks);
         if self.asked(Measure::Cold) {
             self.note(None, Metric::Cold, begun.elapsed().as_secs_f64() * 1e3);
         }

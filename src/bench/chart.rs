@@ -31,6 +31,7 @@ fn colour(peer: PeerKind) -> &'static str {
         PeerKind::Kernel => "#6f7d8c",
         PeerKind::Ovs => "#d99a4e",
         PeerKind::Dvr => "#2f7fb8",
+        PeerKind::DvrTunnels => "#7db4d8",
         PeerKind::Fast => "#2b9c73",
     }
 }

@@ -58,10 +58,21 @@ pub enum PeerKind {
     Ovs,
     /// A lab of this program: its switch in userspace.
     Dvr,
+    /// The same, its tunnels the kernel's devices.
+    DvrTunnels,
     /// A lab of this program with the kernel fast path.
     Fast,
 }
-words!(PeerKind, "peer", Veth = "veth", Kernel = "kernel", Ovs = "ovs", Dvr = "dvr", Fast = "fast",);
+words!(
+    PeerKind,
+    "peer",
+    Veth = "veth",
+    Kernel = "kernel",
+    Ovs = "ovs",
+    Dvr = "dvr",
+    DvrTunnels = "dvr-tunnels",
+    Fast = "fast",
+);
 
 impl PeerKind {
     /// What it is, in a line.
@@ -71,7 +82,8 @@ impl PeerKind {
             Self::Veth => "one veth pair between the two machines: what sockets and namespaces cost",
             Self::Kernel => "bridge + vxlan, routed in namespaces, host MACs by nf_tables (netdev egress)",
             Self::Ovs => "Open vSwitch, userspace datapath, the same by flows",
-            Self::Dvr => "a lab of dvr, its switch in userspace",
+            Self::Dvr => "a lab of dvr, its switch and tunnels in userspace",
+            Self::DvrTunnels => "a lab of dvr, its tunnels the kernel's devices",
             Self::Fast => "a lab of dvr with the kernel fast path",
         }
     }

@@ -45,7 +45,7 @@ pub struct Turn {
     pub peer: PeerKind,
     /// The values.
     pub samples: Vec<Sample>,
-    /// What was left out, and why.
+    /// What was left out or is not as elsewhere, and why.
     pub left_out: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ pub struct Report {
     pub machine: Machine,
     /// What it came to.
     pub rows: Vec<Row>,
-    /// What was left out, and why; each once.
+    /// What was left out or is not as elsewhere, and why; each once.
     pub left_out: Vec<String>,
     /// Every value, as it was measured.
     pub turns: Vec<Turn>,
@@ -151,7 +151,7 @@ impl Report {
         }
         out.push_str(&aligned(&lines));
         if !left_out.is_empty() {
-            out.push_str("\nleft out:\n");
+            out.push_str("\nleft out, or not as elsewhere:\n");
             left_out.iter().for_each(|why| out.push_str(&format!("  {why}\n")));
         }
         out

@@ -16,7 +16,7 @@ use crate::route::RouteSpec;
 use crate::types::{IfName, Mtu};
 
 use super::Error;
-use super::addresses::{MTU, Network, Node, Station, UNDERLAY_MTU, remote_port};
+use super::addresses::{MTU, Network, Node, Station, UNDERLAY_MTU};
 use super::traffic::End;
 
 /// Where named namespaces are.
@@ -62,7 +62,12 @@ pub(super) fn machine_port(station: Station) -> IfName {
     ifname(format!("p-{}", station.name()))
 }
 
-/// The node's end of its router's pair into a network; the router's end is called `qr-` and the network.
+/// The router's end of its pair into a network.
+pub(super) fn gateway_port(network: Network) -> IfName {
+    ifname(format!("qr-{}", network.name()))
+}
+
+/// The node's end of it.
 pub(super) fn router_port(network: Network) -> IfName {
     ifname(format!("q-{}", network.name()))
 }
@@ -100,17 +105,11 @@ pub(super) fn build_underlay() -> Result<(), Error> {
 }
 
 /// What is in and around a node, as seen from inside: its machines and its router with their pairs, the node's ends ports
-/// of a bridge if `bridge` names one for their network; and `links` besides. Its router knows so many `ports` elsewhere.
-/// What is there already stays.
+/// of a bridge if `bridge` names one for their network; and `links` besides.
 ///
 /// # Errors
 /// [`Error::Scene`] with the kernel's words.
-pub(super) fn build_node(
-    node: Node,
-    bridge: fn(Network) -> Option<IfName>,
-    links: Vec<LinkSpec>,
-    ports: u32,
-) -> Result<(), Error> {
+pub(super) fn build_node(node: Node, bridge: fn(Network) -> Option<IfName>, links: Vec<LinkSpec>) -> Result<(), Error> {
     let mut own = NamespaceSpec::new(NetnsName::Own);
     own.links = links;
     let mut namespaces = Vec::new();
@@ -137,14 +136,13 @@ pub(super) fn build_node(
     router.sysctls =
         vec![Sysctl::new("net/ipv4/ip_forward", "1"), Sysctl::new("net/ipv4/conf/all/send_redirects", "0")];
     for network in Network::ALL {
-        let inside = (ifname(format!("qr-{}", network.name())), name.clone());
+        let inside = (gateway_port(network), name.clone());
         let (mut outer, mut inner) = pair((router_port(network), NetnsName::Own), inside, MTU);
         outer.controller = bridge(network);
         inner.mac = Some(network.router_mac());
         inner.addresses = vec![net(network.gateway(), Network::PREFIX_LEN)];
         let known = Station::ALL.into_iter().filter(|station| station.network == network);
-        let more = (0..if network == Network::Blue { ports } else { 0 }).map(remote_port).map(|(mac, ip)| (ip, mac));
-        inner.neighbours = neighbours(known.map(|station| (station.ip(), station.mac())).chain(more));
+        inner.neighbours = neighbours(known.map(|station| (station.ip(), station.mac())));
         own.links.push(outer);
         router.links.push(inner);
     }

@@ -16,7 +16,8 @@ use crate::lab::{self, Stage};
 /// What `bench` takes.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Whom to measure: `veth`, `kernel`, `ovs`, `dvr`, and `fast`, which is dvr with the kernel fast path and takes root
+    /// Whom to measure: `veth`, `kernel`, `ovs`, `dvr`; `dvr-tunnels`, which is dvr with the kernel's tunnels; `fast`, which
+    /// is dvr with the kernel fast path and takes root
     #[arg(long, value_name = "PEER[,…]", value_delimiter = ',', default_value = "veth,kernel,ovs,dvr")]
     peers: Vec<PeerKind>,
     /// What to measure: `tcp1`, `tcp4`, `pps1`, `pps1000`, `lossless`, `rtt`, `first`, `cold`, `ports`, `memory`

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Kind, Object, Resource};
-use crate::rpc::cut;
+use crate::rpc::cut_errors;
 use crate::types::Mac;
 
 /// Before every key.
@@ -41,7 +41,7 @@ pub(super) struct Report {
 impl Report {
     /// What an agent says, as far as it is kept.
     pub(super) fn new(applied: u64, errors: Vec<String>) -> Self {
-        Self { applied, errors: cut(errors) }
+        Self { applied, errors: cut_errors(errors) }
     }
 }
 

@@ -11,7 +11,7 @@ mod report;
 pub use address::{Address, Addresses, BadAddress};
 pub use client::{Client, RpcError, connect};
 pub use refusal::{Refused, refuse};
-pub use report::cut;
+pub use report::cut_errors;
 
 /// The messages, the client's and the server's halves, as `proto/dvr.proto` has them.
 #[expect(

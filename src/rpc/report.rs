@@ -7,7 +7,7 @@ const ERROR_LEN: usize = 300;
 
 /// As many errors as are told, and as much of each.
 #[must_use]
-pub fn cut(mut errors: Vec<String>) -> Vec<String> {
+pub fn cut_errors(mut errors: Vec<String>) -> Vec<String> {
     errors.truncate(ERRORS_MAX);
     for error in &mut errors {
         error.truncate(error.floor_char_boundary(ERROR_LEN));

@@ -297,6 +297,10 @@ impl Loop {
                     left -= 1;
                     self.outputs.count_refused(dp, reason);
                 }
+                Ready::Last(_) => {
+                    seen = true;
+                    break;
+                }
                 Ready::Empty => break,
                 Ready::Down => {
                     line.set_fault("its interface is down");

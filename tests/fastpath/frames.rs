@@ -223,8 +223,12 @@ fn ip(words: &str) {
     assert!(status.success(), "ip {words}");
 }
 
+fn sockets(device: &str, count: usize) -> Vec<OwnedFd> {
+    packet::open(None, &name(device), count).expect("packet sockets")
+}
+
 fn socket(device: &str) -> OwnedFd {
-    packet::open(None, &name(device), 1).expect("a packet socket").pop().expect("one")
+    sockets(device, 1).pop().expect("one")
 }
 
 /// The frames that wait at a socket.
@@ -235,6 +239,10 @@ fn waiting(socket: &OwnedFd) -> Vec<Vec<u8>> {
         frames.push(event.expect("nothing about these is refused").head().to_vec());
     }) {}
     frames
+}
+
+fn readable(socket: &OwnedFd) -> PollFd<'_> {
+    PollFd::new(socket.as_fd(), PollFlags::POLLIN)
 }
 
 /// The kernel's table, as the switch would fill it.
@@ -272,7 +280,8 @@ enum Became {
 
 struct Cables {
     sender: OwnedFd,
-    switch: OwnedFd,
+    /// Two workers' sockets, as they share a port.
+    switch: Vec<OwnedFd>,
     /// Beside the switch's, as whoever captures has one.
     witness: OwnedFd,
     receiver: OwnedFd,
@@ -285,9 +294,9 @@ impl Cables {
         for _ in 0..WARM_UPS_MAX {
             let mut room = probe.clone();
             frame::write(&self.sender, &Packet::new(&mut room, 0, 60, &[], Offload::default())).expect("it is sent");
-            let mut waits = [PollFd::new(self.switch.as_fd(), PollFlags::POLLIN)];
+            let mut waits: Vec<PollFd<'_>> = self.switch.iter().map(readable).collect();
             if poll(&mut waits, PollTimeout::from(10_u8)).expect("a poll") > 0 {
-                let _probes = (waiting(&self.switch), waiting(&self.witness));
+                let _probes = (self.switch.iter().map(waiting).count(), waiting(&self.witness));
                 return;
             }
         }
@@ -298,9 +307,10 @@ impl Cables {
         let mut room = octets.to_vec();
         let end = room.len();
         frame::write(&self.sender, &Packet::new(&mut room, 0, end, &[], Offload::default())).expect("it is sent");
-        let mut waits = [&self.switch, &self.receiver].map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        let mut waits: Vec<PollFd<'_>> = self.switch.iter().chain([&self.receiver]).map(readable).collect();
         poll(&mut waits, PollTimeout::from(PATIENCE)).expect("a poll");
-        let (mut missed, mut forwarded) = (waiting(&self.switch), waiting(&self.receiver));
+        let mut missed: Vec<Vec<u8>> = self.switch.iter().flat_map(waiting).collect();
+        let mut forwarded = waiting(&self.receiver);
         assert_eq!(missed.len() + forwarded.len(), 1, "{missed:x?} {forwarded:x?} of {octets:x?}");
         assert_eq!(waiting(&self.witness), [octets], "a capture sees what comes, whatever becomes of it");
         missed.pop().map(Became::Missed).or_else(|| forwarded.pop().map(Became::Forwarded)).expect("one")
@@ -325,7 +335,7 @@ fn run() {
     for device in ["a0", "a1", "b1"] {
         ip(&format!("link set {device} up"));
     }
-    let cables = Cables { sender: socket("a0"), switch: socket("a1"), witness: socket("a1"), receiver };
+    let cables = Cables { sender: socket("a0"), switch: sockets("a1", 2), witness: socket("a1"), receiver };
     cables.warm_up();
     let mut connection = Connection::open().expect("netlink");
     let index = |device: &str| nix::net::if_::if_nametoindex(device).expect("it is there");
@@ -335,7 +345,7 @@ fn run() {
         let flows: Vec<&str> = (0..1 + random.below(FLOWS_MAX)).map(|_| random.one_of(&FLOWS)).collect();
         let mut engine = Engine::new(&flows);
         let path = FastPath::load().expect("it was loaded before");
-        path.filter(&name("a1"), cables.switch.as_fd()).expect("a filter");
+        cables.switch.iter().for_each(|socket| path.filter(&name("a1"), socket.as_fd()).expect("a filter"));
         path.attach(&mut connection, &name("a1"), index("a1")).expect("an ingress filter");
         let way = Way { ifindex: index("b1"), mtu: 1500, pair: set % 2 == 0, strict: set % 3 == 0 };
         let mut table = Table { path, ifindex: index("a1"), way, held: Vec::new() };

@@ -41,7 +41,7 @@ fn what_floods_crosses_once_to_each_of_two_hundred_nodes() {
                     tunnel.map(|t| t.dst) == Some(sim.nodes[there].view.node.tunnel_ip)
                 };
                 let (port, tunnel, octets) = sent.iter().find(is_there).expect("one of the others").clone();
-                let tunnel = tunnel.map(|tunnel| TunnelMeta { src: local, dst: tunnel.src, ..tunnel });
+                let tunnel = tunnel.map(|tunnel| TunnelMeta { src: local, ..tunnel });
                 let Sent(handed, _) = sim.nodes[there].process(&Ingress { port, tunnel }, &octets);
                 assert!(matches!(handed[..], [(_, None, _)]), "{what}: {handed:?}");
             }

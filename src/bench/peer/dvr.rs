@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::agent::FastPath;
-use crate::api::{self, switch};
+use crate::agent::{FastPath, Tunnels};
+use crate::api::{self, agent, switch};
 use crate::control::{Client, ControlError};
 use crate::fastpath::kernel;
-use crate::lab::{self, Daemon, Lab, LabName, Labs, Outline, Record};
+use crate::lab::{self, Daemon, Lab, LabName, Labs, Outline, Record, TunnelsOf};
 use crate::model::Resource;
 use crate::model::resource::{NodeSpec, PortSpec};
 use crate::rpc::proto::{ApplyRequest, Edit, edit};
@@ -33,6 +33,8 @@ pub(super) struct Dvr {
     lab: Lab,
     record: Record,
     outline: Outline,
+    /// Ports elsewhere that it was told of.
+    elsewhere: u32,
 }
 
 fn topology() -> String {
@@ -60,7 +62,7 @@ fn topology() -> String {
 }
 
 impl Dvr {
-    pub(super) fn build(fast_path: FastPath) -> Result<Self, Error> {
+    pub(super) fn build(tunnels: Tunnels, fast_path: FastPath) -> Result<Self, Error> {
         if fast_path == FastPath::On {
             kernel::FastPath::load().map_err(|error| Error::Missing(error.to_string()))?;
         }
@@ -70,16 +72,16 @@ impl Dvr {
             source: "the bench's topology".to_owned(),
             text: topology(),
             controllers: None,
-            tunnels: Vec::new(),
+            tunnels: vec![TunnelsOf { node: None, tunnels }],
             fast_path,
             keep: false,
         };
         let raised = lab::up(&Labs::of_this_user()?, &request)?;
         let record = raised.lab.record().ok_or_else(|| Error::Scene("the lab is gone".to_owned()))?;
-        Ok(Self { lab: raised.lab, record, outline: raised.outline })
+        Ok(Self { lab: raised.lab, record, outline: raised.outline, elsewhere: 0 })
     }
 
-    /// Asks a node's daemon one thing.
+    /// Asks a node's switch one thing.
     fn ask<T: DeserializeOwned>(&self, node: Node, request: &switch::Request) -> Result<T, ControlError> {
         let mut client = Client::connect(&Daemon::Switch.socket(&self.lab.node_dir(node.name())), LIMIT)?;
         let _hello: serde_json::Value = client.call(&switch::Request::Hello { version: api::VERSION })?;
@@ -91,12 +93,16 @@ impl Dvr {
         Ok(show.bridges.iter().map(|bridge| bridge.flows).sum())
     }
 
+    fn ask_agent<T: DeserializeOwned>(&self, node: Node, request: &agent::Request) -> Result<T, ControlError> {
+        let mut client = Client::connect(&Daemon::Agent.socket(&self.lab.node_dir(node.name())), LIMIT)?;
+        let _hello: serde_json::Value = client.call(&agent::Request::Hello { version: api::VERSION })?;
+        client.call(request)
+    }
+
     /// Whether a node's agent says that all is as it should be.
     fn converged(&self, node: Node) -> Result<bool, ControlError> {
-        let mut client = Client::connect(&Daemon::Agent.socket(&self.lab.node_dir(node.name())), LIMIT)?;
-        let _hello: serde_json::Value = client.call(&api::agent::Request::Hello { version: api::VERSION })?;
         let timeout_millis = u64::try_from(LIMIT.as_millis()).unwrap_or(u64::MAX);
-        let state: api::agent::Converged = client.call(&api::agent::Request::Wait { timeout_millis })?;
+        let state: agent::Converged = self.ask_agent(node, &agent::Request::Wait { timeout_millis })?;
         Ok(state.converged)
     }
 
@@ -121,9 +127,8 @@ impl Dvr {
         })
     }
 
-    /// Waits until a node has flows for so many ports more than it had, and its agent finds nothing left to do.
-    fn await_flows(&self, node: Node, before: usize, ports: u32, begun: Instant) -> Result<(), Error> {
-        let wanted = before + usize::try_from(ports).unwrap_or(usize::MAX);
+    /// Waits until a node has so many flows at least and no more come, and its agent finds nothing left to do.
+    fn await_flows(&self, node: Node, wanted: usize, begun: Instant) -> Result<(), Error> {
         let mut last = 0;
         loop {
             let flows = self.flows(node)?;
@@ -178,8 +183,14 @@ impl super::Peer for Dvr {
         pids.map(|keeper| (Path::new("/proc").join(keeper.pid.to_string()).join("ns/net"), WIRE)).collect()
     }
 
+    fn remarks(&self) -> Result<Vec<String>, Error> {
+        let show: agent::Show = self.ask_agent(Node::One, &agent::Request::Show)?;
+        let remark = "its ports are veth pairs, since TAPs cannot be made here: `dvr doctor` says why";
+        Ok(if show.attachment == "tap" { Vec::new() } else { vec![remark.to_owned()] })
+    }
+
     /// Every decision rests on which bridges there are: one that comes and goes makes all be made anew.
-    fn forget(&mut self) -> Result<bool, Error> {
+    fn forget(&mut self) -> Result<(), Error> {
         let bridge = IfName::new("flush").unwrap_or_else(|bad| unreachable!("a short word: {bad}"));
         for node in Node::ALL {
             let mode = switch::BridgeMode::Normal;
@@ -187,19 +198,20 @@ impl super::Peer for Dvr {
                 self.ask(node, &switch::Request::AddBridge { bridge: bridge.clone(), mode })?;
             let _gone: serde_json::Value = self.ask(node, &switch::Request::DelBridge { bridge: bridge.clone() })?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn program(&mut self, ports: u32) -> Result<Option<Duration>, Error> {
-        let elsewhere = NodeSpec { name: "node3".to_owned(), address: Some(ELSEWHERE.into()), ..NodeSpec::default() };
-        self.apply(&[Resource::Node(elsewhere)])?;
+        let node = NodeSpec { name: "node3".to_owned(), address: Some(ELSEWHERE.into()), ..NodeSpec::default() };
+        self.apply(&[Resource::Node(node)])?;
         let before = [self.flows(Node::One)?, self.flows(Node::Two)?];
-        let resources: Vec<Resource> = (0..ports).map(port).collect();
+        let resources: Vec<Resource> = (self.elsewhere..ports).map(port).collect();
         let begun = now();
         self.apply(&resources)?;
         for (node, before) in Node::ALL.into_iter().zip(before) {
-            self.await_flows(node, before, ports, begun)?;
+            self.await_flows(node, before + resources.len(), begun)?;
         }
+        self.elsewhere = ports;
         Ok(Some(begun.elapsed()))
     }
 }

@@ -8,11 +8,12 @@ mod veth;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::{FastPath, Tunnels};
+
 use super::Error;
 use super::addresses::Station;
 use super::measure::{PeerKind, Way};
 use super::traffic::End;
-use crate::agent::FastPath;
 
 /// A scene that is built.
 pub(super) trait Peer {
@@ -31,11 +32,19 @@ pub(super) trait Peer {
     /// The devices by which nodes send to each other: namespace and name.
     fn wires(&self) -> Vec<(PathBuf, &'static str)>;
 
-    /// Has every switch forget what it decided about flows. Says whether there was anything to forget.
+    /// What of it is other than it would be elsewhere, for the report.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn remarks(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Has every switch forget what it decided about flows, if it keeps any of that.
     ///
     /// # Errors
     /// When it cannot be told to.
-    fn forget(&mut self) -> Result<bool, Error>;
+    fn forget(&mut self) -> Result<(), Error>;
 
     /// Has both nodes know so many more ports, on a node elsewhere; how long that took. `None` if it makes no sense here.
     ///
@@ -53,7 +62,8 @@ pub(super) fn build(kind: PeerKind) -> Result<Box<dyn Peer>, Error> {
         PeerKind::Veth => Box::new(veth::Veth::build()?),
         PeerKind::Kernel => Box::new(kernel::Kernel::build()?),
         PeerKind::Ovs => Box::new(ovs::Ovs::build()?),
-        PeerKind::Dvr => Box::new(dvr::Dvr::build(FastPath::Off)?),
-        PeerKind::Fast => Box::new(dvr::Dvr::build(FastPath::On)?),
+        PeerKind::Dvr => Box::new(dvr::Dvr::build(Tunnels::Userspace, FastPath::Off)?),
+        PeerKind::DvrTunnels => Box::new(dvr::Dvr::build(Tunnels::Kernel, FastPath::Off)?),
+        PeerKind::Fast => Box::new(dvr::Dvr::build(Tunnels::Auto, FastPath::On)?),
     })
 }

@@ -80,14 +80,14 @@ impl Ovs {
         scene::build_underlay()?;
         let mut pids = Vec::new();
         for node in Node::ALL {
-            scene::build_node(node, |_| None, Vec::new(), 0)?;
+            scene::build_node(node, |_| None, Vec::new())?;
             // A veth pair hands checksums on unfinished, which a wire would not, and OVS refuses.
             for station in scene::stations_of(node) {
                 device::finish_checksums(&scene::netns_path(station.name()), &scene::ifname(WIRE))?;
             }
             for network in Network::ALL {
-                let inside = scene::ifname(format!("qr-{}", network.name()));
-                device::finish_checksums(&scene::netns_path(scene::router_netns(node)), &inside)?;
+                let router = scene::netns_path(scene::router_netns(node));
+                device::finish_checksums(&router, &scene::gateway_port(network))?;
             }
             let started = within(Some(&scene::netns_path(node.name())), || Ok(start(node)));
             pids.push(started.map_err(|error| Error::Scene(error.to_string()))??);
@@ -246,11 +246,11 @@ impl super::Peer for Ovs {
         Node::ALL.into_iter().map(|node| (scene::netns_path(node.name()), WIRE)).collect()
     }
 
-    fn forget(&mut self) -> Result<bool, Error> {
+    fn forget(&mut self) -> Result<(), Error> {
         for node in Node::ALL {
             appctl(node, &["revalidator/purge"])?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn program(&mut self, ports: u32) -> Result<Option<Duration>, Error> {

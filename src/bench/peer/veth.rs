@@ -73,8 +73,8 @@ impl super::Peer for Veth {
             .collect()
     }
 
-    fn forget(&mut self) -> Result<bool, Error> {
-        Ok(false)
+    fn forget(&mut self) -> Result<(), Error> {
+        Ok(())
     }
 
     fn program(&mut self, _ports: u32) -> Result<Option<Duration>, Error> {

@@ -83,6 +83,8 @@ fn hint(error: &io::Error) -> &'static str {
 pub enum Ready {
     /// Frames were read; more may wait.
     Frames(usize),
+    /// Frames were read, and no more waited.
+    Last(usize),
     /// None waits.
     Empty,
     /// A frame was read and thrown away.

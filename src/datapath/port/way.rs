@@ -27,7 +27,7 @@ use crate::wire::{checksum, ipv4, ipv6, prefix};
 pub const ENDS_MAX: usize = 4_096;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Requests sent between two looks at what came back: below any queue on the way.
 const BURST: usize = 64;
 /// Octets of the request that asks for nothing but an answer, as many as ping(8) sends over IPv4.
