@@ -132,7 +132,7 @@ impl Report {
         out.push_str(settings.baseline.word());
         out.push_str("; MTU 1500, TCP by cubic, datagrams in frames of 64 octets\n");
         for peer in &settings.peers {
-            out.push_str(&format!("  {:<8}{}\n", peer.word(), peer.meaning()));
+            out.push_str(&format!("  {:<13}{}\n", peer.word(), peer.meaning()));
         }
         let mut section = None;
         let mut lines: Vec<Vec<String>> = Vec::new();

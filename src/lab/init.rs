@@ -68,7 +68,7 @@ fn live(name: &LabName, dir: &Path, channel: std::os::fd::BorrowedFd<'_>) -> Res
     space::make_mounts_private()?;
     space::mount_proc();
     space::mount_sys();
-    space::furnish_run(&[(dir, STATE_MOUNT)])?;
+    space::furnish_run(&[(dir, STATE_MOUNT)], space::RUN_SIZE)?;
     let own = state::others(&Path::new(STATE_MOUNT).join(state::CONTROLLER)).is_none();
     std::env::set_current_dir("/").map_err(|source| Error::os("go to /", source))?;
     sys::set_hostname(&format!("dvr-{name}")).map_err(|source| Error::os("name the lab's host", source))?;

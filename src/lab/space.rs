@@ -79,6 +79,9 @@ pub(super) fn remedy() -> String {
     "a container or security policy forbids it: allow the unshare system call, or run as root; see `dvr doctor`".into()
 }
 
+/// What the `/run` of a lab or of one of its nodes may hold.
+pub(super) const RUN_SIZE: &str = "64m";
+
 /// Cuts this mount namespace off from the one it was copied from.
 ///
 /// # Errors
@@ -105,11 +108,11 @@ pub(super) fn mount_sys() {
 }
 
 /// Gives this mount namespace a `/run` of its own, with an empty `/run/netns` and with each directory outside, even one
-/// under the old `/run`, at its place inside.
+/// under the old `/run`, at its place inside. `size` is how much it may hold, in tmpfs(5)'s words.
 ///
 /// # Errors
 /// [`Error::Os`] names the step that failed.
-pub(super) fn furnish_run(dirs: &[(&Path, &str)]) -> Result<(), Error> {
+pub(super) fn furnish_run(dirs: &[(&Path, &str)], size: &str) -> Result<(), Error> {
     let open = |(outside, inside): &(&Path, &str)| {
         let kept = File::options()
             .read(true)
@@ -120,7 +123,8 @@ pub(super) fn furnish_run(dirs: &[(&Path, &str)]) -> Result<(), Error> {
     };
     let opened = dirs.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755,size=64m"))
+    let options = format!("mode=0755,size={size}");
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|errno| Error::os("mount a tmpfs on /run", errno))?;
     let make = |dir: &str| fs::create_dir_all(dir).map_err(|source| Error::os(format!("make {dir}"), source));
     make(NETNS_DIR)?;

@@ -16,6 +16,9 @@ use nix::unistd::Pid;
 
 use super::{Error, space, sys};
 
+/// What the stage's `/run` may hold: a lab of a hundred thousand ports with its controller's file.
+const RUN_SIZE: &str = "1g";
+
 /// Which life it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -68,7 +71,7 @@ fn furnish() -> Result<(), Error> {
     space::make_mounts_private()?;
     space::mount_proc();
     space::mount_sys();
-    space::furnish_run(&[])?;
+    space::furnish_run(&[], RUN_SIZE)?;
     sys::set_hostname("dvr-stage").map_err(|source| Error::os("name the stage's host", source))
 }
 

@@ -35,6 +35,7 @@ pub(super) struct Dvr {
     outline: Outline,
     /// Ports elsewhere that it was told of.
     elsewhere: u32,
+    fast_path: FastPath,
 }
 
 fn topology() -> String {
@@ -78,7 +79,7 @@ impl Dvr {
         };
         let raised = lab::up(&Labs::of_this_user()?, &request)?;
         let record = raised.lab.record().ok_or_else(|| Error::Scene("the lab is gone".to_owned()))?;
-        Ok(Self { lab: raised.lab, record, outline: raised.outline, elsewhere: 0 })
+        Ok(Self { lab: raised.lab, record, outline: raised.outline, elsewhere: 0, fast_path })
     }
 
     /// Asks a node's switch one thing.
@@ -186,7 +187,9 @@ impl super::Peer for Dvr {
     fn remarks(&self) -> Result<Vec<String>, Error> {
         let show: agent::Show = self.ask_agent(Node::One, &agent::Request::Show)?;
         let remark = "its ports are veth pairs, since TAPs cannot be made here: `dvr doctor` says why";
-        Ok(if show.attachment == "tap" { Vec::new() } else { vec![remark.to_owned()] })
+        // The fast path has veth pairs for ports anyway.
+        let as_elsewhere = show.attachment == "tap" || self.fast_path == FastPath::On;
+        Ok(if as_elsewhere { Vec::new() } else { vec![remark.to_owned()] })
     }
 
     /// Every decision rests on which bridges there are: one that comes and goes makes all be made anew.
