@@ -4,7 +4,7 @@
 //! if all it looked at is among the octets that such a party can look at. What it rests on goes with it, so that it is
 //! known when it no longer stands; what was done in its name comes back as counts.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::commit::{DpAction, Header};
@@ -295,6 +295,16 @@ impl Changes {
     pub fn current(&self) -> u64 {
         self.0.current()
     }
+
+    /// Waits until it is another than `known`, or until `stops` is set and [`Self::wake`] called. Returns it.
+    pub fn wait(&self, known: u64, stops: &AtomicBool) -> u64 {
+        self.0.wait(known, stops)
+    }
+
+    /// Has everybody who waits look again.
+    pub fn wake(&self) {
+        self.0.wake();
+    }
 }
 
 #[cfg(test)]
@@ -418,6 +428,23 @@ mod tests {
             let offered = offers(&switch(&["in_port=1,actions=output:2"]), &frame, 4);
             assert!(offered.is_empty(), "{what}: {offered:?}");
         }
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_a_change_and_of_the_end() {
+        let switch = switch(&["in_port=1,actions=output:2"]);
+        let (changes, stops) = (&Changes::of(&switch), &AtomicBool::new(false));
+        let known = changes.current();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(move || changes.wait(known, stops));
+            change(&switch, &["in_port=2,actions=output:1"]);
+            assert!(waits.join().expect("no panic") > known);
+            let known = changes.current();
+            let waits = scope.spawn(move || changes.wait(known, stops));
+            stops.store(true, Ordering::Relaxed);
+            changes.wake();
+            assert_eq!(waits.join().expect("no panic"), known);
+        });
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! published as one more revision. Different parts may share a tag: that costs a decision made again, never a wrong one.
 
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::key::{MaskShape, Mixer};
 use super::matching::Match;
@@ -115,11 +116,21 @@ impl Parts {
 pub(crate) struct Revisions {
     current: AtomicU64,
     changed: Box<[AtomicU64]>,
+    /// Whether anybody was ever to be told of what is published.
+    told: AtomicBool,
+    turn: Mutex<()>,
+    published: Condvar,
 }
 
 impl Default for Revisions {
     fn default() -> Self {
-        Self { current: AtomicU64::new(1), changed: (0..TAGS).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            current: AtomicU64::new(1),
+            changed: (0..TAGS).map(|_| AtomicU64::new(0)).collect(),
+            told: AtomicBool::new(false),
+            turn: Mutex::default(),
+            published: Condvar::new(),
+        }
     }
 }
 
@@ -139,6 +150,32 @@ impl Revisions {
     pub(crate) fn publish(&self) {
         self.touch(Tag::ANY);
         self.current.store(self.current.load(Ordering::Relaxed) + 1, Ordering::Release);
+        // Either this sees that somebody waits, or who begins to wait sees the revision.
+        fence(Ordering::SeqCst);
+        if self.told.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Waits for another revision than `known`, or for `stops` to be set and [`Self::wake`] called. Returns the current one.
+    pub(crate) fn wait(&self, known: u64, stops: &AtomicBool) -> u64 {
+        self.told.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let current = self.current();
+            if current != known || stops.load(Ordering::Relaxed) {
+                return current;
+            }
+            turn = self.published.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Has everybody who waits look again.
+    pub(crate) fn wake(&self) {
+        // Whoever has looked and not yet begun to wait has it.
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.published.notify_all();
     }
 
     /// Whether nothing a decision rests on changed after `revision`.

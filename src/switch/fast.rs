@@ -1,7 +1,7 @@
 //! The fast path of a switch: which of its decisions the kernel carries out, and until when.
 //!
-//! A flow in the kernel rests on what its decision rested on. Whoever changes any of that calls
-//! [`Fast::revalidate`] before it says that the change is made: what no longer stands is gone from the kernel by then.
+//! A flow in the kernel rests on what its decision rested on. Whatever changes any of that wakes a thread that removes what
+//! no longer stands; and whoever is asked for a change calls [`Fast::revalidate`] before saying that it is made.
 //! Workers offer decisions under the same lock and by the same test, so none that was overtaken is put in afterwards.
 //! Nobody holds this lock and the switch's at once.
 
@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
 use super::line::{Line, Media};
 use super::lock;
@@ -94,18 +95,46 @@ pub(super) struct Fast {
     changes: Changes,
     /// The change up to which all flows are known to stand.
     standing: AtomicU64,
+    stops: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 impl Fast {
     pub(super) fn new(switch: &Mutex<Switch>) -> Self {
-        Self { changes: Changes::of(switch), standing: AtomicU64::new(0), inner: Mutex::default() }
+        Self {
+            changes: Changes::of(switch),
+            standing: AtomicU64::new(0),
+            stops: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Makes maps and programs, and starts the thread that keeps the kernel's flows true.
+    fn load(self: &Arc<Self>) -> Result<FastPath, String> {
+        let path = FastPath::load().map_err(|error| error.to_string())?;
+        let fast = Arc::clone(self);
+        let follow = move || {
+            let mut known = 0;
+            while !fast.stops.load(Ordering::Relaxed) {
+                known = fast.changes.wait(known, &fast.stops);
+                fast.revalidate();
+            }
+        };
+        let started = thread::Builder::new().name("fast-path".to_owned()).spawn(follow);
+        started.map_err(|error| format!("cannot start the thread that keeps it true: {error}"))?;
+        Ok(path)
+    }
+
+    /// Ends that thread. What hangs on ports stays.
+    pub(super) fn stop(&self) {
+        self.stops.store(true, Ordering::Relaxed);
+        self.changes.wake();
     }
 
     /// Takes on a line that may have the fast path. Its sockets get nothing until [`Self::engage`], unless it cannot be had.
-    pub(super) fn add(&self, line: &Arc<Line>, name: &IfName, netns: &Path) {
+    pub(super) fn add(self: &Arc<Self>, line: &Arc<Line>, name: &IfName, netns: &Path) {
         let mut inner = lock(&self.inner);
-        let loaded = inner.path.get_or_insert_with(|| FastPath::load().map_err(|error| error.to_string()));
+        let loaded = inner.path.get_or_insert_with(|| self.load());
         let deafened = loaded.as_ref().map_err(Clone::clone).and_then(|path| {
             let meta = std::fs::metadata(netns).map_err(|error| error.to_string())?;
             sockets(line).try_for_each(|socket| path.deafen(name, socket)).map_err(|error| error.to_string())?;

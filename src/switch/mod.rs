@@ -118,7 +118,7 @@ pub enum SwitchdError {
 struct Shared {
     switch: Mutex<Switch>,
     /// What the kernel carries out.
-    fast: Fast,
+    fast: Arc<Fast>,
     /// Frames the ports lost, one set a worker.
     drops: Vec<DropCounters>,
     /// What flows said of frames, and nobody has heard.
@@ -135,7 +135,7 @@ impl Shared {
     fn new(flow_limit: u32, workers: usize, past_routers: bool, watch: Watch) -> Self {
         let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
         Self {
-            fast: Fast::new(&switch),
+            fast: Arc::new(Fast::new(&switch)),
             switch,
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
             notices: Notices::default(),
@@ -204,6 +204,7 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     tracing::info!(signal = ?ended.ok(), "the switch ends");
     stopper.stop();
     shared.watch.stop();
+    shared.fast.stop();
     drop(stop);
     for link in links.iter() {
         link.stop();
