@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`types`], [`wire`] | values that cannot be wrong; headers as octets |
 //! | [`api`] | the messages between processes |
+//! | [`fastpath`] | decisions as tables and programs for the kernel; what loads and hangs them up is shell |
 //! | [`capture`] | frames as lines of text or as pcapng; its sockets are shell |
 //! | [`model`], [`placement`] | a document to a checked topology; what each node must hold |
 //! | [`datapath`] | the switch as a pure machine: keys, tables, cache; its ports are shell |
@@ -18,7 +19,7 @@
 //! | `store` | shell: keys and octets at rest, with revisions, watches and leases; a file, or etcd |
 //! | `tls`, `rpc`, `controller` | shell: certificates; the control plane's protocol; who owns what is desired |
 //! | `netlink`, `control`, `switch`, `agent` | shell: sockets, and the two daemons of a node |
-//! | `lab`, `cli` | whole nodes in namespaces; the command line |
+//! | `lab`, `bench`, `cli` | whole nodes in namespaces; how fast they are beside others; the command line |
 //!
 //! A module uses only what is above it in this table. The pure ones take time and octets as arguments and return
 //! decisions; they build without the `kernel` feature, and `tests/architecture.rs` holds both.
@@ -41,6 +42,8 @@
 #[cfg(feature = "kernel")]
 pub mod agent;
 pub mod api;
+#[cfg(feature = "kernel")]
+pub mod bench;
 pub mod bridge;
 pub mod capture;
 #[cfg(feature = "kernel")]
@@ -52,6 +55,7 @@ pub mod control;
 #[cfg(feature = "kernel")]
 pub mod controller;
 pub mod datapath;
+pub mod fastpath;
 pub mod gre;
 #[cfg(feature = "kernel")]
 pub mod lab;

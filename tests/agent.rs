@@ -6,6 +6,7 @@
 mod agents;
 mod support;
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,15 @@ fn drift_is_repaired_and_foreign_flows_stay() {
         ip("netns del vm-blue1");
         bench.settled();
         assert_eq!(names(&ip_json("-n vm-blue1 link show dev eth0"), "ifname"), ["eth0"]);
+        // A kernel switch changes in silence: it is looked at with the rest.
+        let inside = |script: &str| {
+            let output = Command::new("ip").args(["netns", "exec", &router, "sh", "-c", script]).output();
+            String::from_utf8(output.expect("iproute2").stdout).expect("text")
+        };
+        let forwarding = "/proc/sys/net/ipv4/ip_forward";
+        assert_eq!(inside(&format!("echo 0 > {forwarding}; cat {forwarding}")), "0\n");
+        bench.settled();
+        assert_eq!(inside(&format!("cat {forwarding}")), "1\n");
         bench.stop_agent();
     });
 }
@@ -195,6 +205,14 @@ fn the_kernel_itself_tells_of_drift() {
         until("neighbours", &|| neighbours() == 4);
         ip(&format!("-n {router} addr flush dev {port}"));
         until("address", &|| ip(&format!("-n {router} -o -4 addr show dev {port}")).contains("10."));
+        // What somebody else put beside ours stays, and what of ours goes comes back.
+        ip("-n vm-blue1 route add 198.51.100.0/24 via 10.1.0.1");
+        ip(&format!("-n {router} neigh add 10.1.0.250 lladdr 02:00:00:00:00:fa nud reachable dev {port}"));
+        ip("-n vm-blue1 route del default");
+        until("route", &|| ip("-n vm-blue1 route").contains("default via 10.1.0.1"));
+        assert!(ip("-n vm-blue1 route").contains("198.51.100.0/24"), "a foreign route was touched");
+        assert!(ip(&format!("-n {router} neigh")).contains("10.1.0.250"), "a foreign entry was touched");
+        ip(&format!("-n {router} neigh del 10.1.0.250 dev {port}"));
         ip("-n vm-blue1 link set eth0 down");
         until("link", &|| ip("-n vm-blue1 -o link show dev eth0").contains(",UP"));
         ip("-n vm-blue1 link del eth0");

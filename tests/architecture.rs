@@ -13,13 +13,14 @@ use dvr::datapath::DropReason;
 const LAYERS: &[&[&str]] = &[
     &["types"],
     &["wire", "clock"],
-    &["api", "netns", "capture", "vxlan", "gre"],
+    &["api", "netns", "capture", "vxlan", "gre", "fastpath"],
     &["model", "datapath", "neigh", "route"],
     &["link"],
     &["bridge"],
     &["placement", "program", "plan", "control", "store", "tls", "rpc"],
     &["switch", "agent", "controller"],
     &["lab"],
+    &["bench"],
     &["cli"],
 ];
 
@@ -27,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
 const NETLINK_RANK: usize = 2;
 
 /// Modules that build without the `kernel` feature, and so must not touch the world.
-const PURE: &[&str] = &["types", "capture", "wire", "api", "model", "placement", "program"];
+const PURE: &[&str] = &["types", "capture", "wire", "api", "model", "placement", "program", "fastpath"];
 
 /// Files and directories of shell code inside modules that are pure otherwise.
 const SHELL_PARTS: &[&str] =

@@ -2,34 +2,22 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/endpoints.rs"]
+mod endpoints;
 mod support;
 
-use core::cell::RefCell;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 
 use dvr::datapath::DropReason;
+use dvr::datapath::port::Batch;
 use dvr::datapath::port::gre::{Endpoint, Sender, open, read};
-use dvr::datapath::port::{Batch, Tally};
-use dvr::datapath::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
+use dvr::datapath::{Checksum, HEADROOM, Offload, Packet, TunnelMeta};
 use dvr::wire::checksum;
+use endpoints::{Ledger, frame};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
-
-/// What was counted: octets of frames that went, and why others did not.
-#[derive(Default)]
-struct Ledger(RefCell<(usize, Vec<DropReason>)>);
-
-impl Tally for Ledger {
-    fn settle(&self, _: IpAddr, result: Result<(), DropReason>, frames: u64, octets: usize) {
-        let mut ledger = self.0.borrow_mut();
-        match result {
-            Ok(()) => ledger.0 += octets,
-            Err(reason) => (0..frames).for_each(|_| ledger.1.push(reason)),
-        }
-    }
-}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -50,23 +38,6 @@ fn pairs() -> [(Endpoint, Endpoint); 2] {
 
 fn meta(from: &Endpoint, to: &Endpoint, id: u64) -> TunnelMeta {
     TunnelMeta { id, src: from.local, dst: to.local, tos: 2, ttl: 64 }
-}
-
-/// A frame of TCP over IPv4 with this much payload from a port, unfinished if it is to be cut.
-fn frame(port: u8, payload: usize, size: Option<u16>) -> (Vec<u8>, Offload) {
-    let total = u16::try_from(40 + payload).expect("it fits").to_be_bytes();
-    let mut frame =
-        vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, total[0], total[1], 0, 9, 0x40, 0, 64, 6, 0, 0];
-    frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
-    let sum = checksum::of(&frame[14..]);
-    frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    frame.extend([0, port, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
-    let pseudo = checksum::pseudo(&[10, 0, 0, 1], &[10, 0, 0, 2], 6, 20 + payload);
-    frame[50..52].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
-    frame.extend((0..payload).map(|at| u8::try_from(at % 251).expect("small")));
-    let segmentation = size.map(|size| Segmentation { kind: SegmentKind::TcpV4, size, ecn: false, fixed_id: false });
-    let header_len = if size.is_some() { 54 } else { 0 };
-    (frame, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, segmentation, header_len })
 }
 
 fn send(

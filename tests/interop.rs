@@ -1,13 +1,14 @@
-//! Open vSwitch as a node of a lab, by its userspace datapath and under the flows of Neutron's agent in DVR mode: the other
-//! end of our tunnels, and the other replica of our router, are not ours.
+//! Open vSwitch as a node of a lab, by its userspace datapath or the kernel's and under the flows of Neutron's agent in DVR
+//! mode: the other end of our tunnels, and the other replica of our router, are not ours.
 //!
 //! ```text
 //!  node1, ours: blue1 orange1 r1      node2, OVS: blue2 orange2 r1
 //! ```
 //! `data/neutron-br-int.flows` and `data/neutron-br-tun.flows` are what Neutron would have written for node2, and
-//! `data/ovs-node.sh` is the rest of its agent. It makes no TAP, and so runs wherever a lab does. Where
+//! `data/ovs-node.sh` is the rest of its agent. In userspace it makes no TAP, and so runs wherever a lab does. Where
 //! `openvswitch-switch` is not installed a line says so, and nothing is tested; with `DVR_REQUIRE_PEERS=1`, as in CI, that
-//! is a failure.
+//! is a failure. The kernel's datapath takes its module, which `tests/vm/ovs` boots a kernel for, and
+//! `DVR_REQUIRE_KERNEL_OVS=1` there makes its lack a failure.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -101,13 +102,31 @@ fn answer(of: &str, ip: Ipv4Addr) -> String {
     )
 }
 
+/// What of OVS moves frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Datapath {
+    Userspace,
+    Kernel,
+}
+
+impl Datapath {
+    /// Its type in OVS's words.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "dummy",
+            Self::Kernel => "system",
+        }
+    }
+}
+
 /// OVS in a node's place, until dropped.
 struct Ovs(Child);
 
 impl Ovs {
-    fn start(user: &User, kind: &str) -> Self {
+    fn start(user: &User, datapath: Datapath, kind: &str) -> Self {
         let (br_int, br_tun, netns) = (filled(BR_INT, kind), filled(BR_TUN, kind), format!("qrouter-{ROUTER}"));
-        let before = ["lab", "exec", "node2", "--name", &user.lab, "--", "sh", "-c", HOLDER, "holder", SCHEMA, kind];
+        let inside = ["lab", "exec", "node2", "--name", &user.lab, "--", "sh", "-c", HOLDER, "holder"];
+        let before = [&inside[..], &[datapath.name(), SCHEMA, kind]].concat();
         let macs = ["BLUE_ROUTER", "ORANGE_ROUTER", "BLUE_REMOTE", "ORANGE_REMOTE"].map(word);
         let words = [&before[..], &[&br_int, &br_tun, &netns], &macs].concat();
         let mut child =
@@ -206,7 +225,8 @@ fn check_wire(frames: &[Vec<u8>]) {
     assert_eq!(speakers, BTreeSet::from(expected), "who speaks, and from where");
 }
 
-fn joins_a_lab(kind: &str) {
+/// Whether OVS is there, which is said where it is not.
+fn is_installed(kind: &str) -> bool {
     let installed = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|dir| dir.join("ovs-vswitchd").is_file());
@@ -215,23 +235,42 @@ fn joins_a_lab(kind: &str) {
             format!("Open vSwitch is not installed (Debian: openvswitch-switch): {kind} was not tried with it");
         assert!(std::env::var_os("DVR_REQUIRE_PEERS").is_none(), "{missing}");
         println!("{missing}");
-        return;
+        return false;
     }
-    for user in User::everybody(&format!("ovs-{kind}")) {
-        joins_the_lab_of(&user, kind);
+    true
+}
+
+fn joins_a_lab(kind: &str) {
+    if is_installed(kind) {
+        for user in User::everybody(&format!("ovs-{kind}")) {
+            joins_the_lab_of(&user, Datapath::Userspace, kind);
+        }
     }
 }
 
-fn joins_the_lab_of(user: &User, kind: &str) {
+/// The kernel's datapath, by root where the module is loaded: only root's machines take the super-frames it sends.
+fn joins_a_lab_by_the_kernel(kind: &str) {
+    if !(nix::unistd::geteuid().is_root() && Path::new("/sys/module/openvswitch").exists()) {
+        let missing = format!("not root, or no module openvswitch: {kind} was not tried with OVS's kernel datapath");
+        assert!(std::env::var_os("DVR_REQUIRE_KERNEL_OVS").is_none(), "{missing}");
+        println!("{missing}");
+    } else if is_installed(kind) {
+        joins_the_lab_of(&User::new(&format!("ovs-kernel-{kind}"), false), Datapath::Kernel, kind);
+    }
+}
+
+fn joins_the_lab_of(user: &User, datapath: Datapath, kind: &str) {
     let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
     std::fs::write(&file, filled(TOPOLOGY, kind)).expect("a file");
     user.up(Some(&file));
     std::fs::remove_file(&file).expect("our file");
     user.good(&["lab", "kill", "node2", "all"]);
-    // A veth pair hands checksums on unfinished, which a wire would not, and OVS refuses.
-    let finish = "PATH=$PATH:/usr/sbin:/sbin ethtool -K eth0 tx off";
-    user.good(&["lab", "exec", "node1", "--", "sh", "-c", finish]);
-    let ovs = Ovs::start(user, kind);
+    if datapath == Datapath::Userspace {
+        // A veth pair hands checksums on unfinished, which a wire would not, and OVS's userspace refuses.
+        let finish = "PATH=$PATH:/usr/sbin:/sbin ethtool -K eth0 tx off";
+        user.good(&["lab", "exec", "node1", "--", "sh", "-c", finish]);
+    }
+    let ovs = Ovs::start(user, datapath, kind);
     let ping = |place: &str, address: &str| {
         let words = ["lab", "exec", place, "--", "ping", "-c", "3", "-W", "5", "-i", "0.2", address];
         let output = user.run(&words);
@@ -272,6 +311,10 @@ fn joins_the_lab_of(user: &User, kind: &str) {
     assert!(used(&dump, 9, &[word("OTHER_HOST")]) > 0, "our host MAC never came:\n{dump}");
     let learned = dump.lines().find(|line| line.contains("dl_dst=fa:16:3f") && line.contains("table=20"));
     assert_eq!(learned, None, "a host MAC was learned");
+    if datapath == Datapath::Kernel {
+        let hits = dump.split("lookups: hit:").nth(1).and_then(|rest| rest.split_whitespace().next());
+        assert!(hits.is_some_and(|hits| hits != "0"), "the kernel's datapath forwarded nothing:\n{dump}");
+    }
 }
 
 #[test]
@@ -282,4 +325,14 @@ fn open_vswitch_joins_by_vxlan() {
 #[test]
 fn open_vswitch_joins_by_gre() {
     joins_a_lab("gre");
+}
+
+#[test]
+fn open_vswitch_joins_by_vxlan_and_the_kernel() {
+    joins_a_lab_by_the_kernel("vxlan");
+}
+
+#[test]
+fn open_vswitch_joins_by_gre_and_the_kernel() {
+    joins_a_lab_by_the_kernel("gre");
 }

@@ -3,12 +3,15 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/devices.rs"]
+mod devices;
 #[path = "support/transfer.rs"]
 mod transfer;
 #[path = "support/user.rs"]
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
 
+use devices::has_devices;
 use serde_json::Value;
 use transfer::transfer;
 use user::User;
@@ -192,6 +195,29 @@ fn what_others_have_is_left_alone_and_told() {
     settled(&user);
 }
 
+/// Left to itself a node has the switch make its tunnels; the kernel, which shares its ports, where somebody else's device
+/// has the UDP port; and then keeps to that.
+#[test]
+fn auto_takes_what_can_be_had() {
+    let user = User::new("auto", false);
+    up(&user, &topology(OVER_V4), &[]);
+    let by = |by: &str, why: &str| {
+        let shown = user.good(&["show", "node1"]);
+        assert!(shown.contains(&format!("tunnels by {by}\n")) && shown.contains(why), "{shown}");
+        settled(&user);
+    };
+    by("userspace", "chosen: as fast");
+    user.good(&["lab", "kill", "node1", "all"]);
+    on(&user, "node1", "ip link add theirs type vxlan id 77 dstport 4789 local 172.31.7.1 && ip link set theirs up");
+    user.good(&["lab", "restart", "node1", "all"]);
+    by("kernel", "chosen: the switch cannot: port 172.31.7.1:4789: cannot bind: Address already in use");
+    on(&user, "node1", "ip link del theirs");
+    user.good(&["lab", "restart", "node1", "agent"]);
+    by("kernel", "kept");
+    user.good(&["lab", "restart", "node1", "agent", "--tunnels", "userspace"]);
+    by("userspace", "as asked");
+}
+
 /// A plain bridge and a vxlan device, set up by hand, in the place of a node; by either backend of ours.
 #[test]
 fn a_plain_bridge_joins_as_a_node() {
@@ -225,27 +251,13 @@ vms:
     }
 }
 
-/// Whether the kernel makes devices of this kind, which is said where it does not.
-fn has_devices(user: &User, kind: &str) -> bool {
-    let output = user.run_bare(&["doctor", "-o", "json"]);
-    let findings: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let what = format!("{kind} devices");
-    let found = findings.as_array().expect("a list").iter().find(|finding| finding["what"] == what.as_str());
-    let found = found.unwrap_or_else(|| panic!("doctor says nothing of {what}: {findings}"));
-    let has = found["verdict"] == "ok";
-    if !has {
-        println!("{kind} was not tried: {}", found["found"]);
-    }
-    has
-}
-
-/// `tests/vm/lab` runs this on a kernel that has the devices.
+/// `tests/vm/suite` runs this on a kernel that has the devices.
 #[test]
 fn gre_by_the_kernel_wherever_it_can() {
     for (at, (underlay, kind)) in [(OVER_V4, "gretap"), (OVER_V6, "ip6gretap")].into_iter().enumerate() {
         for by in ["kernel", "node1=kernel"] {
             let user = User::new(&format!("gre{at}{}", by.len()), false);
-            if !has_devices(&user, kind) {
+            if !has_devices(kind) {
                 continue;
             }
             let topology = topology(underlay).replace("type: vxlan", "type: gre");
@@ -270,7 +282,7 @@ fn gre_by_the_kernel_wherever_it_can() {
 #[test]
 fn a_kernel_without_gre_devices_is_told_of() {
     let user = User::new("gre-none", false);
-    if has_devices(&user, "gretap") {
+    if has_devices("gretap") {
         return;
     }
     let topology = topology(OVER_V4).replace("type: vxlan, vni: 5001", "type: gre, vni: 5001");

@@ -85,6 +85,35 @@ fn a_start_that_is_interrupted_leaves_nothing() {
     }
 }
 
+/// A command in a machine, when the program that runs it is interrupted, asked to end, or killed outright. Output: the
+/// command does not outlive it.
+#[test]
+fn a_command_ends_with_who_runs_it() {
+    use nix::sys::signal::{Signal, kill};
+    let user = User::new("exec", false);
+    user.up(None);
+    for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        let seconds = format!("{}{turn}", std::process::id());
+        let words = ["lab", "exec", "blue1", "--name", &user.lab, "--", "sleep", &seconds];
+        let mut child = user.command(&words).spawn().expect("the program starts");
+        let sleeps = || {
+            let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+            let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+            lines.filter(|line| *line == format!("sleep\0{seconds}\0").into_bytes()).count()
+        };
+        while sleeps() == 0 {
+            assert_eq!(child.try_wait().expect("our child"), None, "{signal}: it ended before it had begun");
+            std::thread::yield_now();
+        }
+        kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("process ids fit")), signal).expect("it runs");
+        child.wait().expect("our child");
+        // Killed by the kernel, it takes a moment.
+        while sleeps() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// The topologies that come with the program: all pairs, both families, tenants with the same addresses.
 #[test]
 fn every_example_keeps_its_promises() {

@@ -209,3 +209,59 @@ fn changes_follow_live() {
     let walked = user.good(&["trace", "blue1", "orange2"]);
     assert!(walked.contains("br-physnet1") && walked.contains("Delivered to orange2 on node2"), "{walked}");
 }
+
+/// A router that lives on one node, chosen among those that are on the physical network, and an address that a machine of a
+/// VLAN takes by announcing it.
+const CENTRAL: &str = "version: 1
+nodes:
+  node1: {}
+  node2: {bridge_mappings: {physnet1: eth1}}
+  node3: {bridge_mappings: {physnet1: eth1}}
+networks:
+  blue: {type: vlan, physical_network: physnet1, vlan: 100, subnets: [{cidr: 10.1.0.0/24}]}
+  orange: {type: vlan, physical_network: physnet1, vlan: 200, subnets: [{cidr: 10.2.0.0/24}]}
+  teal: {type: vxlan, subnets: [{cidr: 10.4.0.0/24}]}
+routers: {r1: {distributed: false, interfaces: [blue, orange]}, r2: {distributed: false, interfaces: [teal]}}
+vms:
+  blue2: {node: node2, network: blue, ip: 10.1.0.12, allowed_address_pairs: [{ip: 10.1.0.100}]}
+  blue3: {node: node3, network: blue, ip: 10.1.0.13, allowed_address_pairs: [{ip: 10.1.0.100}]}
+  orange3: {node: node3, network: orange, ip: 10.2.0.13}
+  teal1: {node: node1, network: teal}
+";
+
+#[test]
+fn a_router_on_one_node_and_a_virtual_address_on_vlans() {
+    for user in User::everybody("provider-central") {
+        up(&user, CENTRAL);
+        let report = user.json(&["lab", "test", "-o", "json"]);
+        assert_eq!(report["failures"], Value::Array(Vec::new()), "{report}");
+        let shown = user.good(&["show", "node2"]);
+        assert!(shown.contains("Router r1"), "the first by name that is on the physical network: {shown}");
+        assert!(!user.good(&["show", "node3"]).contains("Router r1"), "it is on one node");
+        let wire = Capture::start(&user, "node3", &["-i", "eth1"]);
+        let ping = |from: &str, to: &str| {
+            let output = user.run(&["lab", "exec", from, "--", "ping", "-c", "1", "-W", "5", to]);
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        // Both machines are on node3, and their way is over node2 and back.
+        let told = ping("blue3", "10.2.0.13").expect("an answer");
+        assert!(told.contains("ttl=63"), "{told}");
+        let tags: BTreeSet<Option<u16>> = wire.end().iter().map(|frame| parts(frame).0).collect();
+        assert!(tags.is_superset(&BTreeSet::from([Some(100), Some(200)])), "{tags:?}");
+        transfer(&user, ("blue3", "orange3"), "10.2.0.13");
+        assert!(ping("orange3", "10.1.0.100").is_none(), "nobody has it");
+        // The router's neighbour entry for an address.
+        let neighbour = |ip: &str| {
+            let table = user.good(&["neigh", "node2"]);
+            let mac = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            mac.filter(|words| words.get(3) == Some(&ip)).find_map(|words| words.get(4).map(ToString::to_string))
+        };
+        for (vm, own, silent) in [("blue2", "10.1.0.12", "10.1.0.201"), ("blue3", "10.1.0.13", "10.1.0.202")] {
+            user.good(&["lab", "exec", vm, "--", "ip", "addr", "add", "10.1.0.100/32", "dev", "lo"]);
+            user.run(&["lab", "exec", vm, "--", "ping", "-c", "1", "-W", "1", "-I", "10.1.0.100", silent]);
+            let mac = neighbour(own);
+            let settled = (0..600).find(|_| neighbour("10.1.0.100") == mac && ping("orange3", "10.1.0.100").is_some());
+            assert!(settled.is_some(), "{vm} announced it: {}", user.good(&["neigh"]));
+        }
+    }
+}

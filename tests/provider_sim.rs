@@ -24,9 +24,11 @@ use dvr::program::{
     vxlan_port,
 };
 use dvr::types::{IfName, Mac, Timestamp};
-use dvr::wire::{arp, checksum};
+use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src};
 use proptest::prelude::*;
-use zerocopy::IntoBytes;
+
+#[path = "support/frames.rs"]
+mod frames;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -299,18 +301,6 @@ fn v6<'a>(mut addresses: impl Iterator<Item = &'a ipnet::IpNet>) -> Ipv6Addr {
     found.expect("an IPv6 address")
 }
 
-fn mac_at(frame: &[u8], at: usize) -> Mac {
-    Mac::new(frame[at..at + 6].try_into().expect("six octets"))
-}
-
-fn dst(frame: &[u8]) -> Mac {
-    mac_at(frame, 0)
-}
-
-fn src(frame: &[u8]) -> Mac {
-    mac_at(frame, 6)
-}
-
 /// The VLAN of a frame.
 fn tag(frame: &[u8]) -> Option<u16> {
     (frame[12..14] == [0x81, 0]).then(|| u16::from_be_bytes([frame[14], frame[15]]) & 0xfff)
@@ -319,43 +309,6 @@ fn tag(frame: &[u8]) -> Option<u16> {
 fn tagged(vlan: Option<u16>, frame: &[u8]) -> Vec<u8> {
     let tag = vlan.map_or_else(Vec::new, |vlan| [&[0x81, 0][..], &vlan.to_be_bytes()].concat());
     [&frame[..12], &tag, &frame[12..]].concat()
-}
-
-fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
-    [&dst.octets()[..], &src.octets(), &ether_type.to_be_bytes(), payload].concat()
-}
-
-fn arp(dst: Mac, op: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
-    ethernet(dst, sender.0, 0x0806, arp::Packet::new(op, sender, target).as_bytes())
-}
-
-fn question(src: (Mac, Ipv4Addr), ip: Ipv4Addr) -> Vec<u8> {
-    arp(Mac::BROADCAST, 1, src, (Mac::ZERO, ip))
-}
-
-fn ipv4(dst: Mac, src: Mac, ips: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
-    let mut header = [0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[12..16].copy_from_slice(&ips.0.octets());
-    header[16..].copy_from_slice(&ips.1.octets());
-    let sum = checksum::of(&header).to_be_bytes();
-    header[10..12].copy_from_slice(&sum);
-    ethernet(dst, src, 0x0800, &[&header[..], &[0, 1, 0, 2, 0, 8, 0, 0]].concat())
-}
-
-/// A neighbour message with one link-layer address option.
-fn nd(dst: Mac, src: Mac, ips: (Ipv6Addr, Ipv6Addr), kind: u8, target: Ipv6Addr, (option, mac): (u8, Mac)) -> Vec<u8> {
-    let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets(), &[option, 1], &mac.octets()].concat();
-    let sum = checksum::pseudo(&ips.0.octets(), &ips.1.octets(), 58, message.len());
-    let sum = !checksum::fold(checksum::add(sum, &message));
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let header = [&[0x60, 0, 0, 0, 0, 32, 58, 255][..], &ips.0.octets(), &ips.1.octets()].concat();
-    ethernet(dst, src, 0x86dd, &[header, message].concat())
-}
-
-fn solicitation(src: (Mac, Ipv6Addr), target: Ipv6Addr) -> Vec<u8> {
-    let [.., a, b, c] = target.octets();
-    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
-    nd(Mac::new([0x33, 0x33, 0xff, a, b, c]), src.0, (src.1, group), 135, target, (1, src.0))
 }
 
 /// Input: packets that node1's router has routed to a machine on node2, into each network. Output: once on the wire, in the

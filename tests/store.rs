@@ -3,14 +3,16 @@
 //! Environment:
 //! - `DVR_REQUIRE_PEERS=1`: fail where etcd is not installed (Debian: `etcd-server`), as CI does; otherwise a line says
 //!   what did not run.
-//! - `DVR_STORE_KILLS=N`: how many writers of an embedded store are killed, 100 without it; of etcd's, a fifth; of
-//!   etcd's servers, a twentieth.
+//! - `DVR_STORE_KILLS=N`: how many writers of an embedded store are killed, how many of an etcd's, and how often one of
+//!   three members of etcd is; without it 100, 12 and 12.
 //! - `DVR_STORE_SEED=N`: when they are killed. A failure prints its own.
 
 #![expect(clippy::expect_used, reason = "what a test needs and does not get ends it")]
 
 #[path = "support/loopback.rs"]
 mod loopback;
+#[path = "support/etcd.rs"]
+mod members;
 mod stores;
 
 use std::time::Duration;
@@ -148,7 +150,7 @@ mod killed {
         alone(torture::writers(
             "killed::writers_of_an_embedded_store",
             &torture::Target::Embedded(dir.file()),
-            torture::kills(),
+            torture::kills(100),
         ));
     }
 
@@ -157,18 +159,15 @@ mod killed {
         if torture::is_child() {
             return within(torture::child());
         }
-        let Some(etcd) = Etcd::start() else { return };
-        alone(torture::writers(
-            "killed::writers_of_etcd",
-            &torture::Target::Etcd(etcd.endpoint()),
-            torture::kills().div_ceil(5),
-        ));
+        let Some(etcd) = Etcd::cluster(3) else { return };
+        let target = torture::Target::Etcd(etcd.endpoints());
+        alone(torture::writers("killed::writers_of_etcd", &target, torture::kills(12)));
     }
 
     #[test]
-    fn the_server_of_etcd() {
-        let Some(mut etcd) = Etcd::start() else { return };
-        alone(torture::server(&mut etcd, torture::kills().div_ceil(20)));
+    fn members_of_etcd() {
+        let Some(mut etcd) = Etcd::cluster(3) else { return };
+        alone(torture::members(&mut etcd, torture::kills(12)));
     }
 }
 

@@ -2,12 +2,15 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/devices.rs"]
+mod devices;
 #[path = "support/transfer.rs"]
 mod transfer;
 #[path = "support/user.rs"]
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
 
+use devices::has_devices;
 use serde_json::Value;
 use transfer::transfer;
 use user::User;
@@ -20,20 +23,25 @@ underlay: {{{underlay}}}
 nodes: {{node1: {{}}, node2: {{}}}}
 networks:
   blue: {{type: {kind}, subnets: [{{cidr: 10.1.0.0/24}}, {{cidr: 'fd00:1::/64'}}]}}
-  orange: {{type: {kind}, subnets: [{{cidr: 10.2.0.0/24}}]}}
+  orange: {{type: {kind}, subnets: [{{cidr: 10.2.0.0/24}}, {{cidr: 'fd00:2::/64'}}]}}
 routers: {{r1: {{distributed: true, interfaces: [blue, orange]}}}}
 vms:
   blue1: {{node: node1, network: blue, ips: [10.1.0.11, 'fd00:1::11']}}
   blue2: {{node: node2, network: blue, ips: [10.1.0.12, 'fd00:1::12']}}
-  orange2: {{node: node2, network: orange, ip: 10.2.0.12}}
+  orange2: {{node: node2, network: orange, ips: [10.2.0.12, 'fd00:2::12']}}
 "
     )
 }
 
 fn up(user: &User, topology: &str) {
+    up_by(user, topology, "auto");
+}
+
+/// Brings a lab up whose tunnels are made by `tunnels`.
+fn up_by(user: &User, topology: &str, tunnels: &str) {
     let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
     std::fs::write(&file, topology).expect("a file that a plain user may read");
-    user.up(Some(&file));
+    user.good(&["lab", "up", file.to_str().expect("UTF-8"), "--tunnels", tunnels]);
     std::fs::remove_file(&file).expect("our file");
 }
 
@@ -51,7 +59,7 @@ fn everybody_reaches_everybody_by_every_tunnel() {
             up(&user, &topology(&format!("{underlay}, vxlan_port: 4790"), kind));
             let report = user.json(&["lab", "test", "-o", "json"]);
             assert_eq!(report["failures"], Value::Array(Vec::new()), "{kind} over {underlay}: {report}");
-            assert_eq!(report["reach"], 8, "three VMs, two of them with two addresses");
+            assert_eq!(report["reach"], 12, "three VMs with two addresses each");
             let shown = user.good(&["show", "node1"]);
             assert!(shown.contains(&format!("type: {kind}")), "{shown}");
             assert_eq!(shown.contains("udp_port=4790"), kind == "vxlan", "{shown}");
@@ -61,22 +69,79 @@ fn everybody_reaches_everybody_by_every_tunnel() {
 }
 
 /// Packets larger than the network's MTU in fragments, and bulk in full segments, bridged and routed.
+fn large_packets_pass(tunnels: &str, kind: &str, underlay: &str) {
+    for mtu in [1500, 1450, 9000] {
+        let user = User::new(&format!("{kind}{mtu}-{}{}", &tunnels[..1], underlay.len()), false);
+        up_by(&user, &topology(&format!("{underlay}, mtu: {mtu}"), kind), tunnels);
+        for address in ["10.1.0.12", "10.2.0.12", "fd00:1::12", "fd00:2::12"] {
+            for size in ["1600", "3200"] {
+                user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "5", "-s", size, address]);
+            }
+        }
+        let to = [("blue2", "10.1.0.12"), ("orange2", "10.2.0.12"), ("blue2", "fd00:1::12"), ("orange2", "fd00:2::12")];
+        for (vm, address) in to {
+            transfer(&user, ("blue1", vm), address);
+        }
+        let shown = user.good(&["show"]);
+        assert!(!shown.contains("port-too-big") && !shown.contains("tunnel-fragmented"), "{shown}");
+        let octets: u32 = if kind == "gre" { 42 } else { 50 } + if underlay == OVER_V6 { 20 } else { 0 };
+        assert!(shown.contains(&format!("MTU {}", mtu - octets)), "{shown}");
+    }
+}
+
 #[test]
-fn large_packets_pass_over_any_underlay() {
-    for (at, mtu) in [1500, 1450, 9000].into_iter().enumerate() {
-        for (kind, underlay) in [("gre", OVER_V4), ("vxlan", OVER_V4), ("gre", OVER_V6), ("vxlan", OVER_V6)] {
-            let user = User::new(&format!("large{at}{kind}{}", underlay.len()), false);
-            up(&user, &topology(&format!("{underlay}, mtu: {mtu}"), kind));
-            for address in ["10.1.0.12", "10.2.0.12", "fd00:1::12"] {
-                for size in ["1600", "3200"] {
-                    user.good(&["lab", "exec", "blue1", "--", "ping", "-c", "1", "-W", "5", "-s", size, address]);
-                }
-            }
-            for (vm, address) in [("blue2", "10.1.0.12"), ("orange2", "10.2.0.12"), ("blue2", "fd00:1::12")] {
-                transfer(&user, ("blue1", vm), address);
-            }
-            let shown = user.good(&["show"]);
-            assert!(!shown.contains("port-too-big") && !shown.contains("tunnel-fragmented"), "{shown}");
+fn large_packets_pass_by_the_switch_over_any_underlay() {
+    for (kind, underlay) in [("gre", OVER_V4), ("vxlan", OVER_V4), ("gre", OVER_V6), ("vxlan", OVER_V6)] {
+        large_packets_pass("userspace", kind, underlay);
+    }
+}
+
+#[test]
+fn large_packets_pass_by_the_kernel_over_any_underlay() {
+    for (kind, underlay, device) in [
+        ("vxlan", OVER_V4, "vxlan"),
+        ("vxlan", OVER_V6, "vxlan"),
+        ("gre", OVER_V4, "gretap"),
+        ("gre", OVER_V6, "ip6gretap"),
+    ] {
+        if has_devices(device) {
+            large_packets_pass("kernel", kind, underlay);
+        }
+    }
+}
+
+/// A hop that takes less than tunnels need is named, by the node that has it and by one behind it.
+#[test]
+fn doctor_names_the_hop_that_is_too_small() {
+    for (kind, underlay, needed) in [("vxlan", OVER_V4, 1500), ("gre", OVER_V6, 1500)] {
+        for user in User::everybody(&format!("hops-{kind}")) {
+            up(&user, &topology(underlay, kind));
+            let told = |node: &str, other: &str| {
+                let output = user.run(&["doctor", node, "-o", "json"]);
+                let findings: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+                let what = [format!("{node} to {other}"), format!("tunnels of {node}")];
+                let found = what.iter().find_map(|what| {
+                    findings.as_array()?.iter().find(|finding| finding["what"] == what.as_str()).cloned()
+                });
+                found.unwrap_or_else(|| panic!("nothing of {node}: {findings}"))
+            };
+            let words = |finding: &Value| finding["found"].as_str().expect("a text").to_owned();
+            let fine = words(&told("node1", "node2"));
+            assert!(fine.contains("chosen: as fast") && fine.contains(&format!("{needed} octets pass")), "{fine}");
+            let set = |node: &str, mtu: &str| {
+                user.good(&["lab", "exec", node, "--", "ip", "link", "set", "eth0", "mtu", mtu]);
+            };
+            set("node1", "1400");
+            let own = told("node1", "node2");
+            assert!(words(&own).contains(&format!("{needed} octets do not pass: this node's interface takes 1400")));
+            assert!(own["remedy"].as_str().expect("a text").contains("mtu: 1400"), "{own}");
+            // The other end of a veth pair drops what is too large for it, and says nothing.
+            let vanish = words(&told("node2", "node1"));
+            assert!(vanish.contains(&format!("{needed} octets vanish on the way, 1400 pass")), "{vanish}");
+            set("node1", "1500");
+            assert_eq!(told("node1", "node2")["verdict"], "ok");
+            let shown = user.good(&["show", "node1"]);
+            assert!(shown.contains("answers in") && shown.contains(&format!("{needed} octets pass")), "{shown}");
         }
     }
 }
@@ -96,8 +161,10 @@ fn widen(user: &User) {
 /// A machine that thinks its network's MTU larger than it is: the switch tells it, and the router does.
 #[test]
 fn what_is_too_big_is_answered_with_the_inner_mtu() {
-    for (kind, underlay, mtu) in [("gre", OVER_V4, 1458), ("vxlan", OVER_V6, 1430)] {
-        let user = User::new(&format!("toobig-{kind}"), false);
+    for (kind, underlay, mtu) in
+        [("gre", OVER_V4, 1458), ("vxlan", OVER_V6, 1430), ("gre", OVER_V6, 1438), ("vxlan", OVER_V4, 1450)]
+    {
+        let user = User::new(&format!("toobig-{kind}{mtu}"), false);
         up(&user, &topology(underlay, kind));
         let veth = user.good(&["show", "node1", "-o", "json"]).contains("\"veth\"");
         // The agent would set it right at once.

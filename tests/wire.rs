@@ -225,3 +225,121 @@ fn a_routers_own_question_goes_under_the_host_mac() {
         }
     }
 }
+
+/// What one machine says to its network without end, each datagram once and told from every other, until dropped. Nobody is
+/// a member of the group: it floods.
+struct Speaker(std::process::Child);
+
+impl Speaker {
+    fn start(user: &User, vm: &str) -> Self {
+        // Until its standard input ends, which `read` tells from its time being up.
+        let words = format!(
+            "while read -t 0.01 _; [ $? -gt 128 ]; do n=$((n+1)); echo said-{vm}-$n. >/dev/udp/239.9.9.9/9; done"
+        );
+        let mut command = user.command(&["lab", "exec", vm, "--name", &user.lab, "--", "bash", "-c", &words]);
+        let command = command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        Self(command.spawn().expect("the program starts"))
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _reaped = self.0.wait();
+    }
+}
+
+/// What a frame says, if a speaker said it.
+fn said(frame: &[u8]) -> Option<&[u8]> {
+    let begin = frame.windows(5).position(|part| part == b"said-")?;
+    let end = frame[begin..].iter().position(|octet| *octet == b'.')?;
+    Some(&frame[begin..begin + end])
+}
+
+/// Whatever daemons end, start and start again, and while a machine moves: nothing comes twice to anybody, nothing comes
+/// back to who said it, and no router's MAC is on any wire.
+#[test]
+fn nothing_comes_twice_while_nodes_start_and_machines_move() {
+    for user in User::everybody("twice") {
+        user.up(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/four-nodes.yaml"))));
+        let told = Told::of(&user);
+        let wires = ["node1", "node2", "node3"].map(|node| Capture::start(&user, node, &["-i", "eth0"]));
+        let hearers = ["blue1", "blue3"].map(|vm| Capture::start(&user, vm, &["-i", "eth0"]));
+        let speakers = ["blue1", "blue2", "blue3"].map(|vm| Speaker::start(&user, vm));
+        user.good(&["lab", "test"]);
+        for (node, daemon) in [("node2", "agent"), ("node2", "switch"), ("node2", "all")] {
+            user.good(&["lab", "kill", node, daemon]);
+            user.good(&["lab", "restart", node, daemon]);
+            user.good(&["lab", "test"]);
+        }
+        let yaml = user.good(&["get", "vm", "orange2", "-o", "yaml"]);
+        let file = std::env::temp_dir().join(format!("{}-moved.yaml", user.lab));
+        std::fs::write(&file, yaml.replace("node: node2", "node: node3")).expect("a file");
+        user.good(&["apply", "-f", file.to_str().expect("UTF-8")]);
+        std::fs::remove_file(&file).expect("our file");
+        user.good(&["lab", "test"]);
+        drop(speakers);
+        for (vm, hearer) in ["blue1", "blue3"].into_iter().zip(hearers) {
+            let mut heard = BTreeMap::<Vec<u8>, usize>::new();
+            for frame in hearer.end() {
+                if let Some(words) = said(&frame) {
+                    *heard.entry(words.to_vec()).or_default() += 1;
+                }
+            }
+            let others = heard.keys().filter(|words| !words.starts_with(format!("said-{vm}-").as_bytes())).count();
+            assert!(others > 20, "{vm} heard {others}");
+            let twice = heard.iter().find(|(_, times)| **times > 1);
+            assert_eq!(twice.map(|(words, times)| (String::from_utf8_lossy(words), times)), None, "{vm} heard it");
+        }
+        for wire in wires {
+            let mut crossed = BTreeMap::<(Ipv4Addr, Ipv4Addr, Vec<u8>), usize>::new();
+            for seen in tunnelled(&wire.end()) {
+                let router = seen.macs().into_iter().find(|mac| told.routers.contains(mac));
+                assert_eq!(router, None, "a router's MAC is on the wire: {seen:?}");
+                if let Some(words) = said(&seen.frame) {
+                    assert_eq!(seen.vni, told.keys["blue"], "in its network's key: {seen:?}");
+                    *crossed.entry((seen.from, seen.to, words.to_vec())).or_default() += 1;
+                }
+            }
+            assert!(crossed.len() > 20, "{} crossed", crossed.len());
+            let twice = crossed.iter().find(|(_, times)| **times > 1);
+            assert_eq!(twice, None, "the same twice from one node to one other");
+        }
+    }
+}
+
+/// A question that nobody answers crosses once to each of many other nodes, and the last one's machine hears it once.
+/// `DVR_TEST_NODES` says how many nodes, eight without.
+#[test]
+fn a_flood_reaches_each_of_many_nodes_once() {
+    let nodes: usize = std::env::var("DVR_TEST_NODES").map_or(8, |count| count.parse().expect("a number"));
+    let lines = |line: fn(usize) -> String| (1..=nodes).map(line).collect::<String>();
+    let text = format!(
+        "version: 1\nnodes:\n{}networks: {{blue: {{subnets: [{{cidr: 10.0.0.0/16}}]}}}}\nvms:\n{}",
+        lines(|node| format!("  n{node:03}: {{}}\n")),
+        lines(|node| format!("  v{node:03}: {{node: n{node:03}, network: blue}}\n")),
+    );
+    let user = User::new("many", false);
+    let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));
+    std::fs::write(&file, text).expect("a file");
+    user.up(Some(&file));
+    std::fs::remove_file(&file).expect("our file");
+    let told = Told::of(&user);
+    let unknown = Ipv4Addr::new(10, 0, 200, 1);
+    let (asker, wire) = (Capture::start(&user, "v001", &[]), Capture::start(&user, "n001", &["-i", "eth0"]));
+    let far = Capture::start(&user, &format!("v{nodes:03}"), &[]);
+    send(&user, "v001", "10.0.200.1");
+    // A ping that is answered comes after the question on every queue it shares with it.
+    let report = user.json(&["lab", "test", "-o", "json"]);
+    assert_eq!(report["failures"], Value::Array(Vec::new()), "{report}");
+    let count = |capture: Capture| questions(capture.end().iter().map(Vec::as_slice), unknown);
+    let asked = count(asker);
+    assert!(asked > 0, "the kernel asks for an address it does not know");
+    assert_eq!(count(far), asked, "heard once for each time it was asked");
+    let mut crossed = BTreeMap::<Ipv4Addr, usize>::new();
+    for seen in tunnelled(&wire.end()).iter().filter(|seen| questions([seen.frame.as_slice()], unknown) == 1) {
+        *crossed.entry(seen.to).or_default() += 1;
+    }
+    let others = told.hosts.keys().skip(1).map(|endpoint| (*endpoint, asked)).collect();
+    assert_eq!(crossed, others, "once to each other node for each time it was asked");
+}

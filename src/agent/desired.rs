@@ -15,12 +15,7 @@ pub(super) trait Desired {
     /// When there is nothing to hold, or nothing that could be: what is held already stays.
     fn news(&mut self) -> Result<News, DesiredError>;
 
-    /// Whether it is known to have changed since it was last asked.
-    fn has_news(&self) -> bool {
-        false
-    }
-
-    /// What making the node so came to: every error that stands, none if it is as last told by [`Self::view`].
+    /// What making the node so came to: every error that stands, none if it is as last told by [`Self::news`].
     fn came_to(&mut self, _errors: &[String]) {}
 }
 
@@ -84,13 +79,6 @@ impl Desired for Source {
         match self {
             Self::File(file) => file.news(),
             Self::Link(link) => link.news(),
-        }
-    }
-
-    fn has_news(&self) -> bool {
-        match self {
-            Self::File(file) => file.has_news(),
-            Self::Link(link) => link.has_news(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::link::{LinkKind, LinkSpec};
 use crate::model::view::{Attachment, Backend, NetworkView, NodeView, PortView, RouterPort, RouterView, TunnelKind};
 use crate::neigh::NeighbourSpec;
 use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
-use crate::plan::{KernelSpec, NamespaceSpec};
+use crate::plan::{KernelSpec, KernelState, NamespaceSpec};
 use crate::route::RouteSpec;
 use crate::types::IfName;
 use crate::vxlan::{BadTunnels, FdbEntry};
@@ -42,7 +42,7 @@ pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec,
     let outer: NetnsName = Name::new(PORTS_NETNS)?.into();
     let kind = |port: &IfName| match attach {
         Attach::Tap => LinkKind::External,
-        Attach::Veth => LinkKind::Veth { peer: port.clone(), peer_netns: outer.clone() },
+        Attach::Veth | Attach::Fast => LinkKind::Veth { peer: port.clone(), peer_netns: outer.clone() },
     };
     let networks: BTreeMap<&str, &NetworkView> =
         view.networks.iter().map(|network| (network.name.as_str(), network)).collect();
@@ -57,26 +57,33 @@ pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec,
             }
         }
     }
-    if attach == Attach::Veth && !namespaces.is_empty() {
+    let mut devices = tunnel_devices(view)?;
+    if attach == Attach::Fast && !(namespaces.is_empty() && devices.is_empty()) {
+        namespaces.push(tunnels_namespace(outer, core::mem::take(&mut devices)));
+    } else if attach == Attach::Veth && !namespaces.is_empty() {
         let mut ports = NamespaceSpec::new(outer);
         // What the kernel says on an outer end goes into the inner one: it is to say nothing.
         ports.sysctls =
             switches(&[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")]);
         namespaces.push(ports);
     }
-    let devices = tunnel_devices(view)?;
     if !devices.is_empty() {
-        let mut tunnels = NamespaceSpec::new(Name::new(TUNNELS_NETNS)?.into());
-        // What machines say is for the switch alone: the namespace bears no address, forwards nothing and says nothing.
-        tunnels.sysctls = switches(&[
-            ("net/ipv4/ip_forward", "0"),
-            ("net/ipv6/conf/all/disable_ipv6", "1"),
-            ("net/ipv6/conf/default/disable_ipv6", "1"),
-        ]);
-        tunnels.links = devices;
-        namespaces.push(tunnels);
+        namespaces.push(tunnels_namespace(Name::new(TUNNELS_NETNS)?.into(), devices));
     }
     Ok(KernelSpec { namespaces })
+}
+
+/// A namespace of tunnels. What machines say is for the switch alone: the namespace bears no address, forwards nothing and
+/// says nothing.
+fn tunnels_namespace(name: NetnsName, devices: Vec<LinkSpec>) -> NamespaceSpec {
+    let mut tunnels = NamespaceSpec::new(name);
+    tunnels.sysctls = switches(&[
+        ("net/ipv4/ip_forward", "0"),
+        ("net/ipv6/conf/all/disable_ipv6", "1"),
+        ("net/ipv6/conf/default/disable_ipv6", "1"),
+    ]);
+    tunnels.links = devices;
+    tunnels
 }
 
 /// The kernel's tunnel devices, if it is the kernel that makes tunnels: ports of br-tun.
@@ -252,3 +259,18 @@ fn machine_namespace(
 
 const DEFAULT_V4: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(core::net::Ipv4Addr::UNSPECIFIED, 0));
 const DEFAULT_V6: IpNet = IpNet::V6(ipnet::Ipv6Net::new_assert(core::net::Ipv6Addr::UNSPECIFIED, 0));
+
+/// The networks that routers' links are on.
+pub(super) fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName, u32), String> {
+    let mut links = BTreeMap::new();
+    for (netns, state) in &observed.namespaces {
+        let NetnsName::Named(name) = netns else { continue };
+        let routers = view.routers.iter().filter(|router| router.netns == name.as_str());
+        for port in routers.flat_map(|router| &router.interfaces) {
+            if let Some(link) = state.links.get(&port.ifname) {
+                links.insert((netns.clone(), link.index), port.network.clone());
+            }
+        }
+    }
+    links
+}

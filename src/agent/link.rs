@@ -8,20 +8,19 @@
 //! goes takes nothing with it: what is known stays, and the link goes on with the next address, from where it was.
 
 use core::net::IpAddr;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::announced::{self, Heard};
 use super::desired::{Desired, DesiredError, News};
 use super::events::{Event, Events};
+use super::saved::{self, Known, Saver};
 use crate::model::view::{NodeView, ViewChange};
 use crate::rpc::proto::view_reply::What;
 use crate::rpc::proto::{BeatRequest, ViewReply, ViewRequest};
@@ -32,12 +31,8 @@ use crate::tls::{self, Identity};
 const RETRY: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(2));
 /// How often a node says that it lives, and how soon it may say again how it is when that changed.
 const BEAT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
-/// How long what came may wait to be written down, so that a burst is written once.
-const SAVE_DELAY: Duration = Duration::from_millis(200);
 /// Octets of a whole view at most.
 const WHOLE_MAX: usize = 512 << 20;
-/// Where what is known is kept in the run directory.
-const FILE: &str = "view.json";
 
 /// How the agent reaches its controllers.
 #[derive(Debug, Clone)]
@@ -50,13 +45,8 @@ pub struct Controllers {
     pub tunnel_ip: Option<IpAddr>,
 }
 
-/// What is known, as it is written down.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Known {
-    epoch: String,
-    revision: u64,
-    view: NodeView,
-}
+/// Errors that a controller is told at most, and octets of each: it takes messages of 64 KiB from a node.
+const ERRORS: (usize, usize) = (32, 1024);
 
 /// Changes kept for the agent one by one; with more, it takes the whole again, which then costs less.
 const FRESH_MAX: usize = 1024;
@@ -122,8 +112,7 @@ impl Link {
         events: Events,
         heard: Heard,
     ) -> io::Result<Self> {
-        let file = run_dir.join(FILE);
-        let known = load(&file, node);
+        let known = saved::load(run_dir, node);
         if let Some(known) = &known {
             tracing::info!(node, revision = known.revision, "the last view is known from before");
         }
@@ -138,7 +127,8 @@ impl Link {
             node: node.to_owned(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = End { node: node.to_owned(), file, controllers, shared, changed, events, heard };
+        let run_dir = run_dir.to_path_buf();
+        let end = End { node: node.to_owned(), run_dir, controllers, shared, changed, events, heard };
         std::thread::Builder::new().name("controller-link".to_owned()).spawn(move || runtime.block_on(end.keep()))?;
         Ok(link)
     }
@@ -154,18 +144,12 @@ impl Desired for Link {
             why: trouble.clone(),
         })?;
         *taken = known.revision;
-        Ok(match core::mem::replace(fresh, Fresh::Changes(Vec::new())) {
-            Fresh::Whole => News::Whole(Box::new(known.view.clone())),
-            Fresh::Changes(changes) => News::Changes(changes),
-        })
-    }
-
-    fn has_news(&self) -> bool {
-        let shared = lock(&self.shared);
-        match &shared.fresh {
-            Fresh::Whole => shared.known.is_some(),
-            Fresh::Changes(changes) => !changes.is_empty(),
-        }
+        let whole = match core::mem::replace(fresh, Fresh::Changes(Vec::new())) {
+            Fresh::Whole => Arc::clone(&known.view),
+            Fresh::Changes(changes) => return Ok(News::Changes(changes)),
+        };
+        drop(shared);
+        Ok(News::Whole(Box::new(NodeView::clone(&whole))))
     }
 
     fn came_to(&mut self, errors: &[String]) {
@@ -182,7 +166,7 @@ impl Desired for Link {
 /// The link's own end.
 struct End {
     node: String,
-    file: PathBuf,
+    run_dir: PathBuf,
     controllers: Controllers,
     shared: Arc<Mutex<Shared>>,
     changed: Arc<Notify>,
@@ -217,10 +201,12 @@ impl End {
     /// Keeps the link for ever.
     async fn keep(self) {
         let mut retry = RETRY.0;
+        let mut saver = Saver::new(&self.run_dir);
         for turn in 0_usize.. {
             let address = self.controllers.addresses.turn(turn).clone();
             let mut heard = false;
-            let Err(ended) = self.session(&address, &mut heard).await;
+            let Err(ended) = self.session(&address, &mut heard, &mut saver).await;
+            saver.flush(|| self.known()).await;
             let (trouble, ended) = (ended.to_string(), ended);
             let known = lock(&self.shared).known.is_some();
             match (heard, &ended) {
@@ -248,7 +234,16 @@ impl End {
         }
     }
 
-    async fn session(&self, address: &Address, heard: &mut bool) -> Result<core::convert::Infallible, Ended> {
+    fn known(&self) -> Option<Known> {
+        lock(&self.shared).known.clone()
+    }
+
+    async fn session(
+        &self,
+        address: &Address,
+        heard: &mut bool,
+        saver: &mut Saver,
+    ) -> Result<core::convert::Infallible, Ended> {
         let tls = match address {
             Address::Unix(_) => None,
             // Read anew each time: they may have been renewed.
@@ -268,27 +263,12 @@ impl End {
         let (shared, changed) = (Arc::clone(&self.shared), Arc::clone(&self.changed));
         let _beats = Task(tokio::spawn(beat(client, self.node.clone(), shared, changed)));
         let mut whole = Vec::new();
-        let mut save_at = None;
         loop {
             let reply = tokio::select! {
                 reply = stream.message() => reply,
-                () = until(save_at), if save_at.is_some() => {
-                    save_at = None;
-                    self.save();
-                    continue;
-                }
+                () = saver.turn(|| self.known()) => continue,
             };
-            let lost = |ended| {
-                if save_at.is_some() {
-                    self.save();
-                }
-                Err(ended)
-            };
-            let reply = match reply {
-                Ok(Some(reply)) => reply,
-                Ok(None) => return lost(Ended::Closed(address.clone())),
-                Err(status) => return lost(refused(status).into()),
-            };
+            let reply = reply.map_err(refused)?.ok_or_else(|| Ended::Closed(address.clone()))?;
             if !*heard {
                 tracing::info!(node = self.node, %address, revision = reply.revision, "following the controller");
                 *heard = true;
@@ -296,7 +276,7 @@ impl End {
             }
             let nonsense = |why: String| Ended::Nonsense { address: address.clone(), why };
             if self.take(reply, &mut whole).map_err(nonsense)? {
-                save_at.get_or_insert_with(|| Instant::now() + SAVE_DELAY);
+                saver.changed(Instant::now());
             }
         }
     }
@@ -324,7 +304,7 @@ impl End {
                     return Ok(false);
                 }
                 let octets = core::mem::take(whole);
-                let view: NodeView = serde_json::from_slice(&octets).map_err(|error| error.to_string())?;
+                let view: Arc<NodeView> = Arc::new(serde_json::from_slice(&octets).map_err(|error| error.to_string())?);
                 let mut shared = lock(&self.shared);
                 shared.known = Some(Known { epoch, revision, view });
                 shared.fresh = Fresh::Whole;
@@ -335,7 +315,9 @@ impl End {
                 let mut shared = lock(&self.shared);
                 let Shared { known, fresh, .. } = &mut *shared;
                 let Some(known) = known else { return Err("changes come before the whole".to_owned()) };
-                if !changes.iter().cloned().all(|change| known.view.apply(change)) {
+                // Copied only while it is written down or taken whole.
+                let view = Arc::make_mut(&mut known.view);
+                if !changes.iter().cloned().all(|change| view.apply(change)) {
                     // Nothing to go on from: the next session asks for the whole.
                     known.epoch.clear();
                     return Err("changes of networks that never came".to_owned());
@@ -350,34 +332,21 @@ impl End {
         }
         Ok(changed)
     }
+}
 
-    /// Writes down what is known. Without it the next start only needs a controller.
-    fn save(&self) {
-        let text = lock(&self.shared).known.as_ref().map(serde_json::to_vec);
-        let Some(Ok(text)) = text else { return };
-        let draft = self.file.with_extension("new");
-        let written = write_private(&draft, &text).and_then(|()| std::fs::rename(&draft, &self.file));
-        if let Err(error) = written {
-            tracing::warn!(file = %self.file.display(), %error, "what is known cannot be kept for the next start");
+/// As much of what stands in the way as a controller is told: the first errors say what is wrong.
+fn cut(errors: &[String]) -> Vec<String> {
+    let (most, octets) = ERRORS;
+    let short = |error: &String| {
+        if error.len() <= octets {
+            error.clone()
+        } else {
+            format!("{}…", &error[..error.floor_char_boundary(octets)])
         }
-    }
-}
-
-/// Writes a file that nobody else may read: it tells who is where, also of others' networks.
-fn write_private(path: &Path, octets: &[u8]) -> io::Result<()> {
-    // What an earlier run left half-done may have other rights.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(octets)
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => core::future::pending().await,
-    }
+    };
+    let left = errors.len().saturating_sub(most);
+    let rest = (left > 0).then(|| format!("and {left} more"));
+    errors.iter().take(most).map(short).chain(rest).collect()
 }
 
 /// Says that the node lives, and how it is, until dropped. What fails here fails on the stream too, which tells.
@@ -385,7 +354,7 @@ async fn beat(mut client: Client, node: String, shared: Arc<Mutex<Shared>>, chan
     loop {
         let request = {
             let shared = lock(&shared);
-            BeatRequest { node: node.clone(), applied: shared.applied, errors: shared.errors.clone() }
+            BeatRequest { node: node.clone(), applied: shared.applied, errors: cut(&shared.errors) }
         };
         if let Err(status) = client.beat(request).await {
             tracing::debug!(node, %status, "a beat was not heard");
@@ -403,39 +372,6 @@ fn spread(node: &str) -> f64 {
     0.75 + f64::from(hash) / 510.0
 }
 
-fn load(file: &Path, node: &str) -> Option<Known> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "the last view cannot be read: a controller is needed");
-            return None;
-        }
-    };
-    match serde_json::from_slice::<Known>(&text) {
-        Ok(known) if known.view.node.name == node => Some(known),
-        Ok(known) => {
-            tracing::warn!(file = %file.display(), of = known.view.node.name, "the last view is another node's: left");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "the last view makes no sense to this release: left");
-            None
-        }
-    }
-}
-
-/// Forgets what is known, for whoever removes a node.
-///
-/// # Errors
-/// The kernel's word.
-pub(super) fn forget(run_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(run_dir.join(FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,5 +384,17 @@ mod tests {
         sorted.sort_by(f64::total_cmp);
         sorted.dedup();
         assert!(sorted.len() > 50, "{} different", sorted.len());
+    }
+
+    /// Input: more errors than fit a message, long ones of letters of two octets. Output: the first ones, cut between
+    /// letters, and how many more there are; few short ones as they are.
+    #[test]
+    fn what_a_controller_is_told_fits_its_limit() {
+        let few = ["no switch".to_owned(), "no link".to_owned()];
+        assert_eq!(cut(&few), few);
+        let told = cut(&vec![format!("x{}", "é".repeat(40_000)); 64]);
+        assert_eq!((told.len(), told[ERRORS.0].as_str()), (ERRORS.0 + 1, "and 32 more"));
+        assert!(told[0].starts_with("xéé") && told[0].ends_with("é…"));
+        assert!(told.iter().map(String::len).sum::<usize>() < 48 << 10);
     }
 }

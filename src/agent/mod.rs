@@ -21,28 +21,35 @@
 //! An agent that ends leaves everything as it is: frames need no agent. [`purge`] is what removes it.
 
 mod announced;
+mod backend;
 mod canonical;
 mod delta;
 mod desired;
 mod events;
 mod flows;
 mod kernel_spec;
+mod less;
 mod link;
 mod lookup;
 mod node;
 mod provider_spec;
 mod run;
+mod saved;
 mod serve;
 mod shared;
 mod switch;
 mod switch_spec;
 mod tables;
+mod told;
 mod vlans;
+mod ways;
 
 use std::path::PathBuf;
 
 use crate::model::view::Backend;
+use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
 
+pub(crate) use backend::try_tunnel;
 pub use desired::DesiredError;
 pub use link::Controllers;
 pub use run::{purge, run};
@@ -63,13 +70,56 @@ pub enum Attachment {
 /// What is to make a node's tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tunnels {
-    /// The better of the two where both can be had: today the switch, which tells senders of what is too big.
+    /// What can be had here: the switch, which is as fast and tells senders of what is too big, unless it may not have its
+    /// sockets and the kernel may have its devices. Devices that are there already are kept.
     #[default]
     Auto,
     /// The kernel's devices, or an error.
     Kernel,
     /// The switch's sockets.
     Userspace,
+}
+
+/// Whether the kernel carries out what the switch decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FastPath {
+    /// The switch carries every frame.
+    #[default]
+    Off,
+    /// The kernel carries what is like frames that the switch decided, where it can be had: ports are veth pairs then, and
+    /// tunnels the kernel's unless told otherwise.
+    On,
+}
+
+/// A word that is neither on nor off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` says nothing about the fast path: write on or off")]
+pub struct BadFastPathWord(String);
+
+impl core::str::FromStr for FastPath {
+    type Err = BadFastPathWord;
+
+    fn from_str(text: &str) -> Result<Self, BadFastPathWord> {
+        let all = [Self::Off, Self::On];
+        all.into_iter().find(|word| word.name() == text).ok_or_else(|| BadFastPathWord(text.to_owned()))
+    }
+}
+
+impl core::fmt::Display for FastPath {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+impl FastPath {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+        }
+    }
 }
 
 /// A word that names nothing that makes tunnels.
@@ -102,14 +152,6 @@ impl Tunnels {
             Self::Userspace => Backend::Userspace.name(),
         }
     }
-
-    /// The choice, made.
-    const fn backend(self) -> Backend {
-        match self {
-            Self::Auto | Self::Userspace => Backend::Userspace,
-            Self::Kernel => Backend::Kernel,
-        }
-    }
 }
 
 /// How ports are attached, decided.
@@ -117,6 +159,18 @@ impl Tunnels {
 enum Attach {
     Tap,
     Veth,
+    /// Veth pairs, whose outer ends and the kernel's tunnels are in one namespace for the fast path.
+    Fast,
+}
+
+impl Attach {
+    /// The namespace of the kernel's tunnels.
+    const fn tunnels_netns(self) -> &'static str {
+        match self {
+            Self::Tap | Self::Veth => TUNNELS_NETNS,
+            Self::Fast => PORTS_NETNS,
+        }
+    }
 }
 
 /// What tells a node what it is to hold.
@@ -143,6 +197,8 @@ pub struct AgentConfig {
     pub attachment: Attachment,
     /// What makes tunnels.
     pub tunnels: Tunnels,
+    /// Whether the kernel carries out what the switch decided.
+    pub fast_path: FastPath,
     /// The switch's socket.
     pub switch_socket: PathBuf,
 }
@@ -164,6 +220,7 @@ impl AgentConfig {
             netns_dir: PathBuf::from(Self::NETNS_DIR),
             attachment: Attachment::Auto,
             tunnels: Tunnels::Auto,
+            fast_path: FastPath::Off,
             switch_socket: run_dir.join("switch.sock"),
             run_dir,
         }

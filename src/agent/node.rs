@@ -1,7 +1,7 @@
 //! One node made to match: observe, plan, apply, verify.
 
-use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::switch::{Request, Show, Synced};
 use crate::control::ControlError;
@@ -13,17 +13,20 @@ use crate::netns::{NetnsName, Ownership, PORTS_NETNS, TUNNELS_NETNS};
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::{Monitor, Pulse};
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op, Plan};
-use crate::program::{self, BR_INT, BR_TUN, Program, fixed, local_vlans};
+use crate::program::{BR_INT, BR_TUN, fixed, local_vlans};
 use crate::types::IfName;
 use crate::vxlan::VxlanOp;
 
+use super::backend::{self, Choice, Needs};
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
-use super::kernel_spec::kernel_spec;
+use super::kernel_spec::{kernel_spec, router_links};
+use super::less::{faults, without};
 use super::switch::Switch;
-use super::switch_spec::{self, BridgeSpec};
+use super::switch_spec::{self, attach};
+use super::told::{self, Ahead, Told};
 use super::vlans::{self, Vlans};
-use super::{AgentConfig, Attach, Attachment as Wish, flows, provider_spec};
+use super::{AgentConfig, Attach};
 
 /// Rounds of kernel, switch, kernel… in one pass. Two make a node from nothing and a third finds nothing to do; what
 /// takes more is being changed by somebody else meanwhile.
@@ -38,6 +41,8 @@ pub(super) struct Held {
     pub(super) view: NodeView,
     pub(super) vlans: Vlans,
     pub(super) attach: Attach,
+    /// Why its tunnels are made by what makes them.
+    pub(super) tunnels_why: String,
 }
 
 /// What one pass came to.
@@ -79,8 +84,10 @@ pub(super) struct Node<D> {
     switch: Switch,
     ownership: Ownership,
     vlans: Vlans,
-    view: Option<NodeView>,
+    /// Shared while flows are told ahead.
+    view: Option<Arc<NodeView>>,
     attach: Option<Attach>,
+    tunnels: Option<Choice>,
     flows_known: FlowsKnown,
     /// The networks that routers' links are on, by namespace and ifindex.
     router_links: BTreeMap<(NetnsName, u32), String>,
@@ -110,6 +117,7 @@ impl<D: Desired> Node<D> {
             vlans,
             view: None,
             attach: None,
+            tunnels: None,
             flows_known: FlowsKnown::default(),
             router_links: BTreeMap::new(),
             settled: false,
@@ -122,7 +130,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn untold(&mut self) -> Option<Held> {
         let (view, attach) = (self.view.as_ref()?, self.attach?);
         let (whole, changes) = core::mem::take(&mut self.untold);
-        (whole || !changes.is_empty()).then(|| Held { view: view.clone(), vlans: self.vlans.clone(), attach })
+        let tunnels_why = self.tunnels.as_ref().map(|choice| choice.why.clone()).unwrap_or_default();
+        let held = || Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach, tunnels_why };
+        (whole || !changes.is_empty()).then(held)
     }
 
     /// The changes that readers do not know yet, after a pass that made only those.
@@ -156,11 +166,6 @@ impl<D: Desired> Node<D> {
         self.switch.close();
     }
 
-    /// Whether what is desired is known to be another since the last [`Self::reload`].
-    pub(super) fn has_news(&self) -> bool {
-        self.desired.has_news()
-    }
-
     /// Lets whoever desires know what the last pass came to.
     pub(super) fn came_to(&mut self, errors: &[String]) {
         self.desired.came_to(errors);
@@ -173,7 +178,9 @@ impl<D: Desired> Node<D> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         match self.desired.news().map_err(|error| error.to_string())? {
             News::Whole(view) => {
-                self.view = Some(NodeView { backend: self.config.tunnels.backend(), ..*view });
+                // What makes the tunnels goes on making them, if what they are to be is the same.
+                let backend = self.tunnels.as_ref().map_or(view.backend, |choice| choice.backend);
+                self.view = Some(Arc::new(NodeView { backend, ..*view }));
                 self.untold = (true, Vec::new());
                 self.forget_known();
                 Ok(())
@@ -190,7 +197,7 @@ impl<D: Desired> Node<D> {
 
     /// Takes changes into the view, and notes what comes of them as far as that can be told without a whole pass.
     fn take(&mut self, changes: Vec<ViewChange>) -> Result<(), EarlyFull> {
-        let Some(view) = &mut self.view else { return Ok(()) };
+        let Some(view) = self.view.as_mut().map(Arc::make_mut) else { return Ok(()) };
         for change in changes {
             if !self.untold.0 {
                 // Else everything is to be told anyway.
@@ -206,6 +213,25 @@ impl<D: Desired> Node<D> {
                 self.flows_known.revisions.clear();
             }
         }
+        Ok(())
+    }
+
+    /// Settles what makes the tunnels, again whenever what they are to be is something else.
+    fn choose_tunnels(&mut self) -> Result<(), String> {
+        let Some(needs) = self.view.as_deref().map(Needs::of) else { return Ok(()) };
+        if self.tunnels.as_ref().is_some_and(|choice| choice.needs == needs) {
+            return Ok(());
+        }
+        let show = self.switch.show().map_err(|error| error.to_string())?;
+        let choice =
+            backend::choose((self.config.tunnels, self.config.fast_path), needs, &self.config.netns_dir, &show);
+        tracing::info!(node = %self.config.node, tunnels = choice.backend.name(), why = %choice.why, "tunnels");
+        if let Some(view) = self.view.as_mut().filter(|view| view.backend != choice.backend) {
+            Arc::make_mut(view).backend = choice.backend;
+            self.forget_known();
+        }
+        self.tunnels = Some(choice);
+        self.untold.0 = true;
         Ok(())
     }
 
@@ -308,22 +334,74 @@ impl<D: Desired> Node<D> {
         if hello.instance != self.flows_known.instance {
             self.flows_known = FlowsKnown { instance: hello.instance.clone(), revisions: BTreeMap::new() };
         }
-        let attach = Some(attach(self.config.attachment, hello.tap_refused.as_deref())?);
+        let attach = Some(attach(self.config.attachment, self.config.fast_path, hello.tap_refused.as_deref())?);
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
+        self.choose_tunnels()?;
         let spec = self.kernel_spec()?;
         self.number()?;
         for round in 0..ROUNDS_MAX {
+            let ahead = self.begin_ahead().map_err(|error| error.to_string())?;
+            let kernel = self.kernel_steps(&spec, ahead.is_some(), outcome).await;
+            if let Some(ahead) = ahead {
+                self.end_ahead(ahead, outcome).await?;
+            }
+            let (lost, is_quiet) = kernel?;
             let before = outcome.operations;
-            let lost = self.kernel_step(&spec, outcome).await?;
-            // What changes before this listens is met by the next round: there is one after each that did something.
-            self.monitor.watch(&spec).map_err(|error| error.to_string())?;
             self.switch_step(round, &lost, outcome).map_err(|error| error.to_string())?;
-            if outcome.operations == before || !outcome.errors.is_empty() {
+            if is_quiet && outcome.operations == before || !outcome.errors.is_empty() {
                 return Ok(());
             }
         }
         Err(format!("the node did not settle in {ROUNDS_MAX} rounds: somebody else changes it at the same time"))
+    }
+
+    /// Begins to make the flows what they are to be, if the ports that they name are so already: neither waits for the
+    /// kernel then, nor the kernel for them.
+    fn begin_ahead(&mut self) -> Result<Option<Ahead>, ControlError> {
+        let (Some(view), Some(attach)) = (&self.view, self.attach) else { return Ok(None) };
+        let known = &self.flows_known.revisions;
+        let wanted: BTreeSet<IfName> =
+            switch_spec::names(view).into_iter().filter(|bridge| !known.contains_key(bridge)).collect();
+        // What is wrong with a spec is told by the step that needs it.
+        let Ok(spec) = switch_spec::bridges(view, attach, &self.config.netns_dir) else { return Ok(None) };
+        if wanted.is_empty() || !switch_spec::preparation(&spec, &self.switch.show()?, &BTreeSet::new()).is_empty() {
+            return Ok(None);
+        }
+        // Whoever needs the switch meanwhile opens a conversation of its own.
+        let other = Switch::new(self.config.switch_socket.clone(), None);
+        let switch = core::mem::replace(&mut self.switch, other);
+        Ok(Some(Ahead::begin(switch, Arc::clone(view), self.vlans.clone(), wanted)))
+    }
+
+    async fn end_ahead(&mut self, ahead: Ahead, outcome: &mut Outcome) -> Result<(), String> {
+        let failed = |error: tokio::task::JoinError| format!("the switch could not be told its flows: {error}");
+        let (switch, told) = ahead.end().await.map_err(failed)?;
+        self.switch = switch;
+        self.note(told, true, outcome).map_err(|error| error.to_string())
+    }
+
+    /// Brings the kernel to `spec`, and if there is time looks at what came of it. Returns the ports whose interfaces are not
+    /// there, or not the ones they were; and whether the last look found nothing to do.
+    async fn kernel_steps(
+        &mut self,
+        spec: &Checked,
+        has_time: bool,
+        outcome: &mut Outcome,
+    ) -> Result<(BTreeSet<IfName>, bool), String> {
+        let mut lost = BTreeSet::new();
+        let mut is_quiet = false;
+        for _ in 0..if has_time { 2 } else { 1 } {
+            let before = outcome.operations;
+            lost.extend(self.kernel_step(spec, outcome).await?);
+            // What changes before this listens is met by the next look: there is one after each step that did something.
+            self.monitor.watch(spec).map_err(|error| error.to_string())?;
+            is_quiet = outcome.operations == before;
+            if is_quiet || !outcome.errors.is_empty() {
+                break;
+            }
+        }
+        Ok((lost, is_quiet))
     }
 
     /// Brings the kernel to `spec`. Returns the ports whose interfaces are not there, or not the ones they were.
@@ -360,8 +438,10 @@ impl<D: Desired> Node<D> {
 
     /// Has the switch let go of its tunnels' UDP port before the kernel's take it.
     fn make_room(&mut self, plan: &Plan, outcome: &mut Outcome) -> Result<(), String> {
-        let sets_up = |op: &Op| matches!(op, Op::Link(netns, LinkOp::Up(_)) if netns.to_string() == TUNNELS_NETNS);
-        if !plan.ops.iter().any(sets_up) {
+        let netns = self.attach.map_or(TUNNELS_NETNS, Attach::tunnels_netns);
+        let sets_up = |op: &Op| matches!(op, Op::Link(at, LinkOp::Up(_)) if at.to_string() == netns);
+        let kernels = self.view.as_ref().is_some_and(|view| view.backend == Backend::Kernel);
+        if !kernels || !plan.ops.iter().any(sets_up) {
             return Ok(());
         }
         let show = self.switch.show().map_err(|error| error.to_string())?;
@@ -444,11 +524,11 @@ impl<D: Desired> Node<D> {
         self.flow_step(&show, less.as_ref(), outcome)?;
         let stale = switch_spec::removals(&spec, &show);
         self.ask_all(&stale, outcome)?;
+        self.ask_all(switch_spec::fast_path(&show), outcome)?;
         Ok(())
     }
 
-    /// Makes the flows of br-int, then of the other bridges, what the view asks for, or what `less` does; so nothing comes
-    /// from the wire before br-int knows what to do with it.
+    /// Makes the flows of each bridge what the view asks for, or what `less` does.
     fn flow_step(&mut self, show: &Show, less: Option<&NodeView>, outcome: &mut Outcome) -> Result<(), ControlError> {
         let revisions: BTreeMap<&IfName, u64> =
             show.bridges.iter().map(|there| (&there.name, there.revision)).collect();
@@ -456,30 +536,33 @@ impl<D: Desired> Node<D> {
             let revision = known.revisions.get(bridge);
             less.is_none() && revision.is_some() && revision == revisions.get(bridge)
         };
-        let Some(view) = less.or(self.view.as_ref()) else { return Ok(()) };
-        let bridges = switch_spec::names(view);
-        if bridges.iter().all(|bridge| is_known(&self.flows_known, bridge)) {
+        let Some(view) = less.or(self.view.as_deref()) else { return Ok(()) };
+        let wanted: BTreeSet<IfName> =
+            switch_spec::names(view).into_iter().filter(|bridge| !is_known(&self.flows_known, bridge)).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
-        let Program { br_int, br_tun, providers } = match Program::of(view, &self.vlans) {
-            Ok(program) => program,
+        self.flows_known.revisions.retain(|bridge, _| !wanted.contains(bridge));
+        let told = told::tell(&mut self.switch, view, &self.vlans, &wanted);
+        self.note(told, less.is_none(), outcome)
+    }
+
+    /// Takes note of what the switch said of flows, which are the view's or lack some.
+    fn note(&mut self, told: Told, is_all: bool, outcome: &mut Outcome) -> Result<(), ControlError> {
+        let told = match told {
+            Ok(told) => told,
             Err(error) => {
                 outcome.fails(error);
                 return Ok(());
             }
         };
-        let programs = [br_int, br_tun].into_iter().chain(providers.into_values());
-        for (bridge, flows) in bridges.iter().zip(programs) {
-            if is_known(&self.flows_known, bridge) {
-                continue;
-            }
-            self.flows_known.revisions.remove(bridge);
-            match self.switch.sync(bridge, flows::lines(&flows)) {
+        for (bridge, synced) in told {
+            match synced {
                 Ok(Synced { changes, revision }) => {
                     tracing::debug!(%bridge, changes, "flows");
                     outcome.operations += changes;
-                    if less.is_none() {
-                        self.flows_known.revisions.insert(bridge.clone(), revision);
+                    if is_all {
+                        self.flows_known.revisions.insert(bridge, revision);
                     }
                 }
                 Err(error) if error.refusal().is_some() => outcome.fails(format!("flows of {bridge}: {error}")),
@@ -507,62 +590,4 @@ impl<D: Desired> Node<D> {
         }
         Ok(failed)
     }
-}
-
-/// The networks that routers' links are on.
-fn router_links(view: &NodeView, observed: &KernelState) -> BTreeMap<(NetnsName, u32), String> {
-    let mut links = BTreeMap::new();
-    for (netns, state) in &observed.namespaces {
-        let NetnsName::Named(name) = netns else { continue };
-        let routers = view.routers.iter().filter(|router| router.netns == name.as_str());
-        for port in routers.flat_map(|router| &router.interfaces) {
-            if let Some(link) = state.links.get(&port.ifname) {
-                links.insert((netns.clone(), link.index), port.network.clone());
-            }
-        }
-    }
-    links
-}
-
-/// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.
-fn attach(wish: Wish, tap_refused: Option<&str>) -> Result<Attach, String> {
-    match (wish, tap_refused) {
-        (Wish::Auto | Wish::Tap, None) => Ok(Attach::Tap),
-        (Wish::Auto, Some(_)) | (Wish::Veth, _) => Ok(Attach::Veth),
-        (Wish::Tap, Some(why)) => {
-            Err(format!("ports are to be TAPs, and the switch cannot make any: {why}; allow it, or use veth"))
-        }
-    }
-}
-
-/// Wanted ports that are there and carry nothing, each with the reason.
-fn faults(spec: &[BridgeSpec], show: &Show) -> BTreeMap<IfName, String> {
-    let wanted = |name: &IfName| spec.iter().any(|bridge| bridge.ports.contains_key(name));
-    show.bridges
-        .iter()
-        .flat_map(|bridge| &bridge.ports)
-        .filter(|port| wanted(&port.config.name))
-        .filter_map(|port| Some((port.config.name.clone(), port.fault.clone()?)))
-        .collect()
-}
-
-/// The view without what is behind these ports.
-fn without(view: &NodeView, ports: &BTreeSet<IfName>) -> NodeView {
-    let mut view = view.clone();
-    provider_spec::without(&mut view, ports);
-    let endpoints: BTreeMap<String, IpAddr> =
-        view.peers.iter().map(|peer| (peer.name.clone(), peer.tunnel_ip)).collect();
-    let backend = view.backend;
-    for network in &mut view.networks {
-        let carrier = network.segment.tunnel();
-        let tunnel = |ip: &IpAddr| carrier.map(|(kind, key)| program::tunnel_port(backend, kind, key, *ip));
-        let cut = |node: &String| endpoints.get(node).and_then(tunnel).is_some_and(|port| ports.contains(&port));
-        network.local_ports.retain(|vm| !ports.contains(&vm.port));
-        network.remote_ports.retain(|port| !cut(&port.node));
-        network.flood.retain(|node| !cut(node));
-    }
-    for router in &mut view.routers {
-        router.interfaces.retain(|port| !ports.contains(&port.ifname));
-    }
-    view
 }

@@ -18,7 +18,7 @@ pub(super) fn bridges(view: &NodeView) -> impl Iterator<Item = BridgeSpec> {
         name: name.bridge(),
         ports: BTreeMap::from([
             (name.phy_port(), PortKind::Patch { peer: name.int_port() }),
-            (interface.clone(), PortKind::Packet { netns: None, device: None }),
+            (interface.clone(), PortKind::Packet { netns: None, device: None, fast: false }),
         ]),
         routers: BTreeMap::new(),
     };

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api::agent::Converged;
@@ -18,12 +17,12 @@ use crate::plan::{self, KernelSpec};
 use crate::program::{BR_INT, BR_TUN, fixed};
 
 use super::desired::{Desired, Source, TopologyFile};
-use super::events::{EVENTS_MAX, Event, Events};
+use super::events::{Events, Inbox, Told};
 use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
-use super::{AgentConfig, AgentError, DesiredFrom, announced, link, provider_spec, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, announced, link, provider_spec, saved, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -71,7 +70,7 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
 
 /// What reaches the agent from outside.
 struct Outside {
-    inbox: Receiver<Event>,
+    inbox: Inbox,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -88,7 +87,7 @@ struct Reasons {
 }
 
 impl Outside {
-    fn new(inbox: Receiver<Event>) -> std::io::Result<Self> {
+    fn new(inbox: Inbox) -> std::io::Result<Self> {
         Ok(Self {
             inbox,
             hangup: signal(SignalKind::hangup())?,
@@ -106,7 +105,7 @@ impl Outside {
                 _ = self.terminate.recv() => reasons.stop = true,
                 _ = self.interrupt.recv() => reasons.stop = true,
                 _ = self.hangup.recv() => reasons.hangup(),
-                Some(event) = self.inbox.recv() => reasons.take(event, node).await,
+                told = self.inbox.told() => reasons.take(told, node).await,
                 () = node.drift() => {
                     reasons.look = true;
                     sleep(BURST).await;
@@ -120,10 +119,7 @@ impl Outside {
             reasons.hangup();
         }
         reasons.stop |= self.terminate.recv().now_or_never().is_some();
-        for _ in 0..EVENTS_MAX {
-            let Ok(event) = self.inbox.try_recv() else { break };
-            reasons.take(event, node).await;
-        }
+        reasons.take(self.inbox.take(), node).await;
         reasons
     }
 }
@@ -133,23 +129,21 @@ impl Reasons {
         (self.look, self.reload) = (true, true);
     }
 
-    async fn take<D: Desired>(&mut self, event: Event, node: &mut Node<D>) {
-        match event {
-            Event::Look => self.look = true,
-            Event::Desired => self.reload = true,
-            Event::SwitchLost => {
-                node.switch_lost();
-                self.look = true;
-            }
-            Event::Observe(reply) => {
-                // A reader that has left meanwhile misses nothing.
-                let _left = reply.send(node.observe().await);
-            }
+    async fn take<D: Desired>(&mut self, told: Told, node: &mut Node<D>) {
+        let Told { look, desired, switch_lost, readers } = told;
+        if switch_lost {
+            node.switch_lost();
+        }
+        self.look |= look | switch_lost;
+        self.reload |= desired;
+        for reader in readers {
+            // A reader that has left meanwhile misses nothing.
+            let _left = reader.send(node.observe().await);
         }
     }
 }
 
-async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Receiver<Event>) -> Result<(), AgentError> {
+async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Inbox) -> Result<(), AgentError> {
     let failed = |source| AgentError::System { node: config.node.clone(), what: "handle signals", source };
     let mut outside = Outside::new(inbox).map_err(failed)?;
     let kernel = Kernel::open(config.netns_dir.clone())?;
@@ -179,8 +173,7 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Recei
     while !reasons.stop {
         shared.begin();
         let started = Instant::now();
-        // An event that found the queue full is met here.
-        if reasons.reload || node.has_news() {
+        if reasons.reload {
             undesired = node.reload().err();
         }
         let amended = node.amend().await;
@@ -266,7 +259,7 @@ async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
         Err(failure) => left.extend(failure.failures.iter().map(ToString::to_string)),
     }
     vlans::forget(&config.run_dir)?;
-    if let Err(error) = link::forget(&config.run_dir) {
+    if let Err(error) = saved::forget(&config.run_dir) {
         left.push(format!("the last view in {}: {error}", config.run_dir.display()));
     }
     if left.is_empty() { Ok(done) } else { Err(AgentError::Purge(left)) }

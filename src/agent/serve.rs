@@ -19,6 +19,7 @@ use super::node::Held;
 use super::shared::Shared;
 use super::switch::Switch;
 use super::tables::{self, Observed};
+use super::ways;
 
 /// The longest a question may wait for the main loop, which may be in the middle of a pass.
 const KERNEL_LIMIT: Duration = Duration::from_secs(30);
@@ -117,6 +118,7 @@ impl Service for Conversations {
                 let unknown = |message: String| Refusal { message, code: "unknown-place".to_owned() };
                 Reply::of(&lookup::route(&held, &self.kernel()?, &of, to).map_err(|error| unknown(error.to_string()))?)
             }
+            Request::Paths => Reply::of(&ways::tried(&self.held()?.view).map_err(internal)?),
             Request::Responders => {
                 let held = self.held()?;
                 let br_int = self.bridge(&mut self.switch(), BR_INT)?;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::api::switch::{BridgeMode, PortConfig, PortKind, Request, RouterInterface, Show, VlanMode};
+use crate::api::switch::{BridgeMode, FastPathState, PortConfig, PortKind, Request, RouterInterface, Show, VlanMode};
 use crate::model::view::{Attachment, Backend, NodeView, RouterPort, RouterView, TunnelKind};
-use crate::netns::{PORTS_NETNS, TUNNELS_NETNS};
+use crate::netns::PORTS_NETNS;
 use crate::program::{self, BR_INT, BR_TUN, PATCH_INT, PATCH_TUN, fixed};
 use crate::types::{IfName, Mac, PhysicalNetwork};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
 use super::kernel_spec::{KernelSpecError, tunnel_devices};
-use super::{Attach, provider_spec};
+use super::{Attach, Attachment as Wish, FastPath, provider_spec};
 
 /// A bridge as wanted. Each is the agent's alone: a port that is not wanted goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub(super) fn names(view: &NodeView) -> Vec<IfName> {
 pub(super) fn bridges(view: &NodeView, attach: Attach, netns_dir: &Path) -> Result<Vec<BridgeSpec>, SwitchSpecError> {
     let ports = integration_ports(view, attach, netns_dir);
     let integration = BridgeSpec { name: fixed(BR_INT), ports, routers: router_interfaces(view, netns_dir) };
-    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports: tunnel_ports(view, netns_dir)?, routers: BTreeMap::new() };
+    let ports = tunnel_ports(view, attach, netns_dir)?;
+    let tunnel = BridgeSpec { name: fixed(BR_TUN), ports, routers: BTreeMap::new() };
     Ok([integration, tunnel].into_iter().chain(provider_spec::bridges(view)).collect())
 }
 
@@ -64,7 +65,9 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
             device: (ifname != port).then(|| ifname.clone()),
             mac: Some(mac),
         },
-        Attach::Veth => PortKind::Packet { netns: Some(netns_dir.join(PORTS_NETNS)), device: None },
+        Attach::Veth | Attach::Fast => {
+            PortKind::Packet { netns: Some(netns_dir.join(PORTS_NETNS)), device: None, fast: attach == Attach::Fast }
+        }
     };
     let mut ports = BTreeMap::from([(fixed(PATCH_TUN), PortKind::Patch { peer: fixed(PATCH_INT) })]);
     ports.extend(provider_spec::patches(view));
@@ -77,7 +80,7 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
         let kind = match &vm.attach {
             Attachment::Netns { netns, ifname } => inside(&vm.port, netns, ifname, vm.mac),
             Attachment::Device { device } => {
-                PortKind::Packet { netns: None, device: (*device != vm.port).then(|| device.clone()) }
+                PortKind::Packet { netns: None, device: (*device != vm.port).then(|| device.clone()), fast: false }
             }
         };
         ports.insert(vm.port.clone(), kind);
@@ -85,12 +88,17 @@ fn integration_ports(view: &NodeView, attach: Attach, netns_dir: &Path) -> BTree
     ports
 }
 
-fn tunnel_ports(view: &NodeView, netns_dir: &Path) -> Result<BTreeMap<IfName, PortKind>, SwitchSpecError> {
+fn tunnel_ports(
+    view: &NodeView,
+    attach: Attach,
+    netns_dir: &Path,
+) -> Result<BTreeMap<IfName, PortKind>, SwitchSpecError> {
     let mut ports = BTreeMap::from([(fixed(PATCH_INT), PortKind::Patch { peer: fixed(PATCH_TUN) })]);
     let kinds: &[TunnelKind] = match view.backend {
         Backend::Userspace => &TunnelKind::ALL,
         Backend::Kernel => {
-            let port = || PortKind::Packet { netns: Some(netns_dir.join(TUNNELS_NETNS)), device: None };
+            let (netns, fast) = (netns_dir.join(attach.tunnels_netns()), attach == Attach::Fast);
+            let port = || PortKind::Packet { netns: Some(netns.clone()), device: None, fast };
             ports.extend(tunnel_devices(view)?.into_iter().map(|device| (device.name, port())));
             &[]
         }
@@ -160,6 +168,12 @@ pub(super) fn tunnels_of_the_switch(show: &Show) -> Vec<Request> {
     ports.map(|port| Request::DelPort { bridge: fixed(BR_TUN), port: port.config.name.clone() }).collect()
 }
 
+/// What is to be asked once the flows are there: the fast path of ports that wait for it.
+pub(super) fn fast_path(show: &Show) -> &'static [Request] {
+    let mut ports = show.bridges.iter().flat_map(|bridge| &bridge.ports);
+    if ports.any(|port| port.fast_path == Some(FastPathState::Waiting)) { &[Request::FastPath] } else { &[] }
+}
+
 /// What is to be asked after the flows: ports that no flow names any more leave, and bridges of physical networks.
 pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
     let mut requests = Vec::new();
@@ -175,4 +189,25 @@ pub(super) fn removals(spec: &[BridgeSpec], show: &Show) -> Vec<Request> {
     }
     requests.extend(provider_spec::removals(spec, show));
     requests
+}
+
+/// How ports are attached, given what is wished and why the switch makes no TAPs, if it does not.
+///
+/// # Errors
+/// When what is wished cannot be had.
+pub(super) fn attach(wish: Wish, fast_path: FastPath, tap_refused: Option<&str>) -> Result<Attach, String> {
+    match (fast_path, wish) {
+        (FastPath::Off, _) => {}
+        (FastPath::On, Wish::Auto | Wish::Veth) => return Ok(Attach::Fast),
+        (FastPath::On, Wish::Tap) => {
+            return Err("ports are to be TAPs, which have no fast path: leave one of both out".to_owned());
+        }
+    }
+    match (wish, tap_refused) {
+        (Wish::Auto | Wish::Tap, None) => Ok(Attach::Tap),
+        (Wish::Auto, Some(_)) | (Wish::Veth, _) => Ok(Attach::Veth),
+        (Wish::Tap, Some(why)) => {
+            Err(format!("ports are to be TAPs, and the switch cannot make any: {why}; allow it, or use veth"))
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(super) enum TableError {
 
 /// The node, as `show` prints it.
 pub(super) fn show(held: &Held, state: Converged) -> Show {
-    let Held { view, vlans, attach } = held;
+    let Held { view, vlans, attach, tunnels_why } = held;
     let tunnels = program::tunnel_ports(view);
     Show {
         node: view.node.name.clone(),
@@ -41,8 +41,10 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
         attachment: match attach {
             Attach::Tap => "tap".to_owned(),
             Attach::Veth => "veth".to_owned(),
+            Attach::Fast => "veth with the fast path".to_owned(),
         },
         tunnel_backend: view.backend.name().to_owned(),
+        tunnels_why: tunnels_why.clone(),
         networks: view
             .networks
             .iter()

@@ -36,6 +36,8 @@ pub enum Request {
     },
     /// Where frames to remote and local addresses go, populated and learned; answered with a list of [`Forwarding`].
     Forwardings,
+    /// The ways to the other nodes, tried now; answered with a list of [`PeerPath`].
+    Paths,
 }
 
 /// Whose routes are asked about.
@@ -87,6 +89,9 @@ pub struct Show {
     pub attachment: String,
     /// How its tunnels are made: `userspace` or `kernel`.
     pub tunnel_backend: String,
+    /// Why by that: as asked, or what was found when it was chosen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tunnels_why: String,
     /// Its networks.
     pub networks: Vec<Network>,
     /// Its routers.
@@ -191,6 +196,48 @@ pub struct Peer {
     /// The tunnel ports on br-tun that lead to it, some to others too; none if no network is shared.
     #[serde(default)]
     pub ports: Vec<IfName>,
+}
+
+/// The way to another node, as it was when it was asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerPath {
+    /// The node.
+    pub node: String,
+    /// Its tunnel endpoint.
+    pub tunnel_ip: IpAddr,
+    /// Octets of the largest packet a tunnel would send there, outer IP header included; 0 if no tunnel leads there.
+    pub needed: u32,
+    /// How long a small echo took, in microseconds; `None` if nothing answered.
+    pub answered_micros: Option<u64>,
+    /// Whether a packet of the octets needed passes.
+    pub room: Room,
+}
+
+/// Whether packets of the size needed pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Room {
+    /// They do.
+    Enough,
+    /// This node's own interface takes less.
+    Interface {
+        /// The octets it takes.
+        mtu: u32,
+    },
+    /// A router on the way takes less, and says so.
+    Hop {
+        /// The router.
+        hop: IpAddr,
+        /// The octets it takes.
+        mtu: u32,
+    },
+    /// Somebody on the way takes less, and says nothing.
+    Silent {
+        /// The octets that passed.
+        passes: u32,
+    },
+    /// It cannot be told, for nothing answers.
+    Unknown,
 }
 
 /// A permanent neighbour.

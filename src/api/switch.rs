@@ -68,14 +68,16 @@ pub enum Request {
         /// Flows as [`FlowChange::Add`] takes them.
         flows: Vec<String>,
     },
-    /// Makes the flows under a cookie these and no others, at one instant, and leaves flows under other cookies alone; one
-    /// that is there already keeps its counters, and so does one that only acts differently. Answered with [`Synced`].
+    /// Makes the flows under a cookie these and no others, at one instant; one that is there already keeps its counters, and
+    /// so does one that only acts differently. Flows under other cookies are left alone, save one with the very table,
+    /// priority and match of one of these, which becomes that. Answered with [`Synced`].
     SyncFlows {
         /// The bridge.
         bridge: IfName,
         /// The cookie.
         cookie: u64,
-        /// Flows as [`FlowChange::Add`] takes them, one a line; whatever cookie they name is not looked at.
+        /// Flows as [`FlowChange::Add`] takes them, one a line, without `check_overlap` and `reset_counts`; whatever cookie
+        /// they name is not looked at. The later of two with one table, priority and match counts.
         flows: String,
     },
     /// Flows with their counters.
@@ -115,11 +117,17 @@ pub enum Request {
         /// The frame.
         frame: Vec<u8>,
     },
-    /// What flows' `controller(userdata=…)` actions said since the last such request, whoever made it: waits for something
-    /// to be said. Answered with [`Notices`].
+    /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
+    /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
+    FastPath,
+    /// What flows' `controller(userdata=…)` actions said and no listener said to have heard: waits for something to be
+    /// said. Answered with [`Notices`].
     Notices {
         /// How long to wait if nothing was; five seconds at most.
         wait_millis: u64,
+        /// The greatest [`Notice::number`] that was heard: it, and what has a smaller one, is told no more. 0 for nothing.
+        #[serde(default)]
+        heard: u64,
     },
     /// What a bridge in normal mode learned, and what it was told.
     Fdb {
@@ -269,6 +277,10 @@ pub enum PortKind {
         /// The interface; the port's name without it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<IfName>,
+        /// Whether the kernel's fast path may be hung on it: nothing but the switch is to get what comes by it. Its frames
+        /// wait for [`Request::FastPath`] then.
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+        fast: bool,
     },
     /// A VXLAN tunnel to one endpoint. The key of each frame is set and seen by flows as `tun_id`.
     Vxlan {
@@ -335,8 +347,9 @@ pub struct Bridge {
     pub flows: usize,
     /// Its ports by number.
     pub ports: Vec<Port>,
-    /// Another one after every request that changed its ports or flows, and greater by one if it was flows: whoever finds
-    /// the one it left knows that nobody else changed any. Flows that were learned or ran out do not count.
+    /// Greater after every request that changed its ports or flows, by one for all the flows of one request; a request that
+    /// found nothing to change leaves it. So whoever finds the one it left knows that nobody else changed any. Flows that
+    /// were learned or ran out do not count.
     #[serde(default)]
     pub revision: u64,
 }
@@ -354,6 +367,32 @@ pub struct Port {
     /// Why it carries nothing; `None` while it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// What became of the fast path that it may have; `None` if it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path: Option<FastPathState>,
+}
+
+/// A port's fast path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FastPathState {
+    /// The port waits for [`Request::FastPath`], and takes no frames yet.
+    Waiting,
+    /// It is there.
+    On,
+    /// It cannot be had, and why; the port works without.
+    Refused(String),
+}
+
+/// What the kernel carries out for the switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathCounters {
+    /// Flows in the kernel now.
+    pub flows: u64,
+    /// Frames it carried; they are among those of ports and flows.
+    pub packets: u64,
+    /// Flows that were not taken: for lack of room, or because the kernel refused them.
+    pub refused: u64,
 }
 
 /// A port's counters. A super-frame counts once.
@@ -382,6 +421,9 @@ pub struct Show {
     pub drops: std::collections::BTreeMap<String, u64>,
     /// The flow cache.
     pub cache: CacheCounters,
+    /// What the kernel carries out; `None` without a fast path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path: Option<FastPathCounters>,
     /// Routers whose interfaces are ports.
     #[serde(default)]
     pub routers: Vec<Router>,
@@ -408,8 +450,19 @@ pub struct CacheCounters {
 /// What flows said, in answer to [`Request::Notices`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notices {
-    /// The `userdata` of each, once, in the order in which they were said last.
-    pub said: Vec<Vec<u8>>,
+    /// Each thing once, in the order in which they were said last.
+    pub said: Vec<Notice>,
+}
+
+/// Something that a flow said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Greater than that of everything said before it, as long as the switch lives.
+    pub number: u64,
+    /// How long ago it was said last, in milliseconds.
+    pub age_millis: u64,
+    /// The action's `userdata`.
+    pub userdata: Vec<u8>,
 }
 
 /// One flow, in answer to [`Request::DumpFlows`].

@@ -149,7 +149,7 @@ fn kind(args: &AddPortArgs) -> Result<PortKind, CliError> {
     let missing = |option: &str| CliError::Usage(format!("a port of type {name} needs {option}"));
     let netns = netns.as_ref().map(|netns| netns_path(netns));
     Ok(match kind {
-        Kind::Packet => PortKind::Packet { netns, device: device.clone() },
+        Kind::Packet => PortKind::Packet { netns, device: device.clone(), fast: false },
         Kind::Tap => PortKind::Tap { netns, device: device.clone(), mac: *mac },
         Kind::Patch => PortKind::Patch { peer: peer.clone().ok_or_else(|| missing("--peer"))? },
         Kind::Vxlan => PortKind::Vxlan {

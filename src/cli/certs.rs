@@ -1,6 +1,6 @@
 //! `dvr certs`: makes certificates, and says where they go.
 
-use super::args::CertsCommand;
+use super::controller_args::CertsCommand;
 use super::error::CliError;
 use super::output;
 use crate::tls::{self, Identity, Made};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-use super::args::WhichController;
+use super::controller_args::WhichController;
 use super::error::CliError;
 use crate::controller::ControllerConfig;
 use crate::lab::{self, Lab, Labs, Record};
@@ -26,6 +26,9 @@ pub(super) struct Desk {
     pub(super) lab: Option<(Lab, Record)>,
 }
 
+/// A controller that was looked for, and what came of it.
+pub(super) type Reached = (Address, Result<Desk, CliError>);
+
 impl Desk {
     /// The controller a command means: the one it names; else the lab's it names; else this host's; else that of the only
     /// lab that runs.
@@ -33,17 +36,24 @@ impl Desk {
     /// # Errors
     /// When there is none, or it cannot be reached.
     pub(super) fn find(at: &WhichController) -> Result<Self, CliError> {
-        let (addresses, lab) = match (&at.controller, &at.name) {
-            (Some(addresses), _) => (addresses.clone(), None),
-            (None, None) if let Some(socket) = own_socket() => (Address::Unix(socket).into(), None),
-            (None, name) => {
-                let (lab, record) = Labs::of_this_user()?.choose(name.as_ref())?;
-                (lab.controllers(), Some((lab, record)))
-            }
-        };
+        let (addresses, lab) = meant(at)?;
+        Self::open(&addresses, lab, at)
+    }
+
+    /// All controllers a command means, each on its own, or why it cannot be reached.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn each(at: &WhichController) -> Result<Vec<Reached>, CliError> {
+        let (addresses, _) = meant(at)?;
+        let open = |address: &Address| (address.clone(), Self::open(&address.clone().into(), None, at));
+        Ok(addresses.all().iter().map(open).collect())
+    }
+
+    fn open(addresses: &Addresses, lab: Option<(Lab, Record)>, at: &WhichController) -> Result<Self, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CliError::Ended(format!("cannot start an event loop: {error}")))?;
-        let opened = runtime.block_on(open(&addresses, at)).map_err(|error| match (error, &lab) {
+        let opened = runtime.block_on(open(addresses, at)).map_err(|error| match (error, &lab) {
             (CliError::Controller(error), Some((lab, _))) if error.is_absent() => CliError::Absent(format!(
                 "the controller of lab `{0}` is not running: start it with `dvr lab restart controller --name {0}`",
                 lab.name
@@ -108,6 +118,18 @@ impl Desk {
             Ok((revision, items))
         })
     }
+}
+
+/// Where the controllers are that a command means, and the lab that they are of.
+fn meant(at: &WhichController) -> Result<(Addresses, Option<(Lab, Record)>), CliError> {
+    Ok(match (&at.controller, &at.name) {
+        (Some(addresses), _) => (addresses.clone(), None),
+        (None, None) if let Some(socket) = own_socket() => (Address::Unix(socket).into(), None),
+        (None, name) => {
+            let (lab, record) = Labs::of_this_user()?.choose(name.as_ref())?;
+            (lab.controllers(), Some((lab, record)))
+        }
+    })
 }
 
 /// The socket of this host's controller; inside a lab's node, that of the lab's.

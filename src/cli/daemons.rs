@@ -4,7 +4,8 @@ use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 
-use super::args::{AgentArgs, Attach, ControllerArgs, PurgeArgs, Routed, SwitchArgs};
+use super::args::{AgentArgs, Attach, PurgeArgs, Routed, SwitchArgs};
+use super::controller_args::ControllerArgs;
 use super::error::{CliError, DONE};
 use super::output;
 use crate::controller::{self, ControllerConfig, EtcdFiles, StoreAt};
@@ -30,7 +31,7 @@ fn log_to_stderr(filter: Option<&str>) -> Result<(), CliError> {
 pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
     log_to_stderr(args.log.as_deref())?;
     let node = args.node.map_or_else(host_name, Ok)?;
-    let AgentArgs { topology, controller, certs, tunnel_ip, run_dir, netns_dir, attach, tunnels, .. } = args;
+    let AgentArgs { topology, controller, certs, tunnel_ip, run_dir, netns_dir, attach, tunnels, fast_path, .. } = args;
     let desired = match (topology, controller) {
         (_, Some(addresses)) => agent::DesiredFrom::Controllers(agent::Controllers { addresses, certs, tunnel_ip }),
         (Some(topology), None) => agent::DesiredFrom::Topology(topology),
@@ -52,8 +53,14 @@ pub(super) fn agent(args: AgentArgs) -> Result<u8, CliError> {
         let identity = tls::Identity::Node(node.clone());
         tls::client_config(&controllers.certs, &identity).map_err(|error| CliError::Usage(error.to_string()))?;
     }
-    let config =
-        agent::AgentConfig { desired, netns_dir, attachment, tunnels, ..agent::AgentConfig::new(node, "", run_dir) };
+    let config = agent::AgentConfig {
+        desired,
+        netns_dir,
+        attachment,
+        tunnels,
+        fast_path,
+        ..agent::AgentConfig::new(node, "", run_dir)
+    };
     agent::run(config).map_err(|error| CliError::Ended(error.to_string()))?;
     Ok(DONE)
 }

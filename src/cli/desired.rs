@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{ApplyArgs, DeleteArgs, DescribeArgs, DiffArgs, GetArgs, Output};
+use super::args::Output;
+use super::controller_args::{ApplyArgs, DeleteArgs, DescribeArgs, DiffArgs, GetArgs};
 use super::controllers::Desk;
 use super::error::{CliError, DONE};
 use super::output;
@@ -136,7 +137,10 @@ fn remember(desk: &Desk) {
 
 fn told(reply: &ApplyReply, dry_run: bool) -> Result<u8, CliError> {
     let mut text: String = reply.changes.iter().map(line).collect();
-    let count = reply.changes.len();
+    if reply.untold > 0 {
+        text.push_str(&format!("… and {} more\n", reply.untold));
+    }
+    let count = reply.changes.len() + usize::try_from(reply.untold).unwrap_or(usize::MAX);
     text.push_str(&match (count, dry_run) {
         (0, _) => format!("nothing to change at revision {}\n", reply.revision),
         (count, true) => format!("{count} {} would be made\n", plural(count)),

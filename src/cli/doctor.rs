@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::Output;
+use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
-use super::{output, probe};
-use crate::lab;
+use super::{output, paths, probe, target};
+use crate::fastpath::kernel::FastPath;
+use crate::lab::{self, Daemon};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +49,21 @@ impl Finding {
     }
 }
 
-/// `dvr doctor`. The exit code is 1 if something is missing that `dvr` cannot do without.
+/// `dvr doctor`. The exit code is 1 if something is missing that `dvr` cannot do without. Nodes are looked at if a lab or
+/// node is named, or if this host is one.
 ///
 /// # Errors
-/// When the output cannot be written.
-pub(super) fn doctor(form: Output) -> Result<u8, CliError> {
+/// When there is no such node, or the output cannot be written.
+pub(super) fn doctor(args: &ReadArgs) -> Result<u8, CliError> {
     let mut findings = vec![machine(), namespaces(), tun()];
     findings.extend(probe::findings());
     findings.push(bpf());
     findings.extend(PROGRAMS.iter().map(program));
-    output::render(form, &findings, |findings| findings.iter().map(line).collect())?;
+    if args.name.is_some() || args.node.is_some() || target::host().is_some() {
+        let sites = target::sites(args.name.as_ref(), args.node.as_deref())?;
+        findings.extend(sites.iter().filter(|site| !site.has_no(Daemon::Agent)).flat_map(paths::findings));
+    }
+    output::render(args.output.output, &findings, |findings| findings.iter().map(line).collect())?;
     let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
     Ok(if missing { FAILED } else { DONE })
 }
@@ -121,11 +127,15 @@ fn tun() -> Finding {
 
 fn bpf() -> Finding {
     const WHAT: &str = "BPF";
-    let root = nix::unistd::geteuid().is_root();
-    match (root, sysctl("kernel/unprivileged_bpf_disabled").as_deref()) {
-        (true, _) => Finding::ok(WHAT, "root may load programs where the kernel has them; nothing needs them yet"),
-        (false, Some("0")) => Finding::ok(WHAT, "unprivileged programs allowed; nothing needs them yet"),
-        (false, _) => Finding::ok(WHAT, "not for this user; nothing needs it"),
+    match FastPath::load() {
+        Ok(_) => Finding::ok(WHAT, "programs can be loaded: --fast-path on has the kernel carry frames"),
+        Err(error) if !nix::unistd::geteuid().is_root() => {
+            Finding::ok(WHAT, format!("not for this user, so no fast path; all else works: {error}"))
+        }
+        Err(error) => {
+            let remedy = "the kernel needs CONFIG_BPF_SYSCALL, and this process the rights of the machine's own root";
+            Finding::bad(WHAT, Verdict::Limited, format!("no fast path, all else works: {error}"), remedy)
+        }
     }
 }
 

@@ -127,7 +127,7 @@ impl CliError {
 fn of_rpc(error: &RpcError) -> u8 {
     match error {
         RpcError::Absent { .. } => ABSENT,
-        RpcError::Transport { .. } => FAILED,
+        RpcError::Transport { .. } | RpcError::Untrusted { .. } => FAILED,
         RpcError::NoCertificates { .. } => USAGE,
         RpcError::Refused(refused) if refused.code == tonic::Code::InvalidArgument => USAGE,
         RpcError::Refused(refused) if refused.code == tonic::Code::NotFound => ABSENT,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{FaultArgs, LabCommand, OutputArgs, Which, WireArgs};
 use super::error::{CliError, DONE, FAILED};
 use super::output;
-use crate::agent::Tunnels;
+use crate::agent::{FastPath, Tunnels};
 use crate::lab::{
     self, CheckReport, Daemon, Downed, FirstPing, LabName, Labs, Outline, Place, Raised, Record, TunnelsOf,
 };
@@ -27,13 +27,15 @@ const EXAMPLE_NAME: &str = "demo";
 /// Whatever failed.
 pub(super) fn run(command: LabCommand) -> Result<u8, CliError> {
     match command {
-        LabCommand::Up { file, name, controllers, tunnels, keep } => up(file, name, controllers, tunnels, keep),
+        LabCommand::Up { file, name, controllers, tunnels, fast_path, keep } => {
+            up(file, name, controllers, (tunnels, fast_path), keep)
+        }
         LabCommand::Exec { place, name, command } => exec(&place, name.as_ref(), command),
         LabCommand::Test { name, verbose, output } => test(name.as_ref(), verbose, output),
         LabCommand::Ls { output } => list(output),
         LabCommand::Down { name, all } => down(name, all),
         LabCommand::Kill(args) => kill(&args),
-        LabCommand::Restart { which, tunnels } => restart(&which, tunnels),
+        LabCommand::Restart { which, tunnels, fast_path } => restart(&which, tunnels, fast_path),
         LabCommand::Cut(args) => cut(&args),
         LabCommand::Heal(args) => heal(&args),
     }
@@ -43,7 +45,7 @@ fn up(
     file: Option<PathBuf>,
     name: Option<LabName>,
     controllers: Option<Addresses>,
-    tunnels: Vec<TunnelsOf>,
+    (tunnels, fast_path): (Vec<TunnelsOf>, FastPath),
     keep: bool,
 ) -> Result<u8, CliError> {
     let (source, text) = match &file {
@@ -54,7 +56,8 @@ fn up(
         None => ("built-in example".to_owned(), EXAMPLE.to_owned()),
     };
     let name = name.map_or_else(|| name_of(file.as_ref()), Ok)?;
-    let raised = lab::up(&Labs::of_this_user()?, &lab::Request { name, source, text, controllers, tunnels, keep })?;
+    let request = lab::Request { name, source, text, controllers, tunnels, fast_path, keep };
+    let raised = lab::up(&Labs::of_this_user()?, &request)?;
     output::print(&describe(&raised))?;
     Ok(if raised.first_ping.as_ref().is_some_and(|ping| ping.reply.is_none()) { FAILED } else { DONE })
 }
@@ -322,9 +325,11 @@ fn kill(args: &FaultArgs) -> Result<u8, CliError> {
     output::print(&format!("killed on node `{}`: {}\n", args.node, names.join(", ")))
 }
 
-fn restart(args: &FaultArgs, tunnels: Option<Tunnels>) -> Result<u8, CliError> {
-    if tunnels.is_some() && (args.node == CONTROLLER || !chosen(args.which).contains(&Daemon::Agent)) {
-        return Err(CliError::Usage("--tunnels is for agents: name a node and its agent, or all of it".to_owned()));
+fn restart(args: &FaultArgs, tunnels: Option<Tunnels>, fast_path: Option<FastPath>) -> Result<u8, CliError> {
+    let chosen_anew = tunnels.is_some() || fast_path.is_some();
+    if chosen_anew && (args.node == CONTROLLER || !chosen(args.which).contains(&Daemon::Agent)) {
+        let usage = "--tunnels and --fast-path are for agents: name a node and its agent, or all of it";
+        return Err(CliError::Usage(usage.to_owned()));
     }
     if let Some((lab, record)) = with_controller(args)? {
         lab::restart_controller(&lab, &record)?;
@@ -333,6 +338,9 @@ fn restart(args: &FaultArgs, tunnels: Option<Tunnels>) -> Result<u8, CliError> {
     let (lab, record) = with_node(args)?;
     if let Some(tunnels) = tunnels {
         lab::choose_tunnels(&lab.node_dir(&args.node), tunnels)?;
+    }
+    if let Some(fast_path) = fast_path {
+        lab::choose_fast_path(&lab.node_dir(&args.node), fast_path)?;
     }
     lab::restart(&lab, &record, &args.node, chosen(args.which))?;
     let names: Vec<&str> = chosen(args.which).iter().map(|daemon| daemon.name()).collect();

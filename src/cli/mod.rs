@@ -3,10 +3,12 @@
 //! Owns arguments, text and exit codes; what is done is done by [`crate::lab`] and by the daemons.
 
 mod args;
+mod bench;
 mod bridge_args;
 mod bridges;
 mod capture;
 mod certs;
+mod controller_args;
 mod controllers;
 mod daemons;
 mod desired;
@@ -17,8 +19,10 @@ mod flow_file;
 mod flows;
 mod labs;
 mod output;
+mod paths;
 mod probe;
 mod show;
+mod status;
 mod tables;
 mod target;
 mod trace;
@@ -53,6 +57,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
     match cli.command {
         Command::Lab { command } => labs::run(command),
         Command::Controller(args) => daemons::controller(args),
+        Command::Status(args) => status::status(&args),
         Command::Apply(args) => desired::apply(&args),
         Command::Diff(args) => desired::diff(&args),
         Command::Get(args) => desired::get(&args),
@@ -80,7 +85,8 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Arp(args) => tables::responders(&args),
         Command::Neigh(args) => tables::neighbours(&args),
         Command::Capture(args) => capture::capture(&args),
-        Command::Doctor(args) => doctor::doctor(args.output),
+        Command::Bench(args) => bench::bench(args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions { shell } => {
             let mut octets = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);
@@ -91,6 +97,7 @@ fn run(cli: Cli) -> Result<u8, CliError> {
         Command::LabKeep { node } => daemons::lab_keep(&node),
         Command::LabStart { node, daemon } => labs::start(node.as_deref(), daemon),
         Command::DoctorProbe => probe::main(),
+        Command::BenchStage { life, task } => bench::stage(life, &task),
     }
 }
 

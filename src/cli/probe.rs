@@ -1,6 +1,6 @@
 //! What the kernel has, tried where it does no harm: in a child process, in namespaces of its own.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::Ipv4Addr;
 use std::process::Stdio;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -10,9 +10,10 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use super::doctor::{Finding, Verdict};
 use super::error::{CliError, DONE};
 use super::output;
+use crate::agent::try_tunnel;
+use crate::model::view::TunnelKind;
 use crate::netlink::{Connection, Error};
-use crate::types::{IfName, Vni};
-use crate::{gre, vxlan, wire};
+use crate::types::IfName;
 
 /// What the child found, or that it could not look.
 #[must_use]
@@ -66,40 +67,20 @@ const DEVICES: [Device; 5] = [
     },
     Device {
         word: "vxlan",
-        make: |connection, name| {
-            let device = vxlan::DeviceSpec { vni: KEY, local: LOCAL_V4, udp_port: wire::vxlan::PORT };
-            vxlan::kernel::create(connection, name, &device, None)
-        },
+        make: |connection, _| try_tunnel(connection, TunnelKind::Vxlan, false),
         without: Ok("the switch speaks VXLAN itself; --tunnels kernel needs CONFIG_VXLAN"),
     },
     Device {
         word: "gretap",
-        make: |connection, name| {
-            let device = gre::DeviceSpec { key: KEY, local: LOCAL_V4, remote: REMOTE_V4 };
-            gre::kernel::create(connection, name, &device, None)
-        },
+        make: |connection, _| try_tunnel(connection, TunnelKind::Gre, false),
         without: Ok("the switch speaks GRE itself; --tunnels kernel needs CONFIG_NET_IPGRE"),
     },
     Device {
         word: "ip6gretap",
-        make: |connection, name| {
-            let device = gre::DeviceSpec { key: KEY, local: LOCAL_V6, remote: REMOTE_V6 };
-            gre::kernel::create(connection, name, &device, None)
-        },
+        make: |connection, _| try_tunnel(connection, TunnelKind::Gre, true),
         without: Ok("the switch speaks GRE itself; --tunnels kernel over IPv6 needs CONFIG_IPV6_GRE"),
     },
 ];
-
-/// What tunnels are tried with: as agents make them, between addresses for documentation (RFC 5737, RFC 3849). With
-/// nothing given a `gretap` would be the one that each namespace is born with.
-const KEY: Vni = match Vni::new(1) {
-    Ok(key) => key,
-    Err(_) => unreachable!(),
-};
-const LOCAL_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const REMOTE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
-const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
-const REMOTE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2));
 
 fn plain(connection: &mut Connection, name: &IfName, kind: InfoKind) -> Result<(), Error> {
     let mut message = LinkMessage::default();

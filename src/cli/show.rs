@@ -4,9 +4,11 @@ use serde::Serialize;
 
 use super::args::ReadArgs;
 use super::error::{CliError, DONE, FAILED};
-use super::{output, target};
-use crate::api::agent::{self, Show as AgentShow};
-use crate::api::switch::{self, Bridge, BridgeMode, Port, PortKind, Router, Show as SwitchShow, VlanMode};
+use super::{output, paths, target};
+use crate::api::agent::{self, PeerPath, Show as AgentShow};
+use crate::api::switch::{
+    self, Bridge, BridgeMode, FastPathState, Port, PortKind, Router, Show as SwitchShow, VlanMode,
+};
 use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
@@ -15,6 +17,8 @@ use crate::lab::Daemon;
 struct Shown {
     node: String,
     agent: Option<AgentShow>,
+    /// The ways to the other nodes.
+    paths: Vec<PeerPath>,
     switch: Option<SwitchShow>,
     errors: Vec<String>,
 }
@@ -26,13 +30,20 @@ struct Shown {
 pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
     let mut nodes = Vec::new();
     for site in target::sites(args.name.as_ref(), args.node.as_deref())? {
-        let mut shown = Shown { node: site.node.clone(), agent: None, switch: None, errors: Vec::new() };
+        let mut shown =
+            Shown { node: site.node.clone(), agent: None, paths: Vec::new(), switch: None, errors: Vec::new() };
         // A switch that serves a user without an agent lacks nothing.
         let alone = site.has_no(Daemon::Agent);
         match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
             Err(_) if alone => {}
             Ok(show) => shown.agent = Some(show),
             Err(error) => shown.errors.push(why(error)),
+        }
+        if shown.agent.as_ref().is_some_and(|agent| !agent.peers.is_empty()) {
+            match paths::ask(&site) {
+                Ok(found) => shown.paths = found,
+                Err(error) => shown.errors.push(why(error)),
+            }
         }
         match target::ask(&site, Daemon::Switch, &switch::Request::Show) {
             Ok(show) => shown.switch = Some(show),
@@ -55,7 +66,7 @@ fn text(shown: &Shown) -> String {
         out.push_str(&format!("    error: {error}\n"));
     }
     if let Some(agent) = &shown.agent {
-        out.push_str(&agent_text(agent));
+        out.push_str(&agent_text(agent, &shown.paths));
     }
     if let Some(switch) = &shown.switch {
         for bridge in &switch.bridges {
@@ -66,6 +77,12 @@ fn text(shown: &Shown) -> String {
             "    Flow cache: {} entries of {} masks; {} exact hits, {} masked hits, {} misses, {} evictions\n",
             cache.entries, cache.masks, cache.exact_hits, cache.masked_hits, cache.misses, cache.evictions
         ));
+        if let Some(fast) = &switch.fast_path {
+            out.push_str(&format!(
+                "    Fast path: {} flows in the kernel, {} frames carried there; {} flows refused\n",
+                fast.flows, fast.packets, fast.refused
+            ));
+        }
         for Router { netns, through, packets, bytes } in &switch.routers {
             let all = through.as_ref().map_or_else(String::new, |why| format!("; all go through by now: {why}"));
             out.push_str(&format!("    Past {}: {packets} frames, {bytes} octets{all}\n", netns.display()));
@@ -79,11 +96,14 @@ fn text(shown: &Shown) -> String {
     out
 }
 
-fn agent_text(show: &AgentShow) -> String {
+fn agent_text(show: &AgentShow, paths: &[PeerPath]) -> String {
     let mut out = format!(
         "    tunnel endpoint {}, host MAC {}, ports by {}, tunnels by {}\n",
         show.tunnel_ip, show.host_mac, show.attachment, show.tunnel_backend
     );
+    if !show.tunnels_why.is_empty() {
+        out.push_str(&format!("        {}\n", show.tunnels_why));
+    }
     let state = &show.state;
     let verdict = if state.converged { "converged" } else { "NOT converged" };
     out.push_str(&format!("    {verdict}: {} operations in {} µs\n", state.operations, state.took_micros));
@@ -144,6 +164,9 @@ fn agent_text(show: &AgentShow) -> String {
             "    Peer {}\n        {}  host MAC {}  {port}\n",
             peer.node, peer.tunnel_ip, peer.host_mac
         ));
+        for path in paths.iter().filter(|path| path.node == peer.node) {
+            out.push_str(&format!("        {}\n", paths::text(path)));
+        }
     }
     out
 }
@@ -185,6 +208,14 @@ fn port_text(port: &Port) -> String {
     if let Some(fault) = &port.fault {
         out.push_str(&format!("            error: {fault}\n"));
     }
+    if let Some(state) = &port.fast_path {
+        let state = match state {
+            FastPathState::Waiting => "waits for flows".to_owned(),
+            FastPathState::On => "on".to_owned(),
+            FastPathState::Refused(why) => format!("refused: {why}"),
+        };
+        out.push_str(&format!("            fast path: {state}\n"));
+    }
     out
 }
 
@@ -199,7 +230,7 @@ fn kind_text(kind: &PortKind) -> (&'static str, String) {
             option("mac", mac.map(|mac| mac.to_string()));
             "tap"
         }
-        PortKind::Packet { netns, device } => {
+        PortKind::Packet { netns, device, fast: _ } => {
             option("netns", netns.as_ref().map(|path| path.display().to_string()));
             option("device", device.as_ref().map(ToString::to_string));
             "packet"

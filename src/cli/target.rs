@@ -61,7 +61,7 @@ pub(super) fn sites(lab: Option<&LabName>, node: Option<&str>) -> Result<Vec<Sit
 }
 
 /// This host, if a daemon has its socket here.
-fn host() -> Option<Site> {
+pub(super) fn host() -> Option<Site> {
     let dir = PathBuf::from(RUN_DIR);
     if ![Daemon::Agent, Daemon::Switch].iter().any(|daemon| daemon.socket(&dir).exists()) {
         return None;

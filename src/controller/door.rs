@@ -2,8 +2,11 @@
 //!
 //! A connection takes a place as long as it lasts. There are so many places, and few for strangers: a TLS handshake that
 //! stalls, a client without a certificate, a connection that asks nothing. A stranger is shown out after a while;
-//! whoever makes a call that may be made is no stranger any more.
+//! whoever makes a call that may be made is no stranger any more. Sockets of this host and those of others have places of
+//! their own, and no one address has all of them: whoever crowds one way in crowds nobody else out.
 
+use core::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,46 +20,140 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
 
-use super::hub::Hub;
+use super::hub::{Hub, lock};
 
-/// Connections open at most.
-const PLACES: u64 = 20_000;
-/// Those of them that have not shown who they are.
-const STRANGERS: u64 = 1_024;
+/// Connections to the unix socket.
+const LOCAL: Bound = Bound { connections: 1_024, strangers: 256 };
+/// Connections over TCP.
+const REMOTE: Bound = Bound { connections: 20_000, strangers: 1_024 };
+/// Connections over TCP from one address: agents behind one that translates for them have room.
+const ADDRESS: Bound = Bound { connections: 2_048, strangers: 128 };
 /// How long somebody may stay without showing who they are.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait when the kernel gives no connection, as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections open at most, and how many of them may not have shown who they are.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    connections: u64,
+    strangers: u64,
+}
+
+/// Connections that are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Taken {
+    connections: u64,
+    strangers: u64,
+}
+
+impl Taken {
+    fn fits(self, most: Bound) -> bool {
+        self.connections < most.connections && self.strangers < most.strangers
+    }
+
+    fn enter(&mut self) {
+        self.connections += 1;
+        self.strangers += 1;
+    }
+
+    fn leave(&mut self, known: bool) {
+        self.connections -= 1;
+        self.strangers -= u64::from(!known);
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// A process of this host, through the unix socket.
+    Local,
+    /// An address; of IPv6 the network, of which one host may have all addresses (RFC 4291 2.5.4).
+    Remote(IpAddr),
+}
+
+impl Origin {
+    fn remote(address: IpAddr) -> Self {
+        Self::Remote(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+/// Every place that is taken.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    local: Taken,
+    remote: Taken,
+    /// By address, as long as one of it is open.
+    addresses: BTreeMap<IpAddr, Taken>,
+}
+
+impl Places {
+    fn enter(&mut self, origin: Origin) -> bool {
+        let (all, one) = match origin {
+            Origin::Local => (self.local.fits(LOCAL), true),
+            Origin::Remote(address) => {
+                (self.remote.fits(REMOTE), self.addresses.get(&address).is_none_or(|taken| taken.fits(ADDRESS)))
+            }
+        };
+        if all && one {
+            self.change(origin, Taken::enter);
+        }
+        all && one
+    }
+
+    fn change(&mut self, origin: Origin, change: impl Fn(&mut Taken)) {
+        match origin {
+            Origin::Local => change(&mut self.local),
+            Origin::Remote(address) => {
+                change(&mut self.remote);
+                let taken = self.addresses.entry(address).or_default();
+                change(taken);
+                if *taken == Taken::default() {
+                    self.addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
 /// A connection's place, given back when it ends.
 pub(super) struct Place {
     hub: Arc<Hub>,
+    origin: Origin,
     known: AtomicBool,
 }
 
 impl Place {
     /// `None` if there is none, which is counted.
-    fn take(hub: &Arc<Hub>) -> Option<Arc<Self>> {
-        let (taken, away) = hub.counted(|counters| {
-            let free = counters.connections < PLACES && counters.strangers < STRANGERS;
-            if free {
+    fn take(hub: &Arc<Hub>, origin: Origin) -> Option<Arc<Self>> {
+        let taken = lock(&hub.places).enter(origin);
+        let away = hub.counted(|counters| {
+            if taken {
                 counters.connections += 1;
                 counters.strangers += 1;
             } else {
                 counters.turned_away += 1;
             }
-            (free, counters.turned_away)
+            counters.turned_away
         });
         // Once in a while: whoever is turned away comes again.
         if !taken && away.is_power_of_two() {
-            tracing::warn!(away, "too many connections, or too many that do not show who they are: turned away");
+            tracing::warn!(
+                away,
+                ?origin,
+                "too many connections, or too many that do not show who they are: turned away"
+            );
         }
-        taken.then(|| Arc::new(Self { hub: Arc::clone(hub), known: AtomicBool::new(false) }))
+        taken.then(|| Arc::new(Self { hub: Arc::clone(hub), origin, known: AtomicBool::new(false) }))
     }
 
     /// Notes that it is known who is there.
     pub(super) fn know(&self) {
         if !self.known.swap(true, Relaxed) {
+            lock(&self.hub.places).change(self.origin, |taken| taken.strangers -= 1);
             self.hub.counted(|counters| counters.strangers -= 1);
         }
     }
@@ -68,9 +165,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let known = self.is_known();
+        lock(&self.hub.places).change(self.origin, |taken| taken.leave(known));
         self.hub.counted(|counters| {
             counters.connections -= 1;
-            counters.strangers -= u64::from(!self.is_known());
+            counters.strangers -= u64::from(!known);
+            counters.unknown += u64::from(!known);
         });
     }
 }
@@ -136,25 +236,26 @@ pub(super) trait Listens: Send + Sync + 'static {
     /// A connection.
     type Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
 
-    /// The next one.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+    /// The next one, and where it comes from.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Connection, Origin)>> + Send;
 }
 
 impl Listens for TcpListener {
     type Connection = TcpStream;
 
-    async fn next(&self) -> io::Result<TcpStream> {
-        let (connection, _) = self.accept().await?;
-        connection.set_nodelay(true)?;
-        Ok(connection)
+    async fn next(&self) -> io::Result<(TcpStream, Origin)> {
+        let (connection, from) = self.accept().await?;
+        // Whoever is gone already shows when it is read.
+        let _gone = connection.set_nodelay(true);
+        Ok((connection, Origin::remote(from.ip())))
     }
 }
 
 impl Listens for UnixListener {
     type Connection = UnixStream;
 
-    async fn next(&self) -> io::Result<UnixStream> {
-        self.accept().await.map(|(connection, _)| connection)
+    async fn next(&self) -> io::Result<(UnixStream, Origin)> {
+        self.accept().await.map(|(connection, _)| (connection, Origin::Local))
     }
 }
 
@@ -167,8 +268,8 @@ pub(super) fn guests<L: Listens>(
     futures::stream::unfold((listener, hub), move |(listener, hub)| async move {
         loop {
             match listener.next().await {
-                Ok(connection) => {
-                    let Some(place) = Place::take(&hub) else { continue };
+                Ok((connection, origin)) => {
+                    let Some(place) = Place::take(&hub, origin) else { continue };
                     let admitted = Admitted { connection, place, patience: Some(Box::pin(sleep(patience))) };
                     return Some((Ok(admitted), (listener, hub)));
                 }

@@ -9,6 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::beats::Heard;
+use super::claims::Claims;
+use super::door::Places;
 use super::keys;
 use super::streams::Open;
 use super::world::World;
@@ -33,6 +35,8 @@ pub(super) struct Counters {
     pub(super) turned_away: u64,
     /// Connections ended because they did not show who they are.
     pub(super) shown_out: u64,
+    /// Connections that ended before they showed who they are.
+    pub(super) unknown: u64,
     /// View streams open.
     pub(super) views: u64,
     /// Watches open.
@@ -51,6 +55,10 @@ pub(super) struct Counters {
     pub(super) overtaken: u64,
     /// Claims by ports that are not entitled.
     pub(super) unentitled: u64,
+    /// Claims that waited because their address had moved too often.
+    pub(super) claims_delayed: u64,
+    /// Claims never written because a newer one of their address came.
+    pub(super) claims_outdated: u64,
 }
 
 /// What tasks share.
@@ -66,6 +74,10 @@ pub(super) struct Hub {
     pub(super) waiting: Semaphore,
     /// A permit for each whole view on its way.
     pub(super) wholes: Semaphore,
+    /// Addresses that ports announced.
+    pub(super) claims: Claims,
+    /// The places of connections.
+    pub(super) places: Mutex<Places>,
     /// Each node that this controller hears.
     pub(super) heard: Mutex<BTreeMap<String, Heard>>,
     /// Each node's stream.
@@ -83,6 +95,8 @@ impl Hub {
             writers: tokio::sync::Mutex::default(),
             waiting: Semaphore::new(EDITS_WAITING),
             wholes: Semaphore::new(WHOLES),
+            claims: Claims::default(),
+            places: Mutex::default(),
             heard: Mutex::default(),
             open: Mutex::default(),
         })

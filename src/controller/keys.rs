@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Kind, Object, Resource};
+use crate::rpc::cut_errors;
 use crate::types::Mac;
 
 /// Before every key.
@@ -38,17 +39,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Errors kept at most, and octets of each.
-    const ERRORS: (usize, usize) = (8, 300);
-
     /// What an agent says, as far as it is kept.
-    pub(super) fn new(applied: u64, mut errors: Vec<String>) -> Self {
-        let (most, octets) = Self::ERRORS;
-        errors.truncate(most);
-        for error in &mut errors {
-            error.truncate(error.floor_char_boundary(octets));
-        }
-        Self { applied, errors }
+    pub(super) fn new(applied: u64, errors: Vec<String>) -> Self {
+        Self { applied, errors: cut_errors(errors) }
     }
 }
 

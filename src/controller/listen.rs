@@ -15,7 +15,7 @@ use super::access::Porter;
 use super::door::{self, PATIENCE};
 use super::hub::{self, Hub};
 use super::write::{self, Wish};
-use super::{ControllerConfig, ControllerError, EtcdFiles, StoreAt, compact};
+use super::{ControllerConfig, ControllerError, EtcdFiles, StoreAt, claims, compact};
 use crate::control;
 use crate::model::{Edit, Topology};
 use crate::store::{self, Store};
@@ -98,6 +98,7 @@ async fn serve(
     };
     tokio::select! {
         never = hub::follow(hub) => match never {},
+        never = claims::keep(hub) => match never {},
         ended = work => ended,
     }
 }

@@ -16,6 +16,7 @@
 //! batch, never over a wait.
 
 mod access;
+mod arrival;
 mod beats;
 mod claims;
 mod compact;
@@ -25,6 +26,7 @@ mod keys;
 mod listen;
 mod ring;
 mod service;
+mod status;
 mod streams;
 mod world;
 mod write;

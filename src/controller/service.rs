@@ -1,25 +1,29 @@
 //! The protocol's calls: who may make them, what their words mean, what failing is called.
 
-use core::net::IpAddr;
 use std::sync::Arc;
 
+use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use super::access::Access;
 use super::hub::Hub;
 use super::keys::Report;
 use super::streams::{self, Stream};
-use super::write::{self, Made, Wish, WriteError, aside};
-use super::{beats, claims, keys};
-use crate::model::resource::NodeSpec;
+use super::write::{self, Made, Why, Wish, WriteError, aside};
+use super::{arrival, beats, claims, keys, status};
 use crate::model::{Edit, Kind, Object, Refusal, Resource};
 use crate::rpc::proto::controller_server::Controller;
 use crate::rpc::proto::{
     ApplyReply, ApplyRequest, BeatReply, BeatRequest, Change, ClaimReply, ClaimRequest, ListReply, ListRequest, Name,
     Problem, StatusReply, StatusRequest, ViewReply, ViewRequest, WatchReply, WatchRequest, edit,
 };
-use crate::rpc::{proto, refuse};
+use crate::rpc::{MESSAGE_MAX, proto, refuse};
 use crate::store::StoreError;
+
+/// Octets that an answer takes beside a field's own, at most: its tag and its length.
+const FRAMING_LEN: usize = 8;
+/// Octets of the changes that an answer tells: what was made must not be lost for being long.
+const CHANGES_LEN: usize = MESSAGE_MAX / 2;
 
 /// The calls, served.
 #[derive(Clone)]
@@ -33,24 +37,6 @@ impl Service {
         let edits = edits.into_iter().map(edit_of).collect::<Result<Vec<_>, _>>()?;
         let underlay = if underlay.is_empty() { None } else { Some(parsed("the underlay", &underlay)?) };
         Ok((Wish { edits, underlay }, dry_run))
-    }
-
-    /// Lets a node be where its agent says it is.
-    async fn register(&self, node: &str, tunnel_ip: &str) -> Result<(), Status> {
-        if tunnel_ip.is_empty() {
-            return Ok(());
-        }
-        let address: IpAddr = tunnel_ip
-            .parse()
-            .map_err(|_| Status::invalid_argument(format!("`{tunnel_ip}` is no IP address for tunnels to end at")))?;
-        let known = self.hub.world().fabric().nodes().get(node).map(|spec| spec.address);
-        if known == Some(Some(address)) {
-            return Ok(());
-        }
-        let spec = NodeSpec { name: node.to_owned(), address: Some(address), ..NodeSpec::default() };
-        let applied = write::put(&self.hub, Resource::Node(spec)).await.map_err(|error| status(&error))?;
-        tracing::info!(node, %address, revision = applied.revision, new = known.is_none(), "a node registered");
-        Ok(())
     }
 }
 
@@ -83,6 +69,20 @@ fn change(made: &Made) -> Change {
     Change { name: Some(name(&made.object)), before: octets(&made.before), after: octets(&made.after) }
 }
 
+/// As many changes as fit so many octets, encoded, and how many do not.
+fn within(most: usize, changes: impl Iterator<Item = Change>) -> (Vec<Change>, u64) {
+    let (mut told, mut untold, mut octets) = (Vec::new(), 0, 0);
+    for change in changes {
+        octets += change.encoded_len() + FRAMING_LEN;
+        if octets <= most {
+            told.push(change);
+        } else {
+            untold += 1;
+        }
+    }
+    (told, untold)
+}
+
 fn problems(refusal: &Refusal) -> Vec<Problem> {
     let problem = |problem: &crate::model::Problem| Problem {
         name: Some(name(&problem.object)),
@@ -92,20 +92,18 @@ fn problems(refusal: &Refusal) -> Vec<Problem> {
     refusal.problems.iter().map(problem).collect()
 }
 
-fn status(error: &WriteError) -> Status {
-    let code = match error {
-        WriteError::Refused(refusal) => {
-            return refuse(Code::InvalidArgument, error.to_string(), problems(refusal));
-        }
-        WriteError::Stale { .. } => Code::Aborted,
-        WriteError::Underlay(_) => Code::FailedPrecondition,
-        WriteError::Overtaken { .. } | WriteError::Silent { .. } => Code::Unavailable,
-        WriteError::TooMany { .. } | WriteError::Crowded => Code::ResourceExhausted,
-        WriteError::Tied { .. } => Code::InvalidArgument,
-        WriteError::Ended => Code::Internal,
-        WriteError::Store { source, .. } => return store_status(source, error.to_string()),
+pub(super) fn refusal(error: &WriteError) -> Status {
+    let code = match &error.why {
+        Why::Refused(refusal) => return refuse(Code::InvalidArgument, error.to_string(), problems(refusal)),
+        Why::Stale { .. } => Code::Aborted,
+        Why::Underlay(_) => Code::FailedPrecondition,
+        Why::Overtaken { .. } | Why::Silent => Code::Unavailable,
+        Why::TooMany { .. } | Why::Crowded => Code::ResourceExhausted,
+        Why::Tied { .. } => Code::InvalidArgument,
+        Why::Ended => Code::Internal,
+        Why::Store(source) => return store_status(source, error.to_string()),
     };
-    Status::new(code, error.to_string())
+    refuse(code, error.to_string(), Vec::new())
 }
 
 fn store_status(error: &StoreError, told: String) -> Status {
@@ -116,7 +114,7 @@ fn store_status(error: &StoreError, told: String) -> Status {
             | StoreError::TooMany { .. }
             | StoreError::Twice { .. }
     );
-    Status::new(if unfit { Code::InvalidArgument } else { Code::Unavailable }, told)
+    refuse(if unfit { Code::InvalidArgument } else { Code::Unavailable }, told, Vec::new())
 }
 
 #[tonic::async_trait]
@@ -129,13 +127,13 @@ impl Controller for Service {
         let request = request.into_inner();
         let edits = request.edits.len();
         let (wish, dry_run) = aside(edits, move || Self::wish(request)).await?;
-        let applied = write::apply(&self.hub, Arc::new(wish), dry_run).await.map_err(|error| status(&error))?;
+        let applied = write::apply(&self.hub, Arc::new(wish), dry_run).await.map_err(|error| refusal(&error))?;
         if !dry_run && !applied.made.is_empty() {
             tracing::info!(changes = applied.made.len(), revision = applied.revision, "applied");
         }
         let reply = move || {
-            let changes = applied.made.iter().map(change).collect();
-            ApplyReply { revision: applied.revision, changes }
+            let (changes, untold) = within(CHANGES_LEN, applied.made.iter().map(change));
+            ApplyReply { revision: applied.revision, changes, untold }
         };
         Ok(Response::new(aside(edits, reply).await))
     }
@@ -151,9 +149,9 @@ impl Controller for Service {
     async fn view(&self, request: Request<ViewRequest>) -> Result<Response<Self::ViewStream>, Status> {
         Access::node(&request, &request.get_ref().node)?;
         let request = request.into_inner();
-        self.register(&request.node, &request.tunnel_ip).await?;
+        let address = arrival::address(&request.tunnel_ip)?;
         beats::register(&self.hub, &request.node);
-        streams::view(&self.hub, request).map(Response::new)
+        streams::view(&self.hub, request, address).map(Response::new)
     }
 
     async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatReply>, Status> {
@@ -171,36 +169,27 @@ impl Controller for Service {
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
         Access::node(&request, &request.get_ref().node)?;
         let claim = claims::read(&self.hub, request.into_inner())?;
-        let revision = claims::claim(&self.hub, claim).await.map_err(|error| status(&error))?;
+        let revision = claims::claim(&self.hub, claim).await?;
         Ok(Response::new(ClaimReply { revision }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        let counters = self.hub.counters();
-        let super::hub::Counters { connections, strangers, turned_away, shown_out, unentitled, .. } = counters;
-        let super::hub::Counters { views, watches, wholes, resumes, resets, replaced, limited, overtaken, .. } =
-            counters;
-        let world = self.hub.world();
-        let (epoch, revision, foreign, work) = (world.epoch.clone(), world.revision, world.foreign, world.work());
-        drop(world);
-        Ok(Response::new(StatusReply {
-            epoch,
-            revision,
-            views,
-            watches,
-            wholes,
-            resumes,
-            resets,
-            limited,
-            overtaken,
-            foreign,
-            connections,
-            strangers,
-            turned_away,
-            shown_out,
-            replaced,
-            work,
-            unentitled,
-        }))
+        Ok(Response::new(status::of(&self.hub)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_fits_its_message_and_counts_what_it_leaves_out() {
+        let change = |octets: usize| Change { name: None, before: Vec::new(), after: vec![7; octets] };
+        let (told, untold) = within(10_000, (0..50).map(|_| change(1_000)));
+        assert_eq!((told.len(), untold), (9, 41));
+        let reply = ApplyReply { revision: u64::MAX, changes: told, untold };
+        assert!(reply.encoded_len() <= 10_000 + 32, "{}", reply.encoded_len());
+        let (told, untold) = within(10_000, [change(20_000), change(10)].into_iter());
+        assert_eq!((told.len(), untold), (0, 2), "no order is promised but the order there is");
     }
 }

@@ -1,9 +1,11 @@
 //! Streams: to each agent its view, to each watcher what changed. A task each, which holds no queue of its own but a few
 //! messages under way: what is to be told waits in rings that all share, and who falls behind them starts anew.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch::Receiver;
 use tokio::task::AbortHandle;
@@ -11,9 +13,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::arrival::arrive;
 use super::hub::{Counters, Hub, lock};
 use super::world::{Cursor, Health, News, Next};
-use crate::model::{Object, Resource};
+use crate::model::Object;
 use crate::rpc::PART_LEN;
 use crate::rpc::proto::view_reply::What;
 use crate::rpc::proto::{
@@ -27,10 +30,10 @@ const VIEWS_MAX: u64 = 16_384;
 const WATCHES_MAX: u64 = 1_024;
 /// Messages under way to one reader.
 const UNDER_WAY: usize = 8;
-/// Resources in one part of a list.
+/// Resources in one part of a list, unless they are large.
 const LIST_PART: usize = 500;
-/// How long a node's stream lives at least before another takes its place: two agents of one name, which take it from each
-/// other for ever, do so no more often than this.
+/// How long after one stream of a node the next begins: two agents of one name, which take it from each other for ever, do
+/// so no more often than this.
 const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// How long a whole view may take to be sent before the next may be made: a reader may be slow, or not read at all.
 const WHOLE_LIMIT: Duration = Duration::from_secs(5);
@@ -71,7 +74,8 @@ impl Drop for Seat {
 pub(super) struct Open {
     /// Tells it from those before and after it.
     turn: u64,
-    since: Instant,
+    /// When it began, or is to begin.
+    begins: Instant,
     sender: Sender<Result<ViewReply, Status>>,
     task: AbortHandle,
 }
@@ -94,18 +98,25 @@ impl Drop for Turn {
     }
 }
 
-/// A node's stream; the one it had before ends.
+/// When a stream begins that takes the place of one that began, or was to begin, at `former`. One that had not begun
+/// leaves its time to the next: however often a node asks anew, it is served as soon as if it had asked once.
+fn begins(former: Instant, now: Instant) -> Instant {
+    if former > now { former } else { now.max(former + REPLACED_AFTER) }
+}
+
+/// A node's stream; the one it had before ends. Its node registers at `address` when it begins.
 ///
 /// # Errors
 /// When there are too many.
-pub(super) fn view(hub: &Arc<Hub>, request: ViewRequest) -> Result<Stream<ViewReply>, Status> {
+pub(super) fn view(hub: &Arc<Hub>, request: ViewRequest, address: Option<IpAddr>) -> Result<Stream<ViewReply>, Status> {
     let seat = Seat::take(hub, |counters| &mut counters.views, VIEWS_MAX, "agents")?;
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
+    let now = Instant::now();
     let mut open = lock(&hub.open);
     let former = open.remove(&request.node);
-    let (turn, begin) = match &former {
-        Some(former) => (former.turn + 1, former.since + REPLACED_AFTER),
-        None => (0, Instant::now()),
+    let (turn, begins) = match &former {
+        Some(former) => (former.turn + 1, begins(former.begins, now)),
+        None => (0, now),
     };
     if let Some(Open { sender, task, .. }) = former {
         hub.counted(|counters| counters.replaced += 1);
@@ -119,15 +130,32 @@ pub(super) fn view(hub: &Arc<Hub>, request: ViewRequest) -> Result<Stream<ViewRe
     let place = Turn { hub: Arc::clone(hub), node: node.clone(), turn };
     let told = sender.clone();
     let task = tokio::spawn(async move {
-        let Turn { hub, .. } = &place;
-        sleep_until(begin).await;
-        let pulse = hub.world().attend(&request.node);
         // Whatever ends it is the other side's going.
-        let _gone = show(hub, &request, pulse, &told).await;
+        let _gone = live(&place.hub, &request, address, begins, &told).await;
         drop(seat);
     });
-    open.insert(node, Open { turn, since: begin, sender, task: task.abort_handle() });
+    open.insert(node, Open { turn, begins, sender, task: task.abort_handle() });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// A stream's whole life.
+async fn live(
+    hub: &Arc<Hub>,
+    request: &ViewRequest,
+    address: Option<IpAddr>,
+    begins: Instant,
+    sender: &Sender<Result<ViewReply, Status>>,
+) -> Result<(), Gone> {
+    tokio::select! {
+        () = sender.closed() => return Err(Gone),
+        () = sleep_until(begins) => {}
+    }
+    // Not before: two agents of one name, each with an address of its own, would have everybody told of each in turn.
+    if let Err(refused) = arrive(hub, &request.node, address).await {
+        return sender.send(Err(refused)).await.map_err(|_| Gone);
+    }
+    let pulse = hub.world().attend(&request.node);
+    show(hub, request, pulse, sender).await
 }
 
 /// The other side is no more.
@@ -284,18 +312,21 @@ pub(super) fn list(hub: &Arc<Hub>, request: ListRequest) -> Stream<ListReply> {
         (world.revision, found)
     };
     tokio::spawn(async move {
-        if found.is_empty() {
-            let _gone = sender.send(Ok(ListReply { revision, items: Vec::new() })).await;
-        }
-        for part in found.chunks(LIST_PART) {
-            let item = |(at, health, object, resource): &(Revision, Option<Health>, Object, Resource)| {
-                item(object, *at, super::keys::value(resource), health.as_ref())
-            };
-            let items = part.iter().map(item).collect();
-            if sender.send(Ok(ListReply { revision, items })).await.is_err() {
-                return;
+        let (mut items, mut octets) = (Vec::new(), 0);
+        for (at, health, object, resource) in found {
+            let next = item(&object, at, super::keys::value(&resource), health.as_ref());
+            octets += next.encoded_len();
+            items.push(next);
+            if items.len() >= LIST_PART || octets >= PART_LEN {
+                octets = 0;
+                let items = core::mem::take(&mut items);
+                if sender.send(Ok(ListReply { revision, items })).await.is_err() {
+                    return;
+                }
             }
         }
+        // The last part; the only one, and empty, if there is nothing.
+        let _gone = sender.send(Ok(ListReply { revision, items })).await;
     });
     ReceiverStream::new(receiver)
 }
@@ -352,3 +383,6 @@ async fn tell(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -356,6 +356,11 @@ impl World {
         self.alive.get(node)
     }
 
+    /// Nodes whose agents live.
+    pub(super) fn count_alive(&self) -> usize {
+        self.fabric().nodes().keys().filter(|node| self.alive.contains_key(*node)).count()
+    }
+
     /// What changes have cost since the store was last read whole: changes told, and nodes looked at.
     pub(super) fn work(&self) -> u64 {
         self.live.work()

@@ -7,6 +7,7 @@
 //! A write that has begun goes on to its end, whether or not somebody still waits for its answer. What is large is
 //! planned on another thread, against a state that stays as it was: agents are told of changes meanwhile.
 
+mod error;
 mod parts;
 
 use std::borrow::Cow;
@@ -17,12 +18,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use self::error::Done;
+pub(super) use self::error::{Why, WriteError};
 use self::parts::{Parts, Step};
 use super::hub::Hub;
 use super::world::Desired;
 use super::{beats, keys};
-use crate::model::{Change, Edit, Fabric, Kind, Object, Refusal, Resource, Underlay};
-use crate::store::{Entry, Outcome, Revision, StoreError};
+use crate::model::{Change, Edit, Fabric, Kind, Object, Resource, Underlay};
+use crate::store::{Entry, Most, Outcome, Revision, StoreError};
 
 /// How often a write is tried while others overtake it.
 const TRIES: usize = 32;
@@ -56,57 +59,6 @@ pub(super) struct Wish {
     pub(super) underlay: Option<Underlay>,
 }
 
-/// Why nothing was written, or not all.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    #[error("{}", refused(.0))]
-    Refused(Refusal),
-    #[error("{object} {}, not at revision {asked} as you last saw it: read it again and make your change to that{}", changed(.found), partly(.done))]
-    Stale { object: Object, asked: Revision, found: Option<Revision>, done: usize },
-    #[error("the underlay is {} with an MTU of {}: it can be set only before there is a node, network, router or port", .0.cidr, .0.mtu)]
-    Underlay(Underlay),
-    #[error("other writers were first {TRIES} times in a row, at {key} at last{}: apply it again", partly(.done))]
-    Overtaken { key: String, done: usize },
-    #[error("{source}{}", partly(.done))]
-    Store { source: StoreError, done: usize },
-    #[error("what was committed has not come back from the store for {} s{}: see to the store, and read again", ECHO_LIMIT.as_secs(), partly(.done))]
-    Silent { done: usize },
-    #[error("{edits} edits in one request: {EDITS_MAX} are the most; apply them in parts")]
-    TooMany { edits: usize },
-    #[error("too many changes wait for their turn already: apply it again when some are made")]
-    Crowded,
-    #[error(
-        "{count} changes around {object} need each other and would have to be made at one instant, of which the store takes {most}: make them in parts, such as first a new node, then the moves, then the old one's end"
-    )]
-    Tied { object: Object, count: usize, most: usize },
-    #[error("the controller ended while it wrote: read again to see what was made")]
-    Ended,
-}
-
-fn refused(refusal: &Refusal) -> String {
-    let count = refusal.problems.len() + refusal.untold;
-    format!(
-        "nothing was changed: {count} {} wrong with what was asked for",
-        if count == 1 { "thing is" } else { "things are" }
-    )
-}
-
-fn changed(found: &Option<Revision>) -> String {
-    match found {
-        Some(revision) => format!("was last changed at revision {revision}"),
-        None => "is not there".to_owned(),
-    }
-}
-
-/// Says how many changes were made before a write failed; nothing of none.
-fn partly(done: &usize) -> String {
-    match *done {
-        0 => String::new(),
-        1 => "; 1 change was made before, and stays".to_owned(),
-        done => format!("; {done} changes were made before, and stay"),
-    }
-}
-
 /// How far a write has come: what is committed of it.
 #[derive(Debug, Default)]
 struct Progress {
@@ -126,8 +78,8 @@ impl Progress {
         self.made.extend(part);
     }
 
-    fn store(&self, source: StoreError) -> WriteError {
-        WriteError::Store { source, done: self.made.len() }
+    fn failed(&self, why: Why) -> WriteError {
+        WriteError { why, done: Done::of(&self.made, &self.doubt) }
     }
 }
 
@@ -178,7 +130,7 @@ pub(super) async fn aside<T: Send + 'static>(edits: usize, work: impl FnOnce() -
 pub(super) async fn apply(hub: &Arc<Hub>, wish: Arc<Wish>, dry_run: bool) -> Result<Applied, WriteError> {
     let edits = wish.edits.len();
     if edits > EDITS_MAX {
-        return Err(WriteError::TooMany { edits });
+        return Err(WriteError::at_once(Why::TooMany { edits }));
     }
     let (mut answer, answered) = oneshot::channel();
     let hub = Arc::clone(hub);
@@ -186,7 +138,7 @@ pub(super) async fn apply(hub: &Arc<Hub>, wish: Arc<Wish>, dry_run: bool) -> Res
         let places = u32::try_from(edits.max(1)).unwrap_or(u32::MAX);
         let Ok(_place) = hub.waiting.try_acquire_many(places) else {
             hub.counted(|counters| counters.limited += 1);
-            let _left = answer.send(Err(WriteError::Crowded));
+            let _left = answer.send(Err(WriteError::at_once(Why::Crowded)));
             return;
         };
         // Writers of this controller wait for each other instead of overtaking each other.
@@ -195,7 +147,7 @@ pub(super) async fn apply(hub: &Arc<Hub>, wish: Arc<Wish>, dry_run: bool) -> Res
             () = answer.closed() => return,
             turn = hub.writers.lock() => turn,
         };
-        let written = write(&hub, &wish, dry_run).await;
+        let written = write(&hub, &wish, dry_run, Progress::default()).await;
         drop(turn);
         if let (Ok(applied), false) = (&written, dry_run) {
             let gone = applied.made.iter().filter(|made| made.object.kind == Kind::Node && made.after.is_none());
@@ -205,11 +157,10 @@ pub(super) async fn apply(hub: &Arc<Hub>, wish: Arc<Wish>, dry_run: bool) -> Res
         }
         let _left = answer.send(written);
     });
-    answered.await.unwrap_or(Err(WriteError::Ended))
+    answered.await.unwrap_or(Err(WriteError::at_once(Why::Ended)))
 }
 
-async fn write(hub: &Hub, wish: &Arc<Wish>, dry_run: bool) -> Result<Applied, WriteError> {
-    let mut progress = Progress::default();
+async fn write(hub: &Hub, wish: &Arc<Wish>, dry_run: bool, mut progress: Progress) -> Result<Applied, WriteError> {
     let mut last = String::new();
     for _ in 0..TRIES {
         let mut pulse = hub.world().pulse();
@@ -218,10 +169,11 @@ async fn write(hub: &Hub, wish: &Arc<Wish>, dry_run: bool) -> Result<Applied, Wr
             Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
         };
         let (wish, left) = (Arc::clone(wish), core::mem::take(&mut progress.left));
-        let planned = aside(wish.edits.len(), move || (plan(&basis, &wish, &left), left));
+        let most = hub.store.most();
+        let planned = aside(wish.edits.len(), move || (plan(&basis, &wish, &left, most), left));
         let (planned, left) = planned.await;
         progress.left = left;
-        let plan = planned?;
+        let plan = planned.map_err(|why| progress.failed(why))?;
         if dry_run || (plan.steps.is_empty() && plan.underlay.is_none()) {
             progress.made.extend(plan.steps.into_iter().flatten().map(|(made, _)| made));
             return Ok(Applied { revision: progress.reached.max(plan.revision), made: progress.made });
@@ -235,13 +187,13 @@ async fn write(hub: &Hub, wish: &Arc<Wish>, dry_run: bool) -> Result<Applied, Wr
             }
         };
         // Who overtook us comes by the same way as everything.
-        follow(&mut pulse, until).await.map_err(|()| WriteError::Silent { done: progress.made.len() })?;
+        follow(&mut pulse, until).await.map_err(|()| progress.failed(Why::Silent))?;
         match attempt {
             Attempt::Whole => return Ok(Applied { revision: progress.reached, made: progress.made }),
             Attempt::Again { key } => last = key,
         }
     }
-    Err(WriteError::Overtaken { key: last, done: progress.made.len() })
+    Err(progress.failed(Why::Overtaken { key: last }))
 }
 
 /// Waits until the store was followed to a revision.
@@ -250,7 +202,7 @@ async fn follow(pulse: &mut tokio::sync::watch::Receiver<Revision>, revision: Re
     waited.map_err(drop)?.map(drop).map_err(drop)
 }
 
-fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -> Result<Plan, WriteError> {
+fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>, most: Most) -> Result<Plan, Why> {
     let Basis { desired, serial, revision } = basis;
     let mut named = BTreeMap::new();
     for edit in &wish.edits {
@@ -259,11 +211,11 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
         // What is made already must not undo what others did to it since.
         if let Some(left) = done.get(&object) {
             if *left != found {
-                return Err(WriteError::Stale { object, asked: left.unwrap_or(0), found, done: done.len() });
+                return Err(Why::Stale { object, asked: left.unwrap_or(0), found });
             }
         } else if let Some(asked) = edit.revision() {
             if found.unwrap_or(0) != asked {
-                return Err(WriteError::Stale { object, asked, found, done: done.len() });
+                return Err(Why::Stale { object, asked, found });
             }
             named.insert(object, found);
         }
@@ -279,7 +231,7 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
     let (changes, numbers) = match &underlay {
         None => in_steps(fabric, &left)?,
         Some(_) if Kind::ALL.iter().any(|kind| fabric.count(*kind) > 0) => {
-            return Err(WriteError::Underlay(fabric.underlay().clone()));
+            return Err(Why::Underlay(fabric.underlay().clone()));
         }
         Some(underlay) => in_steps(&Fabric::new(underlay.clone()), &left)?,
     };
@@ -294,12 +246,13 @@ fn plan(basis: &Basis, wish: &Wish, done: &BTreeMap<Object, Option<Revision>>) -
     };
     let mut all: Vec<_> = changes.into_iter().map(made).collect();
     let step = |step: Vec<usize>| step.into_iter().filter_map(|number| all[number].take()).collect();
-    let steps = parts::divide(numbers.into_iter().map(step).collect())?;
+    let steps: Vec<Step> = numbers.into_iter().map(step).collect();
+    parts::fit(&steps, most)?;
     Ok(Plan { steps, underlay, serial: *serial, named, revision: *revision })
 }
 
-fn in_steps(fabric: &Fabric, edits: &[Edit]) -> Result<(Vec<Change>, Vec<Vec<usize>>), WriteError> {
-    let changes = fabric.plan(edits).map_err(WriteError::Refused)?;
+fn in_steps(fabric: &Fabric, edits: &[Edit]) -> Result<(Vec<Change>, Vec<Vec<usize>>), Why> {
+    let changes = fabric.plan(edits).map_err(Why::Refused)?;
     let steps = fabric.steps(&changes);
     Ok((changes, steps))
 }
@@ -325,7 +278,7 @@ async fn commit(hub: &Hub, plan: Plan, progress: &mut Progress) -> Result<Attemp
                 progress.doubt = part;
                 return Ok(Attempt::Again { key: keys::SERIAL.to_owned() });
             }
-            Err(source) => return Err(progress.store(source)),
+            Err(source) => return Err(progress.failed(Why::Store(source))),
         }
     }
     Ok(Attempt::Whole)
@@ -335,25 +288,24 @@ async fn commit(hub: &Hub, plan: Plan, progress: &mut Progress) -> Result<Attemp
 /// revision to follow to. That is `serial`'s, which every writer puts: unlike the store's own revision, which grows by
 /// what others keep in it, it is sure to come by.
 async fn settle(hub: &Hub, progress: &mut Progress) -> Result<Revision, WriteError> {
-    let doubt = core::mem::take(&mut progress.doubt);
-    let mut landed = (!doubt.is_empty()).then_some(0);
-    for made in &doubt {
+    let mut landed = (!progress.doubt.is_empty()).then_some(0);
+    for made in &progress.doubt {
         let entry = entry(hub, progress, &keys::object(&made.object)).await?;
         let same =
             entry.as_ref().map(|entry| entry.value.as_slice()) == made.after.as_ref().map(keys::value).as_deref();
         let modified = entry.map_or(0, |entry| entry.modified);
         landed = landed.filter(|_| same).map(|revision: Revision| revision.max(modified));
     }
-    match landed {
-        Some(revision) => progress.committed(revision, doubt),
-        None => progress.doubt = doubt,
+    if let Some(revision) = landed {
+        let part = core::mem::take(&mut progress.doubt);
+        progress.committed(revision, part);
     }
     let serial = entry(hub, progress, keys::SERIAL).await?.map_or(0, |entry| entry.modified);
     Ok(progress.reached.max(serial))
 }
 
 async fn entry(hub: &Hub, progress: &Progress, key: &str) -> Result<Option<Entry>, WriteError> {
-    let found = hub.store.read(key).await.map_err(|source| progress.store(source))?;
+    let found = hub.store.read(key).await.map_err(|source| progress.failed(Why::Store(source)))?;
     Ok(found.entries.into_iter().find(|entry| entry.key == key))
 }
 

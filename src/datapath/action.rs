@@ -74,14 +74,16 @@ pub(crate) enum Action {
     ModIpTtl(u8),
     ModTpSrc(u16),
     ModTpDst(u16),
+    /// Writes all of a field.
     SetField {
         field: Field,
-        value: u128,
-        mask: u128,
+        value: Wide,
     },
+    /// Writes some bits of a field.
+    SetBits(Box<SetBits>),
     Load {
         to: Subfield,
-        value: u128,
+        value: Wide,
     },
     Move {
         from: Subfield,
@@ -106,6 +108,22 @@ pub(crate) enum Action {
     /// Skips what is left in this bridge.
     Exit,
 }
+
+/// What may take 128 bits, as an action keeps it: a million flows have ten actions each, and nothing else in one of them
+/// would align it to 16 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(8))]
+pub(crate) struct Wide(pub(crate) u128);
+
+/// Which bits of a field to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetBits {
+    pub(crate) field: Field,
+    pub(crate) value: u128,
+    pub(crate) mask: u128,
+}
+
+const _: () = assert!(size_of::<Action>() <= 24, "an action of three words");
 
 /// A `learn` action: how to make a flow from a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,12 +270,9 @@ impl Known {
     fn step(&mut self, action: &Action, table: u8, depth: usize) -> Result<(), BadActions> {
         match action {
             Action::ModIpEcn(_) | Action::ModIpTtl(_) => self.needs("writing ecn or ttl", Needs::Ip),
-            Action::SetField { field, value, mask } => {
-                let info = field.info();
-                let known = *mask == info.exact();
-                self.write("set_field", Subfield::whole(*field), known.then_some(*value))
-            }
-            Action::Load { to, value } => self.write("load", *to, Some(*value)),
+            Action::SetField { field, value } => self.write("set_field", Subfield::whole(*field), Some(value.0)),
+            Action::SetBits(set) => self.write("set_field", Subfield::whole(set.field), None),
+            Action::Load { to, value } => self.write("load", *to, Some(value.0)),
             Action::Move { from, to } => {
                 self.needs("move", from.field.info().needs)?;
                 self.write("move", *to, None)

@@ -11,6 +11,7 @@ use super::drop::DropReason;
 use super::guard::Guard;
 use super::key::{Bits, Key, Mask, MaskShape, Mixer, STATE_WORDS, WORDS};
 use super::learn::LearnedFlow;
+use super::offer::Deed;
 use super::revision::Tag;
 use super::table::FlowRef;
 use super::xlate::{BridgeId, Effect};
@@ -41,6 +42,10 @@ pub(crate) struct Entry {
     pub(crate) flows: Box<[(BridgeId, FlowRef)]>,
     pub(crate) effects: Box<[Effect]>,
     pub(crate) drop: Option<DropReason>,
+    /// What it does, if that can be offered.
+    pub(crate) deed: Option<Deed>,
+    /// Frames seen that it could have been offered with, until it is.
+    pub(crate) seen: u8,
     /// Not yet told to the switch.
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
@@ -185,6 +190,11 @@ impl Cache {
         self.entries.get_mut(index)?.as_mut()
     }
 
+    /// Which bits an entry looks at.
+    pub(crate) fn mask(&self, entry: &Entry) -> &Mask {
+        &self.tables[entry.mask].mask
+    }
+
     /// The entry for a key, whether it still stands or not.
     pub(crate) fn lookup(&mut self, key: &Key) -> Option<Hit> {
         let at = slot(full_hash(key));
@@ -220,6 +230,7 @@ impl Cache {
     /// go for it.
     pub(crate) fn insert(&mut self, key: &Key, mask: &Mask, new: NewEntry, now: Timestamp) -> (usize, Vec<Entry>) {
         let octets = new.octets();
+        let deed = Deed::of(&new.actions, &new.effects, mask);
         let evicted = self.make_room(octets);
         self.octets += octets;
         let table = self.table(mask);
@@ -237,6 +248,8 @@ impl Cache {
             flows: new.flows,
             effects: new.effects,
             drop: new.drop,
+            deed,
+            seen: 0,
             packets: 0,
             bytes: 0,
             used: now,

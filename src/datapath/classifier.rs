@@ -7,7 +7,7 @@
 use hashbrown::hash_table::Entry as Place;
 use hashbrown::{HashMap, HashTable};
 
-use super::key::{Key, Mask, MaskShape};
+use super::key::{self, Key, Mask, MaskShape};
 use super::matching::Match;
 use super::revision::{Parts, Revisions, Tag};
 use super::table::FlowRef;
@@ -42,34 +42,39 @@ struct Subtable {
 /// The flows with one mask and value, highest priority first.
 #[derive(Clone, Debug)]
 struct Entry {
-    hash: u64,
     words: Box<[u64]>,
     first: (u16, FlowRef),
-    more: Vec<(u16, FlowRef)>,
+    /// The others, if there are any: mostly there are none, and that takes one word.
+    #[expect(clippy::box_collection, reason = "a vector without items is three words in each of a million entries")]
+    more: Option<Box<Vec<(u16, FlowRef)>>>,
 }
 
 impl Entry {
     fn rules(&self) -> impl Iterator<Item = (u16, FlowRef)> + '_ {
-        core::iter::once(self.first).chain(self.more.iter().copied())
+        core::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
     }
 
     fn insert(&mut self, rule: (u16, FlowRef)) {
         let mut all: Vec<_> = self.rules().collect();
         let at = all.partition_point(|(priority, _)| *priority >= rule.0);
         all.insert(at, rule);
-        self.first = all.remove(0);
-        self.more = all;
+        self.set(all);
     }
 
     /// Takes the rule of `priority` out; returns whether any is left.
     fn remove(&mut self, priority: u16) -> bool {
-        let mut all: Vec<_> = self.rules().filter(|(other, _)| *other != priority).collect();
+        let all: Vec<_> = self.rules().filter(|(other, _)| *other != priority).collect();
         if all.is_empty() {
             return false;
         }
-        self.first = all.remove(0);
-        self.more = all;
+        self.set(all);
         true
+    }
+
+    /// Has it hold these rules, at least one.
+    fn set(&mut self, mut all: Vec<(u16, FlowRef)>) {
+        self.first = all.remove(0);
+        self.more = if all.is_empty() { None } else { Some(Box::new(all)) };
     }
 }
 
@@ -208,8 +213,8 @@ impl Classifier {
             Some(entry) => entry.insert((priority, flow)),
             None => {
                 let words = shape.pick(&matching.value);
-                let entry = Entry { hash, words, first: (priority, flow), more: Vec::new() };
-                entries.insert_unique(hash, entry, |entry| entry.hash);
+                let entry = Entry { words, first: (priority, flow), more: None };
+                entries.insert_unique(hash, entry, |entry| key::hash_picked(&entry.words));
                 subtable.enter(&matching.value);
             }
         }

@@ -65,7 +65,7 @@ reasons! {
     NoTunnel, "tunnel-no-key", "the tunnel key is no VNI, or the endpoint's address is of another family";
     Gone, "port-gone", "the interface is gone";
     NoPort, "port-removed", "the port was removed while the frame was on its way";
-    Unsaid, "notice-lost", "a flow had something to say of it, and too much waits to be heard; the frame goes on";
+    Unsaid, "notice-lost", "a flow had something to say of it, and too much waited to be heard: the oldest was forgotten; the frame goes on";
     Refused, "port-refused", "the kernel refused it for another reason";
 }
 

@@ -14,7 +14,7 @@ const AGE_MAX: u64 = 65_534;
 /// A flow with its counters and its line.
 pub(crate) fn flow(flow: &Flow, ports: &impl PortNames, now: Timestamp) -> api::switch::Flow {
     let mut matching = String::new();
-    print_match(&mut matching, &flow.matching, ports);
+    print_match(&mut matching, &flow.matching.whole(), ports);
     matching.pop();
     let mut actions = String::new();
     print_actions(&mut actions, &flow.actions, ports);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bridge::{Bridge, BridgePorts, PortNumbers};
 use super::error::SwitchError;
+use super::matching::Kept;
 use super::switch::Switch;
 use super::table::{Filter, Flow, FlowRef};
 use super::text::{FlowText, Use};
@@ -195,11 +196,16 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
     })
 }
 
-pub(super) fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
-    bridge.tables.insert(Flow {
+fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
+    bridge.tables.insert(fresh(flow, now));
+}
+
+/// The flow as it is when it is added.
+pub(super) fn fresh(flow: FlowText, now: Timestamp) -> Flow {
+    Flow {
         table: flow.table.unwrap_or(0),
         priority: flow.priority,
-        matching: flow.matching,
+        matching: Kept::of(&flow.matching),
         cookie: flow.cookie.unwrap_or(0),
         actions: flow.actions.unwrap_or_default(),
         idle_timeout: flow.idle_timeout,
@@ -211,5 +217,5 @@ pub(super) fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
         used: now,
         n_packets: 0,
         n_bytes: 0,
-    });
+    }
 }

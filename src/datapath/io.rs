@@ -4,7 +4,9 @@ use core::fmt;
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use super::offer::Offer;
 use super::packet::Packet;
+use crate::types::Timestamp;
 
 /// A datapath port's number: what a frame is received on and sent to. Bridges give their ports numbers of their own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,5 +51,17 @@ pub trait Egress {
     /// Says what a flow's `controller` action says of a packet; nobody hears it unless told otherwise.
     fn say(&mut self, said: &Arc<[u8]>) {
         let _ = said;
+    }
+
+    /// Whether decisions about frames from this port can be carried out without the worker.
+    #[inline]
+    fn takes_offers(&self, from: DpPort) -> bool {
+        let _ = from;
+        false
+    }
+
+    /// Takes a decision over, or not: the worker goes on either way with the frames it gets.
+    fn offer(&mut self, offer: &Offer<'_>, now: Timestamp) {
+        let _ = (offer, now);
     }
 }

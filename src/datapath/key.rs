@@ -165,13 +165,6 @@ impl Bits {
         self.set_masked(part.place, value << part.from, mask);
     }
 
-    /// Adds the ones of `other`.
-    pub(crate) fn union(&mut self, other: &Self) {
-        for (word, more) in self.0.iter_mut().zip(&other.0) {
-            *word |= more;
-        }
-    }
-
     /// This, where `mask` has ones.
     pub(crate) fn masked(&self, mask: &Self) -> Self {
         let mut words = self.0;
@@ -187,6 +180,7 @@ impl Bits {
     }
 
     /// Whether both agree on every bit of `mask`: what faster ways to say so are tested against.
+    #[cfg(test)]
     pub(crate) fn agrees(&self, other: &Self, mask: &Self) -> bool {
         self.0.iter().zip(&other.0).zip(&mask.0).all(|((one, two), mask)| (one ^ two) & mask == 0)
     }
@@ -242,6 +236,13 @@ impl Mixer {
         mixed.add(0x94d0_49bb_1331_11eb);
         mixed.0
     }
+}
+
+/// The hash of what [`MaskShape::pick`] picked: that of the key it was picked from, by [`MaskShape::hash`].
+pub(crate) fn hash_picked(words: &[u64]) -> u64 {
+    let mut mixer = Mixer::new(0);
+    words.iter().for_each(|word| mixer.add(*word));
+    mixer.finish()
 }
 
 /// The bits looked at by stages, as OVS's classifier does: what came with the packet, Ethernet, network, transport. A

@@ -1,6 +1,6 @@
 //! The `learn` action: a flow made from a packet's bits.
 
-use super::action::{Action, Actions, Learn, LearnSource, LearnSpec, port};
+use super::action::{Action, Actions, Learn, LearnSource, LearnSpec, Wide, port};
 use super::key::{Key, Mask};
 use super::matching::Match;
 use super::table::Flow;
@@ -64,7 +64,7 @@ pub(crate) fn make(learn: &Learn, key: &Key) -> LearnedFlow {
                 field.write(&mut matching.value, value(source));
                 field.raise(&mut matching.mask);
             }
-            LearnSpec::Load { to, source } => actions.push(Action::Load { to: *to, value: value(source) }),
+            LearnSpec::Load { to, source } => actions.push(Action::Load { to: *to, value: Wide(value(source)) }),
             LearnSpec::Output(from) => {
                 // As OVS: a real port, or one of the reserved ones that mean something without a controller.
                 if let Ok(number @ (0..=port::MAX | port::IN_PORT | port::FLOOD | port::ALL | port::LOCAL)) =

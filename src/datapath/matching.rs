@@ -1,7 +1,7 @@
 //! A masked match, and what OpenFlow calls normal: no bits for fields the packets cannot have.
 
 use super::field::{Field, Info, Needs};
-use super::key::{self, Bits, Key, Mask, Place};
+use super::key::{self, Bits, Key, Mask, Place, WORDS};
 use crate::wire::{ethernet, ipv4, nd};
 
 /// The priority of a flow that names none (`OFP_DEFAULT_PRIORITY`).
@@ -62,14 +62,9 @@ impl Match {
     }
 
     /// Whether `key` is for it.
+    #[cfg(test)]
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.value.agrees(key, &self.mask)
-    }
-
-    /// Whether some packet is matched by both.
-    pub(crate) fn meets(&self, other: &Self) -> bool {
-        let both = self.mask.masked(&other.mask);
-        self.value.agrees(&other.value, &both)
     }
 
     fn forget(&mut self, place: Place) {
@@ -151,6 +146,65 @@ impl Match {
         }
         if !(arp || advert) {
             self.forget(key::ARP_THA);
+        }
+    }
+}
+
+/// A match as a flow keeps it: the words of the mask that are not zero, each beside the value's. A flow looks at three to six
+/// words of a key's [`WORDS`], and there may be a million flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Which words of a key these are: one bit each, the lowest for the first.
+    places: u32,
+    /// Each word's mask, and its value under that.
+    words: Box<[(u64, u64)]>,
+}
+
+const _: () = assert!(WORDS <= u32::BITS as usize, "a bit for each word");
+
+impl Kept {
+    /// What says the same as `matching`.
+    pub(crate) fn of(matching: &Match) -> Self {
+        let mut places = 0;
+        let mut words = Vec::with_capacity(matching.mask.0.iter().filter(|mask| **mask != 0).count());
+        for (at, (mask, value)) in matching.mask.0.iter().zip(&matching.value.0).enumerate() {
+            if *mask != 0 {
+                places |= 1_u32 << at;
+                words.push((*mask, value & mask));
+            }
+        }
+        Self { places, words: words.into() }
+    }
+
+    /// The places of the words, with mask and value.
+    fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
+        let places = (0..WORDS).filter(|at| self.places & 1_u32 << at != 0);
+        places.zip(&self.words).map(|(at, (mask, value))| (at, *mask, *value))
+    }
+
+    /// The match, to be looked at field by field.
+    pub(crate) fn whole(&self) -> Match {
+        let mut whole = Match::ANY;
+        for (at, mask, value) in self.words() {
+            (whole.mask.0[at], whole.value.0[at]) = (mask, value);
+        }
+        whole
+    }
+
+    /// Whether `key` is for it.
+    pub(crate) fn covers(&self, key: &Key) -> bool {
+        self.words().all(|(at, mask, value)| key.0[at] & mask == value)
+    }
+
+    /// Whether some packet is matched by both.
+    pub(crate) fn meets(&self, other: &Match) -> bool {
+        self.words().all(|(at, mask, value)| (value ^ other.value.0[at]) & mask & other.mask.0[at] == 0)
+    }
+
+    /// Adds to `looked_at` the bits that it looks at.
+    pub(crate) fn raise(&self, looked_at: &mut Mask) {
+        for (at, mask, _) in self.words() {
+            looked_at.0[at] |= mask;
         }
     }
 }

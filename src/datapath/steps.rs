@@ -55,10 +55,10 @@ pub fn sync_flows(
 ) -> Result<Synced, SwitchError> {
     for _ in 0..READ_LIMIT {
         let ports = locked(switch).port_numbers(bridge)?;
-        let wanted = ports.read_lines(text, cookie)?;
+        let wanted = ports.read_lines(text, cookie, now)?;
         let mut switch = locked(switch);
         if switch.has_ports_as(bridge, &ports)? {
-            return switch.apply_sync(bridge, cookie, wanted, now);
+            return switch.apply_sync(bridge, cookie, wanted);
         }
     }
     locked(switch).sync_flows(bridge, cookie, text, now)

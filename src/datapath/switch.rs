@@ -13,7 +13,7 @@ use super::fdb::{Learned, Station};
 use super::io::{DpPort, Ingress};
 use super::key::{self, Key, Mask};
 use super::learn::LearnedFlow;
-use super::matching::Match;
+use super::matching::{Kept, Match};
 use super::packet::{Offload, Packet};
 use super::revision::{Revisions, Tag};
 use super::routers::Routers;
@@ -159,7 +159,7 @@ impl Switch {
             bridge.tables.insert(Flow {
                 table: 0,
                 priority: 0,
-                matching: Match::ANY,
+                matching: Kept::of(&Match::ANY),
                 cookie: 0,
                 actions: [Action::Output(action::port::NORMAL)].into(),
                 idle_timeout: 0,
@@ -526,7 +526,7 @@ impl Switch {
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
-            matching: flow.matching.clone(),
+            matching: Kept::of(&flow.matching),
             cookie: flow.cookie,
             actions: Arc::clone(&flow.actions),
             idle_timeout,

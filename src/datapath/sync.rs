@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use super::bridge::PortNumbers;
 use super::error::SwitchError;
-use super::flows::add;
+use super::flows::fresh;
 use super::switch::Switch;
 use super::table::{Flow, FlowRef};
-use super::text::{FlowText, Use};
+use super::text::{FlowText, Read, TextError, Use};
 use crate::api::switch::Synced;
 use crate::types::{IfName, Timestamp};
 
 impl Switch {
     /// Makes the flows under a cookie those of `text`, one a line as `add-flow` takes them, at one instant, and touches no
-    /// others but those in their place. One that is there already keeps its counters; one that differs is modified. Of two lines that say the
-    /// same table, priority and match the later counts.
+    /// others but those in their place. One that is there already keeps its counters; one that differs is modified. Of two
+    /// lines that say the same table, priority and match the later counts.
     ///
     /// # Errors
-    /// [`SwitchError::BadFlow`] says which line is wrong, and where; [`SwitchError::TableFull`]. Nothing is changed then.
+    /// [`SwitchError::BadFlow`] says which line is wrong, and where: as for `add-flow`, and what a whole cannot mean,
+    /// `check_overlap` and `reset_counts`. [`SwitchError::TableFull`]. Nothing is changed then.
     pub fn sync_flows(
         &mut self,
         bridge: &IfName,
@@ -27,8 +28,8 @@ impl Switch {
         text: &str,
         now: Timestamp,
     ) -> Result<Synced, SwitchError> {
-        let wanted = self.port_numbers(bridge)?.read_lines(text, cookie)?;
-        self.apply_sync(bridge, cookie, wanted, now)
+        let wanted = self.port_numbers(bridge)?.read_lines(text, cookie, now)?;
+        self.apply_sync(bridge, cookie, wanted)
     }
 
     /// The same with flows that were read with the ports as they are.
@@ -36,8 +37,7 @@ impl Switch {
         &mut self,
         bridge: &IfName,
         cookie: u64,
-        wanted: Vec<FlowText>,
-        now: Timestamp,
+        wanted: Vec<Flow>,
     ) -> Result<Synced, SwitchError> {
         let (id, limit) = (self.id(bridge)?, self.flow_limit());
         let Some(held) = self.bridge_mut(id) else { unreachable!("its name was found") };
@@ -45,7 +45,7 @@ impl Switch {
         let mut claimed: BTreeMap<FlowRef, usize> = BTreeMap::new();
         let mut missing = Vec::new();
         for (at, flow) in wanted.iter().enumerate() {
-            match held.tables.find(flow.table.unwrap_or(0), &flow.matching, flow.priority) {
+            match held.tables.find(flow.table, &flow.matching.whole(), flow.priority) {
                 Some(found) => drop(claimed.insert(found, at)),
                 None => missing.push(at),
             }
@@ -60,11 +60,11 @@ impl Switch {
         let changes = claimed.len() + missing.len() + gone.len();
         held.tables.defer();
         for (found, at) in claimed {
-            held.tables.modify(found, |flow| become_as_wanted(flow, &wanted[at], now));
+            held.tables.modify(found, |flow| become_as_wanted(flow, &wanted[at]));
         }
-        let mut wanted: Vec<Option<FlowText>> = wanted.into_iter().map(Some).collect();
-        for flow in missing.into_iter().filter_map(|at| wanted[at].take()) {
-            add(held, flow, now);
+        let mut missing = missing.into_iter().peekable();
+        for (_, flow) in wanted.into_iter().enumerate().filter(|(at, _)| missing.next_if_eq(at).is_some()) {
+            held.tables.insert(flow);
         }
         gone.into_iter().for_each(|found| drop(held.tables.remove(found)));
         held.tables.settle();
@@ -77,31 +77,43 @@ impl Switch {
     }
 }
 
-fn is_as_wanted(flow: &Flow, wanted: &FlowText) -> bool {
-    let said = (flow.cookie, flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, flow.importance);
-    let cookie = wanted.cookie.unwrap_or(0);
-    let meant = (cookie, wanted.idle_timeout, wanted.hard_timeout, wanted.send_flow_rem, wanted.importance);
-    said == meant && Some(&flow.actions) == wanted.actions.as_ref()
+fn is_as_wanted(flow: &Flow, wanted: &Flow) -> bool {
+    let said = |flow: &Flow| (flow.cookie, flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, flow.importance);
+    said(flow) == said(wanted) && flow.actions == wanted.actions
 }
 
-fn become_as_wanted(flow: &mut Flow, wanted: &FlowText, now: Timestamp) {
-    flow.cookie = wanted.cookie.unwrap_or(0);
+fn become_as_wanted(flow: &mut Flow, wanted: &Flow) {
+    flow.cookie = wanted.cookie;
     (flow.idle_timeout, flow.hard_timeout) = (wanted.idle_timeout, wanted.hard_timeout);
     (flow.send_flow_rem, flow.importance) = (wanted.send_flow_rem, wanted.importance);
-    flow.actions = wanted.actions.as_ref().map(Arc::clone).unwrap_or_default();
-    flow.modified = now;
+    flow.actions = Arc::clone(&wanted.actions);
+    flow.modified = wanted.modified;
+}
+
+/// Refuses what says how a flow is added: those of a whole are compared, and most are there.
+fn of_a_whole(flow: FlowText, line: &str) -> Result<FlowText, TextError> {
+    for (word, is_said) in [("check_overlap", flow.check_overlap), ("reset_counts", flow.reset_counts)] {
+        if is_said {
+            let message = format!("`{word}` is for flows that are added one by one: leave it out");
+            return Err(TextError { message, text: line.to_owned(), at: line.find(word).unwrap_or(0) });
+        }
+    }
+    Ok(flow)
 }
 
 impl PortNumbers {
     /// Reads flows, one a line: all of them, or with an error none. Each gets this cookie, whatever it says.
-    pub(crate) fn read_lines(&self, text: &str, cookie: u64) -> Result<Vec<FlowText>, SwitchError> {
-        let read = |(at, line): (usize, &str)| {
-            let read = FlowText::parse(line, Use::Add, self);
-            let count = || text.lines().count();
-            let read = read.map_err(|source| SwitchError::BadFlow { number: at + 1, count: count(), source })?;
-            Ok(FlowText { cookie: Some(cookie), ..read })
-        };
-        text.lines().enumerate().map(read).collect()
+    pub(crate) fn read_lines(&self, text: &str, cookie: u64, now: Timestamp) -> Result<Vec<Flow>, SwitchError> {
+        let count = text.lines().count();
+        let mut actions = Read::new();
+        let mut flows = Vec::with_capacity(count);
+        for (at, line) in text.lines().enumerate() {
+            let read =
+                FlowText::parse_among(line, Use::Add, self, &mut actions).and_then(|read| of_a_whole(read, line));
+            let read = read.map_err(|source| SwitchError::BadFlow { number: at + 1, count, source })?;
+            flows.push(fresh(FlowText { cookie: Some(cookie), ..read }, now));
+        }
+        Ok(flows)
     }
 }
 
@@ -184,6 +196,11 @@ mod tests {
         assert_eq!(flows(&switch), expected);
         assert_eq!(sync(&mut switch, text).changes, 0);
         let before = revision(&switch);
+        for (line, at) in [("table=4,check_overlap actions=drop", 8), ("reset_counts actions=drop", 0)] {
+            let error = switch.sync_flows(&name("br"), OURS, line, Timestamp::ZERO);
+            let Err(SwitchError::BadFlow { number: 1, count: 1, source }) = error else { panic!("{error:?}") };
+            assert_eq!(source.at, at, "{source}");
+        }
         let error = switch.sync_flows(&name("br"), OURS, "table=4 actions=drop\nnonsense", Timestamp::ZERO);
         assert!(matches!(error, Err(SwitchError::BadFlow { number: 2, count: 2, .. })), "{error:?}");
         assert_eq!((flows(&switch), revision(&switch)), (expected.map(str::to_owned).to_vec(), before));

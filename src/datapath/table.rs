@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::action::{Action, Actions, port};
 use super::classifier::Classifier;
 use super::key::{Key, Mask};
-use super::matching::Match;
+use super::matching::{Kept, Match};
 use super::revision::{Parts, Revisions, Tag, table_word};
 use crate::types::Timestamp;
 
@@ -25,7 +25,7 @@ pub(crate) struct FlowRef {
 pub(crate) struct Flow {
     pub(crate) table: u8,
     pub(crate) priority: u16,
-    pub(crate) matching: Match,
+    pub(crate) matching: Kept,
     pub(crate) cookie: u64,
     pub(crate) actions: Actions,
     pub(crate) idle_timeout: u16,
@@ -89,8 +89,6 @@ struct Slot {
     /// The latest flow's.
     serial: u32,
     flow: Option<Box<Flow>>,
-    /// Where the flow is among the timed ones.
-    due: Option<Timestamp>,
 }
 
 /// The tables of one bridge.
@@ -104,6 +102,8 @@ pub(crate) struct Tables {
     tables: BTreeMap<u8, Classifier>,
     /// Flows with a timeout, by when to look at them: no later than when their time is up.
     timed: BTreeSet<(Timestamp, FlowRef)>,
+    /// Where each of them is among those.
+    due: BTreeMap<FlowRef, Timestamp>,
     /// How many flows each table has with each cookie: what `learn`'s limit counts.
     cookies: BTreeMap<(u8, u64), usize>,
     /// How many flows may still learn into each table with each cookie, and want that gone when they go.
@@ -134,6 +134,7 @@ impl Tables {
             free: Vec::new(),
             tables: BTreeMap::new(),
             timed: BTreeSet::new(),
+            due: BTreeMap::new(),
             cookies: BTreeMap::new(),
             teachers: BTreeMap::new(),
             kept: None,
@@ -204,16 +205,17 @@ impl Tables {
     /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
     /// counted for that one is not counted for this, but it is idle for as long as that one was.
     pub(crate) fn insert(&mut self, mut flow: Flow) -> FlowRef {
-        if let Some(old) = self.find(flow.table, &flow.matching, flow.priority)
+        let matching = flow.matching.whole();
+        if let Some(old) = self.find(flow.table, &matching, flow.priority)
             && let Some(gone) = self.remove_one(old)
         {
             flow.used = gone.used;
             let orphans = self.discount(old, &gone, &flow.actions);
-            let new = self.insert_new(flow);
+            let new = self.insert_new(flow, &matching);
             self.remove_learned(&orphans);
             return new;
         }
-        self.insert_new(flow)
+        self.insert_new(flow, &matching)
     }
 
     /// Adds a flow without actions, for tests of lookups.
@@ -223,7 +225,7 @@ impl Tables {
         self.insert(Flow {
             table: 0,
             priority,
-            matching: matching.clone(),
+            matching: Kept::of(matching),
             cookie: 0,
             actions: Actions::default(),
             idle_timeout: 0,
@@ -238,7 +240,8 @@ impl Tables {
         })
     }
 
-    fn insert_new(&mut self, flow: Flow) -> FlowRef {
+    /// Adds a flow with this match, where there is none.
+    fn insert_new(&mut self, flow: Flow, matching: &Match) -> FlowRef {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -251,7 +254,7 @@ impl Tables {
         let reference = FlowRef { slot, serial };
         let word = table_word(self.bridge, flow.table);
         let classifier = self.tables.entry(flow.table).or_insert_with(|| Classifier::new(word));
-        classifier.insert(&flow.matching, flow.priority, reference, &self.revisions);
+        classifier.insert(matching, flow.priority, reference, &self.revisions);
         self.account(reference, &flow);
         let held = &mut self.slots[slot as usize];
         (held.serial, held.flow) = (serial, Some(Box::new(flow)));
@@ -262,7 +265,7 @@ impl Tables {
     /// Puts `flow` where one with the same table, match and priority is, as its continuation.
     pub(crate) fn replace(&mut self, reference: FlowRef, flow: Flow) {
         if let Some(classifier) = self.tables.get(&flow.table) {
-            classifier.touch(&flow.matching, &self.revisions);
+            classifier.touch(&flow.matching.whole(), &self.revisions);
         }
         let Some(old) = self.slots[reference.slot as usize].flow.take() else { return };
         let orphans = self.discount(reference, &old, &flow.actions);
@@ -292,7 +295,7 @@ impl Tables {
         let flow = self.slots[reference.slot as usize].flow.take()?;
         self.free.push(reference.slot);
         if let Some(classifier) = self.tables.get_mut(&flow.table) {
-            classifier.remove(&flow.matching, flow.priority, &self.revisions);
+            classifier.remove(&flow.matching.whole(), flow.priority, &self.revisions);
             if classifier.len() == 0 {
                 self.tables.remove(&flow.table);
             }
@@ -311,10 +314,14 @@ impl Tables {
 
     /// Has a flow looked at when this is past, and no earlier.
     fn time(&mut self, reference: FlowRef, due: Option<Timestamp>) {
-        if let Some(due) = due {
-            self.timed.insert((due, reference));
-        }
-        if let Some(old) = core::mem::replace(&mut self.slots[reference.slot as usize].due, due)
+        let old = match due {
+            Some(due) => {
+                self.timed.insert((due, reference));
+                self.due.insert(reference, due)
+            }
+            None => self.due.remove(&reference),
+        };
+        if let Some(old) = old
             && Some(old) != due
         {
             self.timed.remove(&(old, reference));

@@ -105,7 +105,7 @@ impl Recorder {
         let ports = BridgePorts { bridge, names: false };
         let mut text = format!("{:2}. ", flow.table);
         let mut matching = String::new();
-        print_match(&mut matching, &flow.matching, &ports);
+        print_match(&mut matching, &flow.matching.whole(), &ports);
         if matching.pop().is_some() {
             let _ = write!(text, "{matching}, ");
         }

@@ -9,6 +9,7 @@ use super::extract::{Layout, extract};
 use super::guard::Guard;
 use super::io::{Egress, Ingress};
 use super::key::{DETOUR, Key};
+use super::offer::{FRAMES_FIRST, Offer, Offered, Sample};
 use super::packet::Packet;
 use super::revision::Revisions;
 use super::switch::Switch;
@@ -94,6 +95,12 @@ impl Worker {
                     Hit::Exact(_) => self.counters.exact_hits += 1,
                     Hit::Masked(_) => self.counters.masked_hits += 1,
                 }
+                // Octets as they came in: the frame is rewritten in place.
+                let takes = egress.takes_offers(ingress.port);
+                if let Some(sample) = takes.then(|| self.sample(hit.index(), &key, packet)).flatten() {
+                    self.run(hit.index(), packet, layout, now, egress);
+                    return self.offer((hit.index(), ingress), &sample, now, egress);
+                }
                 hit.index()
             }
             Found::Stale(_) | Found::Nothing => {
@@ -102,6 +109,32 @@ impl Worker {
             }
         };
         self.run(index, packet, layout, now, egress);
+    }
+
+    /// The frame, if its entry is to be offered with it.
+    fn sample(&mut self, index: usize, key: &Key, packet: &Packet<'_>) -> Option<Sample> {
+        let entry = self.cache.entry_mut(index).filter(|entry| entry.deed.is_some())?;
+        if entry.seen < FRAMES_FIRST {
+            entry.seen += 1;
+            return None;
+        }
+        Sample::of(key, packet.head())
+    }
+
+    fn offer(&self, (index, ingress): (usize, &Ingress), sample: &Sample, now: Timestamp, egress: &mut impl Egress) {
+        let (Some(entry), Some(revisions)) = (self.cache.entry(index), &self.revisions) else { return };
+        let Some(deed) = entry.deed else { return };
+        let offered = Offered {
+            deed,
+            mask: self.cache.mask(entry),
+            guard: entry.guard,
+            revisions,
+            revision: entry.revision,
+            tags: &entry.tags,
+            flows: &entry.flows,
+            effects: &entry.effects,
+        };
+        egress.offer(&Offer::of(ingress.port, sample, offered), now);
     }
 
     fn find(&mut self, key: &Key) -> Found {

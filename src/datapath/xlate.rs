@@ -412,7 +412,7 @@ impl<'a> Xlate<'a> {
         self.parts.add(Tag::ANY);
         let mut best: Option<(u16, FlowRef, Option<&Flow>)> = None;
         for (reference, flow) in tables.iter().filter(|(_, flow)| flow.table == table) {
-            self.mask.union(&flow.matching.mask);
+            flow.matching.raise(&mut self.mask);
             let before = match hidden.iter().find(|taught| taught.flow == reference) {
                 Some(Taught { before: None, .. }) => continue,
                 Some(Taught { before, .. }) => before.as_deref(),
@@ -475,11 +475,12 @@ impl<'a> Xlate<'a> {
             | Action::ModTpSrc(_)
             | Action::ModTpDst(_)
             | Action::DecTtl => self.network(action),
-            Action::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
+            Action::SetField { field, value } => self.set_field(*field, value.0, field.info().exact()),
+            Action::SetBits(set) => self.set_field(set.field, set.value, set.mask),
             Action::Load { to, value } => {
                 if self.has(to.field.info().needs) {
                     to.raise(&mut self.mask);
-                    to.write(&mut self.key, *value);
+                    to.write(&mut self.key, value.0);
                     self.written(to.field);
                 }
             }

@@ -145,25 +145,12 @@ pub(crate) fn decode6(attributes: &[InfoGre6]) -> DeviceState {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::Emitable;
-
     use super::*;
+    use crate::netlink::golden::{attribute, emitted};
     use crate::types::Vni;
 
-    /// An attribute of the kernel's: length, type, value, padded to four octets (`linux/rtnetlink.h`).
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).expect("short");
-        let mut octets = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        octets.extend(value);
-        octets.resize(octets.len().next_multiple_of(4), 0);
-        octets
-    }
-
-    fn emitted(spec: &DeviceSpec) -> Vec<u8> {
-        let message = device(&IfName::new("k1").expect("a name"), spec);
-        let mut octets = vec![0; message.buffer_len()];
-        message.emit(&mut octets);
-        octets.split_off(16)
+    fn made(spec: &DeviceSpec) -> Vec<u8> {
+        emitted(&device(&IfName::new("k1").expect("a name"), spec), 16)
     }
 
     /// Attributes by their numbers in `linux/if_link.h` (IFNAME 3, LINKINFO 18, INFO_KIND 1, INFO_DATA 2) and
@@ -190,11 +177,11 @@ mod tests {
         let key = Vni::new(0x12_3456).expect("a key");
         let spec = DeviceSpec { key, local: [10, 0, 0, 1].into(), remote: [10, 0, 0, 2].into() };
         let wanted = golden(b"gretap\0", &[10, 0, 0, 1], &[10, 0, 0, 2], &attribute(10, &[1]));
-        assert_eq!(emitted(&spec), wanted);
+        assert_eq!(made(&spec), wanted);
         let ip = |last| core::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
         let spec = DeviceSpec { key, local: ip(1).into(), remote: ip(2).into() };
         let limit = attribute(13, &1_u32.to_ne_bytes());
-        assert_eq!(emitted(&spec), golden(b"ip6gretap\0", &ip(1).octets(), &ip(2).octets(), &limit));
+        assert_eq!(made(&spec), golden(b"ip6gretap\0", &ip(1).octets(), &ip(2).octets(), &limit));
     }
 
     /// What the kernel says of a device is what was asked for; without the flags its keys mean nothing.

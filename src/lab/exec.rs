@@ -6,14 +6,15 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Daemon, Error, Place, Record, init, report, space};
+use super::{Daemon, Error, Place, Record, init, report, space, sys};
 
 /// Runs `command` at `place` with this process's own standard streams, and passes signals on to it. Gives its exit code,
-/// or 128 and the number of the signal that ended it, as a shell would. This process must have one thread, and stays
-/// where the command ran.
+/// or 128 and the number of the signal that ended it, as a shell would. Should this process end before the command, of
+/// whatever, the command is killed. This process must have one thread, and stays where the command ran.
 ///
 /// # Errors
 /// [`Error::NoCommand`] if there is no such program; [`Error::Os`] if the place cannot be entered.
@@ -25,16 +26,20 @@ pub fn exec(record: &Record, place: &Place, command: &[OsString]) -> Result<u8, 
     #[expect(clippy::disallowed_methods, reason = "running the user's command is what `lab exec` is for")]
     let mut child = std::process::Command::new(program);
     child.args(arguments).env("PATH", search_path()).env("DVR_LAB", record.name.as_str()).env("DVR_PLACE", &place.name);
+    // A signal from now on waits until there is somebody to pass it on to.
+    let signals = init::watch(&PASSED.into_iter().chain([Signal::SIGCHLD, Signal::SIGWINCH]).collect::<Vec<_>>())?;
+    sys::tie_to_us(&mut child);
     let child = child.spawn().map_err(|source| refused(program, place, source))?;
     let Ok(pid) = i32::try_from(child.id()) else { unreachable!("process ids are positive ints") };
-    wait(Pid::from_raw(pid))
+    wait(Pid::from_raw(pid), &signals)
 }
 
+/// The signals that are passed on.
+const PASSED: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+
 /// Waits for the child; passes on signals that were sent to this process alone. Those of the terminal reach both.
-fn wait(child: Pid) -> Result<u8, Error> {
-    let passed = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
-    let watched: Vec<Signal> = passed.into_iter().chain([Signal::SIGCHLD, Signal::SIGWINCH]).collect();
-    let signals = init::watch(&watched)?;
+fn wait(child: Pid, signals: &SignalFd) -> Result<u8, Error> {
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -45,9 +50,10 @@ fn wait(child: Pid) -> Result<u8, Error> {
         report::readable(signals.as_fd(), Duration::from_secs(3_600))
             .map_err(|source| Error::os("wait for signals", source))?;
         while let Ok(Some(info)) = signals.read_signal() {
-            // SI_USER is 0: from kill(2). The terminal's signals come from the kernel and reach the child by themselves.
+            // What another process sent, by kill(2), sigqueue(3) or tgkill(2), has no positive code (`siginfo.h`). The
+            // terminal's signals come from the kernel and reach the child by themselves.
             let known = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-            if let Some(signal) = known.filter(|signal| passed.contains(signal) && info.ssi_code == 0) {
+            if let Some(signal) = known.filter(|signal| PASSED.contains(signal) && info.ssi_code <= 0) {
                 // The child may have ended meanwhile: the next turn of the loop sees that.
                 let _gone = kill(child, signal);
             }

@@ -50,6 +50,12 @@ pub(super) fn listener(socket: &Path) -> Option<i32> {
     getsockopt(&stream, sockopt::PeerCredentials).ok().map(|who| who.pid()).filter(|pid| *pid > 0)
 }
 
+/// The process of a node's daemon, by this process's pid namespace; `None` if it does not run.
+#[must_use]
+pub fn pid_of(lab: &Lab, node: &str, daemon: Daemon) -> Option<i32> {
+    listener(&daemon.socket(&lab.node_dir(node)))
+}
+
 /// Kills these daemons of a node at once, as a crash would. Gives those that ran.
 ///
 /// # Errors

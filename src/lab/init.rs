@@ -7,7 +7,6 @@ use std::process::Stdio;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -48,25 +47,7 @@ pub(super) fn take_stdin() -> Result<OwnedFd, Error> {
 fn separate(name: &LabName, dir: &Path, channel: &OwnedFd) -> Result<(), Error> {
     // `dvr lab up` holds signals back, and a mask is inherited: no process of the lab is to be deaf for it.
     SigSet::empty().thread_set_mask().map_err(|errno| Error::os("let signals through", errno))?;
-    let flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC;
-    let failed = |errno: Errno| Error::os("make the lab's namespaces", errno);
-    if !nix::unistd::geteuid().is_root() {
-        space::become_root()?;
-        // AppArmor may grant the user namespace and withhold what it is for.
-        unshare(flags)
-            .map_err(|errno| if errno == Errno::EPERM { space::refused(errno.into()) } else { failed(errno) })?;
-    } else if let Err(errno) = unshare(flags) {
-        // Root of a container may lack CAP_SYS_ADMIN and still be allowed a user namespace.
-        if errno != Errno::EPERM {
-            return Err(failed(errno));
-        }
-        space::become_root()?;
-        unshare(flags).map_err(failed)?;
-    }
+    space::separate()?;
     let stdin = channel.try_clone().map_err(|source| Error::os("duplicate the channel", source))?;
     let mut command = space::own_program();
     command
@@ -87,7 +68,7 @@ fn live(name: &LabName, dir: &Path, channel: std::os::fd::BorrowedFd<'_>) -> Res
     space::make_mounts_private()?;
     space::mount_proc();
     space::mount_sys();
-    space::furnish_run(&[(dir, STATE_MOUNT)])?;
+    space::furnish_run(&[(dir, STATE_MOUNT)], space::RUN_SIZE)?;
     let own = state::others(&Path::new(STATE_MOUNT).join(state::CONTROLLER)).is_none();
     std::env::set_current_dir("/").map_err(|source| Error::os("go to /", source))?;
     sys::set_hostname(&format!("dvr-{name}")).map_err(|source| Error::os("name the lab's host", source))?;

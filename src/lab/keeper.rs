@@ -37,7 +37,8 @@ fn begin(node: &str) -> Result<BTreeMap<i32, Daemon>, Error> {
     space::make_mounts_private()?;
     space::mount_sys();
     let state = Path::new(STATE_MOUNT);
-    space::furnish_run(&[(&state.join(node), RUN_DIR), (&state.join(state::CONTROLLER), CONTROLLER_DIR)])?;
+    let dirs = [(&*state.join(node), RUN_DIR), (&*state.join(state::CONTROLLER), CONTROLLER_DIR)];
+    space::furnish_run(&dirs, space::RUN_SIZE)?;
     let mut daemons = BTreeMap::new();
     for kind in [Daemon::Switch, Daemon::Agent] {
         let child = space::daemon(kind, node)?

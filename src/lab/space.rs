@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -26,6 +27,34 @@ pub(super) fn become_root() -> Result<(), Error> {
     fs::write("/proc/self/setgroups", "deny").map_err(refused)?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refused)?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refused)
+}
+
+/// Enters namespaces of its own of every kind that a lab has: a user namespace unless it is root already, then mount,
+/// network, UTS and IPC ones; of the new pid namespace its next child is process 1.
+///
+/// # Errors
+/// [`Error::UserNamespace`] with the remedy, where the machine forbids it; [`Error::Os`] otherwise.
+pub(super) fn separate() -> Result<(), Error> {
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    let failed = |errno: Errno| Error::os("make the lab's namespaces", errno);
+    if !nix::unistd::geteuid().is_root() {
+        become_root()?;
+        // AppArmor may grant the user namespace and withhold what it is for.
+        return unshare(flags)
+            .map_err(|errno| if errno == Errno::EPERM { refused(errno.into()) } else { failed(errno) });
+    }
+    match unshare(flags) {
+        // Root of a container may lack CAP_SYS_ADMIN and still be allowed a user namespace.
+        Err(Errno::EPERM) => {
+            become_root()?;
+            unshare(flags).map_err(failed)
+        }
+        separated => separated.map_err(failed),
+    }
 }
 
 /// That this machine refuses user namespaces, and what to do.
@@ -49,6 +78,9 @@ pub(super) fn remedy() -> String {
     }
     "a container or security policy forbids it: allow the unshare system call, or run as root; see `dvr doctor`".into()
 }
+
+/// What the `/run` of a lab or of one of its nodes may hold.
+pub(super) const RUN_SIZE: &str = "64m";
 
 /// Cuts this mount namespace off from the one it was copied from.
 ///
@@ -76,11 +108,11 @@ pub(super) fn mount_sys() {
 }
 
 /// Gives this mount namespace a `/run` of its own, with an empty `/run/netns` and with each directory outside, even one
-/// under the old `/run`, at its place inside.
+/// under the old `/run`, at its place inside. `size` is how much it may hold, in tmpfs(5)'s words.
 ///
 /// # Errors
 /// [`Error::Os`] names the step that failed.
-pub(super) fn furnish_run(dirs: &[(&Path, &str)]) -> Result<(), Error> {
+pub(super) fn furnish_run(dirs: &[(&Path, &str)], size: &str) -> Result<(), Error> {
     let open = |(outside, inside): &(&Path, &str)| {
         let kept = File::options()
             .read(true)
@@ -91,7 +123,8 @@ pub(super) fn furnish_run(dirs: &[(&Path, &str)]) -> Result<(), Error> {
     };
     let opened = dirs.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755,size=64m"))
+    let options = format!("mode=0755,size={size}");
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|errno| Error::os("mount a tmpfs on /run", errno))?;
     let make = |dir: &str| fs::create_dir_all(dir).map_err(|source| Error::os(format!("make {dir}"), source));
     make(NETNS_DIR)?;
@@ -164,7 +197,8 @@ pub(super) fn daemon(kind: super::Daemon, node: &str) -> Result<Command, Error> 
         let own = || Address::Unix(Path::new(CONTROLLER_DIR).join(ControllerConfig::SOCKET)).into();
         let controllers = super::state::others(Path::new(CONTROLLER_DIR)).unwrap_or_else(own);
         command.args(["--node", node, "--controller", &controllers.to_string()]);
-        command.args(["--tunnels", super::tunnels::chosen(Path::new(RUN_DIR)).name()]);
+        let (tunnels, fast_path) = super::tunnels::chosen(Path::new(RUN_DIR));
+        command.args(["--tunnels", tunnels.name(), "--fast-path", fast_path.name()]);
     }
     logged(command, &format!("{RUN_DIR}/{}.log", kind.name()))
 }

@@ -2,8 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
 
 /// A handle on process `pid` that never comes to mean another one (`pidfd_open(2)`, Linux 5.3).
 ///
@@ -24,7 +29,7 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `ESRCH` once it is gone; `EPERM` if it is another user's.
-pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: nix::sys::signal::Signal) -> io::Result<()> {
+pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     // SAFETY: the third argument is a null siginfo, which the kernel fills in itself; the rest are integers.
     let done = unsafe {
         libc::syscall(
@@ -36,6 +41,23 @@ pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: nix::sys::signal::Signal
         )
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has `command`, once started, begin with no signal blocked, and be killed should the thread that starts it end.
+pub(super) fn tie_to_us(command: &mut Command) {
+    let us = nix::unistd::getpid();
+    let tie = move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        let parent = nix::unistd::getppid();
+        // One outside of the child's pid namespace is seen as 0; another one has adopted the child, too late for a signal.
+        if parent != us && parent.as_raw() != 0 {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(SigSet::empty().thread_set_mask()?)
+    };
+    // SAFETY: between fork and exec the closure makes three system calls, all of them async-signal-safe, and allocates nothing:
+    // an errno becomes an error without a heap.
+    unsafe { command.pre_exec(tie) };
 }
 
 /// Sets the host name of the calling process's UTS namespace.

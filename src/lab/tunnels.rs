@@ -1,14 +1,16 @@
-//! What makes the tunnels of a lab's nodes: a word in each node's directory, with which its agent is started.
+//! What makes the tunnels of a lab's nodes, and whether they have the fast path: words in each node's directory, with
+//! which its agent is started.
 
 use core::str::FromStr;
 use std::fs;
 use std::path::Path;
 
 use super::Error;
-use crate::agent::{BadTunnelsWord, Tunnels};
+use crate::agent::{BadTunnelsWord, FastPath, Tunnels};
 
-/// The file in a node's directory.
+/// The files in a node's directory.
 const FILE: &str = "tunnels";
+const FAST_PATH_FILE: &str = "fast-path";
 
 /// What is to make tunnels, on one node or on all: `kernel`, `node1=kernel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +41,28 @@ pub(super) fn wished(wishes: &[TunnelsOf], node: &str) -> Tunnels {
 /// # Errors
 /// [`Error::Os`] when that cannot be written.
 pub fn choose_tunnels(node_dir: &Path, tunnels: Tunnels) -> Result<(), Error> {
-    let path = node_dir.join(FILE);
-    fs::write(&path, tunnels.name()).map_err(|source| Error::os(format!("write {}", path.display()), source))
+    write(&node_dir.join(FILE), tunnels.name())
+}
+
+/// Has a node have the fast path, or not, when its agent is started next.
+///
+/// # Errors
+/// [`Error::Os`] when that cannot be written.
+pub fn choose_fast_path(node_dir: &Path, fast_path: FastPath) -> Result<(), Error> {
+    write(&node_dir.join(FAST_PATH_FILE), fast_path.name())
+}
+
+fn write(path: &Path, word: &str) -> Result<(), Error> {
+    fs::write(path, word).map_err(|source| Error::os(format!("write {}", path.display()), source))
+}
+
+fn read<T: FromStr + Default>(path: &Path) -> T {
+    fs::read_to_string(path).ok().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
 /// What was chosen for the node whose directory this is.
-pub(super) fn chosen(node_dir: &Path) -> Tunnels {
-    fs::read_to_string(node_dir.join(FILE)).ok().and_then(|word| word.parse().ok()).unwrap_or_default()
+pub(super) fn chosen(node_dir: &Path) -> (Tunnels, FastPath) {
+    (read(&node_dir.join(FILE)), read(&node_dir.join(FAST_PATH_FILE)))
 }
 
 #[cfg(test)]

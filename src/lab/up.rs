@@ -15,6 +15,7 @@ use super::pinger::{self, Patience, Probe};
 use super::report::{self, Listener, Report};
 use super::state::{self, Process};
 use super::{Daemon, Error, Lab, LabName, Labs, Place, Record, TunnelsOf, down, init, now, space, tunnels};
+use crate::agent::FastPath;
 use crate::api;
 use crate::control::{Client, ControlError};
 use crate::rpc::Addresses;
@@ -48,6 +49,8 @@ pub struct Request {
     pub controllers: Option<Addresses>,
     /// What is to make tunnels, on which nodes.
     pub tunnels: Vec<TunnelsOf>,
+    /// Whether the nodes have the fast path.
+    pub fast_path: FastPath,
     /// Whether a lab that fails stays, to be looked at.
     pub keep: bool,
 }
@@ -177,6 +180,7 @@ fn furnish(lab: &Lab, outline: &Outline, request: &Request) -> Result<(), Error>
         let dir = lab.node_dir(node);
         make(&dir)?;
         tunnels::choose_tunnels(&dir, tunnels::wished(&request.tunnels, node))?;
+        tunnels::choose_fast_path(&dir, request.fast_path)?;
     }
     let dir = lab.controller_dir();
     make(&dir)?;

@@ -44,6 +44,36 @@ pub(crate) fn observe(connection: &mut Connection) -> Result<Links, Error> {
     Ok(links)
 }
 
+/// A link as frames are redirected to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub(crate) index: u32,
+    /// In octets.
+    pub(crate) mtu: u32,
+    /// Whether it is one end of a veth pair whose other end is in another namespace.
+    pub(crate) pair: bool,
+}
+
+/// The link of this name, as frames are redirected to it.
+///
+/// # Errors
+/// [`Error::NoLink`] when there is none.
+pub(crate) fn exit(connection: &mut Connection, name: &IfName) -> Result<Exit, Error> {
+    let question = LinkUnspec::new_with_name(name.as_str()).build();
+    let other = || Error::Malformed(format!("asked for link {name}, the kernel told of something else"));
+    match connection.get(RouteNetlinkMessage::GetLink(question)) {
+        Ok(RouteNetlinkMessage::NewLink(message)) => {
+            let (_, LinkState { index, mtu, kind, .. }) = decode_link(&message).ok_or_else(other)?;
+            let elsewhere = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkNetNsId(_));
+            let pair = kind.as_deref() == Some("veth") && message.attributes.iter().any(elsewhere);
+            Ok(Exit { index, mtu, pair })
+        }
+        Ok(_) => Err(other()),
+        Err(error) if error.is_absent() => Err(Error::NoLink(name.clone())),
+        Err(error) => Err(error),
+    }
+}
+
 /// The index of the link of this name.
 ///
 /// # Errors

@@ -14,6 +14,8 @@
 mod connection;
 mod error;
 pub mod filter;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod monitor;
 mod sys;
 

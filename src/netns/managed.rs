@@ -103,7 +103,8 @@ impl Ownership {
                 rule(Pattern::prefix("snat-"), &["sg-", "qg-"].map(Pattern::prefix)),
                 rule(Pattern::prefix("fip-"), &["fg-", "fpr-"].map(Pattern::prefix)),
                 rule(Pattern::prefix(VM_NETNS), &[Pattern::exact(VM_INTERFACE)]),
-                rule(Pattern::exact(PORTS_NETNS), &[]),
+                // With the fast path tunnels are among the ports.
+                NetnsRule { netns: Pattern::exact(PORTS_NETNS), links: tunnels.map(tunnel).into() },
                 NetnsRule { netns: Pattern::exact(TUNNELS_NETNS), links: tunnels.map(tunnel).into() },
             ],
             own_links: Vec::new(),

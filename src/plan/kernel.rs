@@ -12,7 +12,7 @@ use crate::link::{LinkKind, LinkOp, LinkSpec};
 use crate::neigh::kernel as neighbours;
 use crate::netlink::{self, Connection};
 use crate::netns::kernel::{self as netns, Directory, Identity};
-use crate::netns::{Entry, Name, NetnsName, NetnsOp, TUNNELS_NETNS};
+use crate::netns::{Entry, Name, NetnsName, NetnsOp, PORTS_NETNS, TUNNELS_NETNS};
 use crate::types::IfName;
 use crate::vxlan::VxlanOp;
 use crate::{bridge, gre, route, vxlan};
@@ -401,7 +401,7 @@ impl Kernel {
     }
 }
 
-/// The tunnel that a step is about, which needs nothing of what else is in its namespace.
+/// The tunnel, or outer end of a pair, that a step is about, which needs nothing of what else is in its namespace.
 fn tunnel_of(op: &Op) -> Option<&IfName> {
     let link = match op {
         Op::Vxlan(_, VxlanOp::Create { name, .. }) | Op::Gre(_, GreOp::Create { name, .. }) => name,
@@ -414,7 +414,8 @@ fn tunnel_of(op: &Op) -> Option<&IfName> {
         | Op::Neigh(..)
         | Op::Route(..) => return None,
     };
-    matches!(netns_of(op), NetnsName::Named(netns) if netns.as_str() == TUNNELS_NETNS).then_some(link)
+    matches!(netns_of(op), NetnsName::Named(netns) if [TUNNELS_NETNS, PORTS_NETNS].contains(&netns.as_str()))
+        .then_some(link)
 }
 
 fn netns_of(op: &Op) -> NetnsName {

@@ -1,6 +1,7 @@
 //! The way to a controller: a channel over a unix socket or mutual TLS, and what failing on it means.
 
 use std::error::Error as _;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -29,8 +30,18 @@ pub enum RpcError {
         /// The transport's words.
         why: String,
     },
-    /// The two sides do not trust each other, or the way is broken.
-    #[error("cannot speak with the controller at {address}: {why}")]
+    /// One side does not trust the other's certificate.
+    #[error(
+        "the controller at {address} and this side do not trust each other: {why}; are both certificates of one authority, and has neither ended? `dvr certs` makes them"
+    )]
+    Untrusted {
+        /// Where.
+        address: Address,
+        /// The transport's words.
+        why: String,
+    },
+    /// The way is broken.
+    #[error("cannot speak with the controller at {address}: {why}{}", over_tls(address))]
     Transport {
         /// Where.
         address: Address,
@@ -50,13 +61,28 @@ pub enum RpcError {
     Refused(Refused),
 }
 
+/// What else may be behind a connection that ends: under TLS 1.3 a client is connected before its certificate is looked at
+/// (RFC 8446 4.4.2), and need not learn more than that it was not taken.
+fn over_tls(address: &Address) -> &'static str {
+    match address {
+        Address::Tls(_) => {
+            "; if that goes on, the controller may not accept this side's certificate: is it of the controller's authority, and has it not ended?"
+        }
+        Address::Unix(_) => "",
+    }
+}
+
 impl RpcError {
     /// What a call's failure means.
     #[must_use]
     pub fn of(address: &Address, status: &Status) -> Self {
         let transport = status.source().is_some() || matches!(status.code(), Code::Unknown);
         if transport {
-            return Self::Transport { address: address.clone(), why: whole(status.message(), status.source()) };
+            let (address, why) = (address.clone(), whole(status.message(), status.source()));
+            return match kernels_word(status.source()) {
+                Some(ErrorKind::InvalidData) => Self::Untrusted { address, why },
+                Some(_) | None => Self::Transport { address, why },
+            };
         }
         Self::Refused(Refused::from(status))
     }
@@ -93,30 +119,32 @@ pub async fn connect(address: &Address, tls: Option<&ClientTlsConfig>) -> Result
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| {
-        let why = whole(&error.to_string(), error.source());
-        if is_unheard(&error) {
-            RpcError::Absent { address: address.clone(), why }
-        } else {
-            RpcError::Transport { address: address.clone(), why }
+        let (address, why) = (address.clone(), whole(&error.to_string(), error.source()));
+        match kernels_word(error.source()) {
+            Some(kind) if is_unheard(kind) => RpcError::Absent { address, why },
+            Some(ErrorKind::InvalidData) => RpcError::Untrusted { address, why },
+            Some(_) | None => RpcError::Transport { address, why },
         }
     })?;
     Ok(ControllerClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX))
 }
 
-/// Whether an error comes of nobody listening: the kernel's word is somewhere below it.
-fn is_unheard(error: &tonic::transport::Error) -> bool {
-    let mut below = error.source();
-    while let Some(error) = below {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
-            return matches!(
-                error.kind(),
-                ConnectionRefused | NotFound | HostUnreachable | NetworkUnreachable | TimedOut
-            );
+/// What kind of failure is at the bottom of an error: the kernel's, or for [`ErrorKind::InvalidData`] that of TLS, which
+/// says so where it stands in for the kernel.
+fn kernels_word(mut error: Option<&(dyn std::error::Error + 'static)>) -> Option<ErrorKind> {
+    while let Some(below) = error {
+        if let Some(error) = below.downcast_ref::<io::Error>() {
+            return Some(error.kind());
         }
-        below = error.source();
+        error = below.source();
     }
-    false
+    None
+}
+
+/// Whether a failure comes of nobody listening.
+fn is_unheard(kind: ErrorKind) -> bool {
+    use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut};
+    matches!(kind, ConnectionRefused | NotFound | HostUnreachable | NetworkUnreachable | TimedOut)
 }
 
 /// An error's text with those of all below it, none told twice.

@@ -6,10 +6,12 @@
 mod address;
 mod client;
 mod refusal;
+mod report;
 
 pub use address::{Address, Addresses, BadAddress};
 pub use client::{Client, RpcError, connect};
 pub use refusal::{Refused, refuse};
+pub use report::cut_errors;
 
 /// The messages, the client's and the server's halves, as `proto/dvr.proto` has them.
 #[expect(

@@ -23,6 +23,9 @@ pub struct Refused {
     pub problems: Vec<Problem>,
 }
 
+/// Octets of the whole in one sentence, which travels in the same header, with up to three octets for each.
+const MESSAGE_LEN: usize = 2 << 10;
+
 /// The status that carries problems with what was wished: the first, and in the message how many more there are.
 #[must_use]
 pub fn refuse(code: Code, message: impl Into<String>, mut problems: Vec<Problem>) -> Status {
@@ -35,6 +38,10 @@ pub fn refuse(code: Code, message: impl Into<String>, mut problems: Vec<Problem>
     let told = fit.take(PROBLEMS_MAX).count();
     problems.truncate(told);
     let mut message = message.into();
+    if message.len() > MESSAGE_LEN {
+        message.truncate(message.floor_char_boundary(MESSAGE_LEN));
+        message.push('…');
+    }
     if told < count {
         message = format!("{message}; the first {told} of {count} are told");
     }
@@ -88,6 +95,8 @@ mod tests {
         let refused = Refused::from(&status);
         assert_eq!(refused.problems.len(), 6);
         assert_eq!(refused.message, "50 problems; the first 6 of 50 are told");
+        let long = refuse(Code::Internal, "é".repeat(10_000), Vec::new());
+        assert!(long.message().len() <= MESSAGE_LEN + '…'.len_utf8() && long.details().is_empty());
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub use self::embedded::{Bounds, Clock, Embedded, EmbeddedWatch, Options};
 pub use self::error::StoreError;
 pub use self::etcd::{Etcd, EtcdWatch, Tls};
 pub use self::types::{
-    Batch, Change, Counters, Entry, Expect, KEY_MAX, LEASE_TTL, LEASES_MAX, LeaseId, OPS_MAX, Op, Outcome, QUEUE_MAX,
-    Revision, Snapshot, TXN_MAX, Txn, VALUE_MAX, WATCHES_MAX,
+    Batch, Change, Counters, EMBEDDED_MOST, ETCD_MOST, Entry, Expect, KEY_MAX, LEASE_TTL, LEASES_MAX, LeaseId,
+    MemberState, Most, Op, Outcome, QUEUE_MAX, Revision, Snapshot, Txn, VALUE_MAX, WATCHES_MAX,
 };
 
 /// A store; clones are handles of the same one.
@@ -133,6 +133,24 @@ impl Store {
         match self {
             Self::Embedded(store) => store.compact(revision).await,
             Self::Etcd(store) => store.compact(revision).await,
+        }
+    }
+
+    /// How much it takes in one transaction.
+    #[must_use]
+    pub fn most(&self) -> Most {
+        match self {
+            Self::Embedded(_) => EMBEDDED_MOST,
+            Self::Etcd(_) => ETCD_MOST,
+        }
+    }
+
+    /// Where it is kept, and how that is.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberState> {
+        match self {
+            Self::Embedded(store) => store.members(),
+            Self::Etcd(store) => store.members(),
         }
     }
 

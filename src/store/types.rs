@@ -14,10 +14,19 @@ pub type Revision = u64;
 pub const KEY_MAX: usize = 512;
 /// The longest value, in octets.
 pub const VALUE_MAX: usize = 256 * 1024;
-/// The most operations of one transaction, and the most expectations. etcd takes 128 of each unless told otherwise.
-pub const OPS_MAX: usize = 100;
-/// The most octets of one transaction, keys and values. etcd takes requests of 1.5 MiB unless told otherwise.
-pub const TXN_MAX: usize = 1024 * 1024;
+/// How much one transaction may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Operations, and as many expectations.
+    pub operations: usize,
+    /// Octets of keys and values.
+    pub octets: usize,
+}
+
+/// What etcd is asked for: it takes 128 operations and requests of 1.5 MiB unless it is told otherwise.
+pub const ETCD_MOST: Most = Most { operations: 100, octets: 1 << 20 };
+/// What the embedded store takes: its writer has nothing else to do meanwhile.
+pub const EMBEDDED_MOST: Most = Most { operations: 20_000, octets: 16 << 20 };
 /// The most watches open at once on one store.
 pub const WATCHES_MAX: usize = 1024;
 /// The most leases that the embedded store grants at once.
@@ -124,21 +133,21 @@ impl Op {
 /// Changes that happen together, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All must hold, at most [`OPS_MAX`].
+    /// All must hold.
     pub expect: Vec<Expect>,
-    /// At most [`OPS_MAX`], each key once.
+    /// Each key once.
     pub ops: Vec<Op>,
 }
 
 impl Txn {
-    /// Whether it keeps the limits that both engines share.
+    /// Whether it keeps within what an engine takes.
     ///
     /// # Errors
     /// The limit that it breaks.
-    pub fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self, most: Most) -> Result<(), StoreError> {
         for (what, count) in [("expectations", self.expect.len()), ("operations", self.ops.len())] {
-            if count > OPS_MAX {
-                return Err(StoreError::TooMany { what, count, max: OPS_MAX });
+            if count > most.operations {
+                return Err(StoreError::TooMany { what, count, max: most.operations });
             }
         }
         let mut seen = BTreeSet::new();
@@ -158,8 +167,8 @@ impl Txn {
                 octets += value.len();
             }
         }
-        if octets > TXN_MAX {
-            return Err(StoreError::TooMany { what: "octets of one transaction", count: octets, max: TXN_MAX });
+        if octets > most.octets {
+            return Err(StoreError::TooMany { what: "octets of one transaction", count: octets, max: most.octets });
         }
         Ok(())
     }
@@ -228,6 +237,15 @@ impl Change {
             Self::Delete { key } => key,
         }
     }
+}
+
+/// A place in which a store is kept, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberState {
+    /// The file, or the endpoint.
+    pub at: String,
+    /// Whether it answers, in words.
+    pub state: String,
 }
 
 /// What a store has counted since it was opened.

@@ -32,11 +32,13 @@ pub(super) enum Media {
 pub(super) struct Line {
     pub(super) dp: DpPort,
     pub(super) media: Media,
-    /// One a worker.
+    /// One a worker, and one for what the kernel did in their name.
     pub(super) counters: Tallies,
     faulted: AtomicBool,
     /// Set once a worker reads it no more: what it may still send does not make it whole.
     given_up: AtomicBool,
+    /// Whether the kernel takes over decisions about its frames.
+    fast: AtomicBool,
     fault: Mutex<Option<String>>,
 }
 
@@ -47,6 +49,11 @@ pub(super) struct Tallies(Arc<[Counters]>);
 impl Tallies {
     pub(super) fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Counters::default()).collect())
+    }
+
+    /// Those of whatever is no worker.
+    pub(super) fn last(&self) -> Option<&Counters> {
+        self.0.last()
     }
 
     /// This worker's.
@@ -69,11 +76,22 @@ impl Line {
         Self {
             dp,
             media,
-            counters: Tallies::new(workers),
+            counters: Tallies::new(workers + 1),
             faulted: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            fast: AtomicBool::new(false),
             fault: Mutex::new(None),
         }
+    }
+
+    /// Whether the kernel takes over decisions about its frames.
+    pub(super) fn is_fast(&self) -> bool {
+        self.fast.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it does.
+    pub(super) fn set_fast(&self, fast: bool) {
+        self.fast.store(fast, Ordering::Relaxed);
     }
 
     /// The descriptor this worker reads.

@@ -9,6 +9,7 @@
 //! worker has its own queue of every line, its own cache and its own counters, so that in the steady state workers share
 //! nothing that is written.
 
+mod fast;
 mod line;
 mod notices;
 mod outputs;
@@ -31,13 +32,15 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use crate::api::switch::CacheCounters;
 use crate::control::{self, Server, ServerError};
 use crate::datapath::port::{DropCounters, tap};
 use crate::datapath::{LIMIT_FLOWS, Switch};
+use fast::Fast;
 use notices::Notices;
 use routers::Watch;
 use service::SwitchService;
-use worker::WorkerLink;
+use worker::{Stale, WorkerLink};
 
 /// How often idle and hard timeouts are looked at.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
@@ -114,6 +117,8 @@ pub enum SwitchdError {
 #[derive(Debug)]
 struct Shared {
     switch: Mutex<Switch>,
+    /// What the kernel carries out.
+    fast: Fast,
     /// Frames the ports lost, one set a worker.
     drops: Vec<DropCounters>,
     /// What flows said of frames, and nobody has heard.
@@ -124,6 +129,21 @@ struct Shared {
     past_routers: bool,
     /// The way to the thread that looks into routers' namespaces.
     watch: Watch,
+}
+
+impl Shared {
+    fn new(flow_limit: u32, workers: usize, past_routers: bool, watch: Watch) -> Self {
+        let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
+        Self {
+            fast: Fast::new(&switch),
+            switch,
+            drops: (0..workers).map(|_| DropCounters::default()).collect(),
+            notices: Notices::default(),
+            died: AtomicBool::new(false),
+            past_routers,
+            watch,
+        }
+    }
 }
 
 /// What a lock holds, even if a thread died holding it: the process is ending then, and says so.
@@ -162,14 +182,8 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     std::fs::create_dir_all(&path).map_err(|source| SwitchdError::RunDir { path, source })?;
     let server = Server::bind(&socket)?;
 
-    let shared = Arc::new(Shared {
-        switch: Mutex::new(Switch::with_flow_limit(flow_limit)),
-        drops: (0..count).map(|_| DropCounters::default()).collect(),
-        notices: Notices::default(),
-        died: AtomicBool::new(false),
-        past_routers,
-        watch: Watch::new().map_err(start("the watch over routers"))?,
-    });
+    let watch = Watch::new().map_err(start("the watch over routers"))?;
+    let shared = Arc::new(Shared::new(flow_limit, count, past_routers, watch));
     let mut links = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
     for index in 0..count {
@@ -206,6 +220,13 @@ pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
     if died { Err(SwitchdError::Died) } else { Ok(()) }
 }
 
+/// Brings the switch's counters up to date with workers and kernel; tells what the workers' caches count.
+fn refresh(shared: &Shared, links: &[WorkerLink]) -> Result<CacheCounters, Stale> {
+    let counters = worker::refresh(links)?;
+    shared.fast.refresh(&shared.switch, crate::clock::monotonic());
+    Ok(counters)
+}
+
 /// The thread that answers on the control socket.
 fn serve(
     server: Server,
@@ -234,8 +255,11 @@ fn expire(stopped: Receiver<()>, shared: &Arc<Shared>, links: &Arc<[WorkerLink]>
         let _sentinel = sentinel;
         while stopped.recv_timeout(EXPIRY_PERIOD) == Err(RecvTimeoutError::Timeout) {
             // By counters that are not up to date, flows in use would seem idle.
-            match worker::refresh(&links) {
-                Ok(_) => drop(lock(&shared.switch).expire(crate::clock::monotonic())),
+            match refresh(&shared, &links) {
+                Ok(_) => {
+                    lock(&shared.switch).expire(crate::clock::monotonic());
+                    shared.fast.revalidate();
+                }
                 Err(stale) => tracing::warn!(%stale, "nothing expires in this round"),
             }
         }

@@ -8,7 +8,7 @@ use super::Shared;
 use super::line::{Line, Media, Remotes};
 use crate::datapath::DropReason;
 use crate::datapath::port::{Answer, Tally, Teller, frame, gre, vxlan};
-use crate::datapath::{DpPort, Egress, Packet, SegmentKind, TunnelMeta};
+use crate::datapath::{DpPort, Egress, Offer, Packet, SegmentKind, TunnelMeta};
 use crate::types::Timestamp;
 
 /// Datapath ports at most.
@@ -181,9 +181,17 @@ impl Ledger<'_> {
 
 impl Egress for Outputs {
     fn say(&mut self, said: &Arc<[u8]>) {
-        if !self.shared.notices.put(said) {
+        if !self.shared.notices.put(said, crate::clock::monotonic()) {
             self.shared.drops[self.worker].add(DropReason::Unsaid, 1);
         }
+    }
+
+    fn takes_offers(&self, from: DpPort) -> bool {
+        matches!(self.table.get(from.0 as usize), Some(Some(output)) if output.line.is_fast())
+    }
+
+    fn offer(&mut self, offer: &Offer<'_>, now: Timestamp) {
+        self.shared.fast.offer(offer, now);
     }
 
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::table::Table;
-use super::worker::{self, Stale, WorkerLink};
+use super::worker::{Stale, WorkerLink};
 use super::{Shared, lock};
 use crate::api::switch::{Bridge, BridgeMode, FlowChange, Hello, Port, Request, Show};
 use crate::api::{self, Refusal};
@@ -89,7 +89,7 @@ impl SwitchService {
     }
 
     fn show(&self) -> Result<Show, SwitchRefusal> {
-        let cache = worker::refresh(&self.links)?;
+        let cache = super::refresh(&self.shared, &self.links)?;
         let table = lock(&self.table);
         let (views, mut drops, routers) = {
             let switch = lock(&self.shared.switch);
@@ -109,12 +109,15 @@ impl SwitchService {
                 // What crosses a patch or goes past a router never leaves the engine, which counts it.
                 let mut counters = there.counters;
                 port.add_counters(&mut counters);
-                Some(Port { number: there.number, config: port.config.clone(), counters, fault: port.fault() })
+                let fast_path = port.line().and_then(|line| self.shared.fast.state(line.dp));
+                let (number, config, fault) = (there.number, port.config.clone(), port.fault());
+                Some(Port { number, config, counters, fault, fast_path })
             };
             let ports = view.ports.into_iter().filter_map(port).collect();
             Bridge { name: view.name, mode: view.mode, flows: view.flows, ports, revision: view.revision }
         });
-        Ok(Show { bridges: bridges.collect(), drops, cache, routers })
+        let fast_path = self.shared.fast.counters();
+        Ok(Show { bridges: bridges.collect(), drops, cache, fast_path, routers })
     }
 
     fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {
@@ -161,7 +164,7 @@ impl SwitchService {
             Request::DelBridge { bridge } => {
                 let mut table = lock(&self.table);
                 switch().del_bridge(&bridge)?;
-                table.forget_bridge(&bridge, &self.links);
+                table.forget_bridge(&bridge, &self.shared, &self.links);
                 Reply::of(&())
             }
             Request::AddPort { bridge, port } => {
@@ -185,7 +188,7 @@ impl SwitchService {
                 Reply::of(&datapath::sync_flows(&self.shared.switch, &bridge, wanted, clock::monotonic())?)
             }
             Request::DumpFlows { bridge, filter, names } => {
-                worker::refresh(&self.links)?;
+                super::refresh(&self.shared, &self.links)?;
                 Reply::of(&datapath::dump_flows(&self.shared.switch, &bridge, &filter, names, clock::monotonic())?)
             }
             Request::Trace { bridge, flow, frame, generate } => {
@@ -195,19 +198,23 @@ impl SwitchService {
             Request::Follow { bridge, port, tunnel, frame } => {
                 Reply::of(&switch().follow(&bridge, &port, (tunnel, &frame), clock::monotonic())?)
             }
-            Request::Notices { wait_millis } => {
+            Request::FastPath => {
+                self.shared.fast.engage();
+                Reply::of(&())
+            }
+            Request::Notices { wait_millis, heard } => {
                 let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
-                Reply::of(&self.shared.notices.take(wait))
+                Reply::of(&self.shared.notices.take(heard, wait))
             }
             Request::Fdb { bridge } => {
-                worker::refresh(&self.links)?;
+                super::refresh(&self.shared, &self.links)?;
                 Reply::of(&switch().fdb(&bridge, clock::monotonic())?)
             }
             Request::PinFdb { bridge, port, vlan, mac } => Reply::of(&self.pin(&bridge, &port, vlan, mac)?),
             Request::UnpinFdb { bridge, vlan, mac } => Reply::of(&switch().unpin(&bridge, vlan, mac)?),
             Request::FlushFdb { bridge } => {
                 // What the caches still hold of frames seen before is credited before, not after.
-                worker::refresh(&self.links)?;
+                super::refresh(&self.shared, &self.links)?;
                 Reply::of(&switch().flush_fdb(&bridge)?)
             }
         })
@@ -222,6 +229,9 @@ impl Service for SwitchService {
     }
 
     fn answer(&self, request: Request) -> Result<Reply, Refusal> {
-        self.obey(request).map_err(|SwitchRefusal(refusal)| refusal)
+        let answer = self.obey(request);
+        // Whoever hears that something changed finds it changed in the kernel too.
+        self.shared.fast.revalidate();
+        answer.map_err(|SwitchRefusal(refusal)| refusal)
     }
 }

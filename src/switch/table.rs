@@ -8,7 +8,7 @@ use super::line::{Line, Media, Tallies};
 use super::outputs::LINE_LIMIT;
 use super::service::{SwitchRefusal, refused};
 use super::worker::{self, WorkerLink};
-use super::{Shared, lock};
+use super::{Shared, fast, lock};
 use crate::api::switch::{PortConfig, PortCounters, PortKind, VlanMode};
 use crate::datapath::port::{gre, packet, tap, vxlan};
 use crate::datapath::{DpPort, NewPort, NewPortKind};
@@ -33,6 +33,10 @@ impl Port {
             (None, Some(line)) => line.counters.add_to(sum),
             (None, None) => {}
         }
+    }
+
+    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+        self.line.as_ref()
     }
 
     pub(super) fn fault(&self) -> Option<String> {
@@ -88,13 +92,14 @@ impl Table {
         let number = match added {
             Ok(number) => number,
             Err(error) => {
-                self.close_unused(line, links);
+                self.close_unused(line, shared, links);
                 return Err(error.into());
             }
         };
         let mut remote = None;
         if let Some(line) = &line {
             if is_new {
+                prepare(&config, line, shared);
                 worker::attach(links, line);
             }
             if let Some((_, ip, _)) = tunnel(&config.kind) {
@@ -125,7 +130,7 @@ impl Table {
             if port.config.router.is_some() {
                 shared.watch.look();
             }
-            self.disconnect(port, links);
+            self.disconnect(port, shared, links);
         }
         Ok(())
     }
@@ -146,9 +151,9 @@ impl Table {
     }
 
     /// Removes a bridge's ports, which the engine has forgotten already.
-    pub(super) fn forget_bridge(&mut self, bridge: &IfName, links: &[WorkerLink]) {
+    pub(super) fn forget_bridge(&mut self, bridge: &IfName, shared: &Shared, links: &[WorkerLink]) {
         for (_, port) in self.bridges.remove(bridge).unwrap_or_default() {
-            self.disconnect(port, links);
+            self.disconnect(port, shared, links);
         }
     }
 
@@ -156,15 +161,15 @@ impl Table {
         self.bridges.iter().find_map(|(bridge, ports)| Some((bridge, ports.get(name)?)))
     }
 
-    fn disconnect(&mut self, port: Port, links: &[WorkerLink]) {
+    fn disconnect(&mut self, port: Port, shared: &Shared, links: &[WorkerLink]) {
         if let (Some((_, remote, _)), Some(line)) = (tunnel(&port.config.kind), &port.line) {
             worker::count_remote(links, line.dp, remote, None);
         }
-        self.close_unused(port.line, links);
+        self.close_unused(port.line, shared, links);
     }
 
     /// Closes a line no port is connected to.
-    fn close_unused(&mut self, line: Option<Arc<Line>>, links: &[WorkerLink]) {
+    fn close_unused(&mut self, line: Option<Arc<Line>>, shared: &Shared, links: &[WorkerLink]) {
         let Some(line) = line else {
             return;
         };
@@ -173,6 +178,7 @@ impl Table {
         if ports.any(|port| port.line.as_ref().is_some_and(|line| line.dp == dp)) {
             return;
         }
+        shared.fast.remove(dp);
         worker::detach(links, dp);
         self.endpoints.retain(|_, endpoint| *endpoint != dp);
         self.lines.remove(&dp);
@@ -197,7 +203,7 @@ impl Table {
                 let tap = tap::open(netns.as_deref(), name, *mac, workers)?;
                 Media::Tap { queues: tap.queues, datagrams: tap.datagrams }
             }
-            PortKind::Packet { netns, device } => {
+            PortKind::Packet { netns, device, fast: _ } => {
                 Media::Packet(packet::open(netns.as_deref(), device.as_ref().unwrap_or(&config.name), workers)?)
             }
             PortKind::Vxlan { local, udp_port, .. } => Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?),
@@ -214,6 +220,15 @@ impl Table {
             self.endpoints.insert((local, udp_port), dp);
         }
         Ok((Some(line), true))
+    }
+}
+
+/// Prepares a new line's interface for the fast path, or clears it of an earlier switch's. One in the switch's own namespace
+/// is not its alone.
+fn prepare(config: &PortConfig, line: &Arc<Line>, shared: &Shared) {
+    if let PortKind::Packet { netns: Some(netns), device, fast } = &config.kind {
+        let name = device.as_ref().unwrap_or(&config.name);
+        if *fast { shared.fast.add(line, name, netns) } else { fast::clear(name, netns) }
     }
 }
 

@@ -29,14 +29,8 @@ impl Fixture {
     fn new(test: &str, workers: usize) -> Self {
         let directory = std::env::temp_dir().join(format!("dvr-switch-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
-        let shared = Arc::new(Shared {
-            switch: Mutex::new(Switch::new()),
-            drops: (0..workers).map(|_| DropCounters::default()).collect(),
-            notices: Notices::default(),
-            died: AtomicBool::new(false),
-            past_routers: true,
-            watch: Watch::new().expect("a descriptor"),
-        });
+        let watch = Watch::new().expect("a descriptor");
+        let shared = Arc::new(Shared::new(LIMIT_FLOWS, workers, true, watch));
         let spawned = (0..workers).map(|index| worker::spawn(index, &shared).expect("a worker starts"));
         let (links, mut threads): (Vec<_>, Vec<_>) = spawned.unzip();
         let links: Arc<[WorkerLink]> = links.into();

@@ -206,6 +206,8 @@ impl Loop {
             }
             self.outputs.flush();
             self.answer(now);
+            // What these frames taught may be another answer than the kernel's.
+            self.shared.fast.revalidate();
             if told && !self.obey() {
                 return;
             }
@@ -294,6 +296,10 @@ impl Loop {
                 Ready::Refused(reason) => {
                     left -= 1;
                     self.outputs.count_refused(dp, reason);
+                }
+                Ready::Last(_) => {
+                    seen = true;
+                    break;
                 }
                 Ready::Empty => break,
                 Ready::Down => {

@@ -108,7 +108,7 @@ fn authority() -> Result<CertificateParams, TlsError> {
 /// A certificate that holds from yesterday, for clocks that are late, for so many years.
 fn dated(years: i32, names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
-    let (year, month, day) = date(days_since_1970().saturating_sub(1));
+    let (year, month, day) = date(seconds_since_1970() / 86_400 - 1);
     params.not_before = rcgen::date_time_ymd(year, month, day);
     // The 29th of February has no anniversary every year.
     params.not_after = rcgen::date_time_ymd(year + years, month, day.min(28));
@@ -122,10 +122,11 @@ fn named(name: &str) -> DistinguishedName {
     whole
 }
 
-#[expect(clippy::disallowed_methods, reason = "a certificate holds from today")]
-fn days_since_1970() -> i64 {
+/// The time of day: what certificates go by, and nothing else of this program.
+#[expect(clippy::disallowed_methods, reason = "a certificate holds from one day to another")]
+pub(super) fn seconds_since_1970() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs() / 86_400).unwrap_or(0)
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The Gregorian date, so many days after the first of January 1970: years are counted from March, so that the leap day

@@ -99,6 +99,28 @@ pub enum TlsError {
         /// Its permissions.
         mode: u32,
     },
+    /// A certificate whose time is over, or has not come.
+    #[error("{} holds from {from} to {until}, and not today: {remedy}, or see to this host's clock", path.display())]
+    Ended {
+        /// The file.
+        path: PathBuf,
+        /// Its first day.
+        from: String,
+        /// Its last day.
+        until: String,
+        /// How to get another.
+        remedy: String,
+    },
+    /// A certificate of another authority than the one beside it.
+    #[error("{} was not signed by the authority of {}: {remedy}", path.display(), authority.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The authority's.
+        authority: PathBuf,
+        /// How to get another.
+        remedy: String,
+    },
     /// A file that would be lost.
     #[error("{} exists: every certificate it signed would be worth nothing without it; choose another --dir, or remove it first", path.display())]
     Exists {

@@ -175,25 +175,9 @@ fn message(index: u32, entry: &FdbEntry) -> NeighbourMessage {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::Emitable;
-
     use super::*;
+    use crate::netlink::golden::{attribute, emitted};
     use crate::types::Vni;
-
-    /// An attribute of the kernel's: length, type, value, padded to four octets (`linux/rtnetlink.h`).
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).expect("short");
-        let mut octets = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        octets.extend(value);
-        octets.resize(octets.len().next_multiple_of(4), 0);
-        octets
-    }
-
-    fn emitted(message: &impl Emitable, header: usize) -> Vec<u8> {
-        let mut octets = vec![0; message.buffer_len()];
-        message.emit(&mut octets);
-        octets.split_off(header)
-    }
 
     /// Attributes by their numbers in `linux/if_link.h`: IFNAME 3, LINKINFO 18, INFO_KIND 1, INFO_DATA 2; VXLAN_ID 1, LOCAL
     /// 4, LOCAL6 17, PORT 15, LEARNING 7, UDP_CSUM 18, DF 29; NET_NS_FD 28.

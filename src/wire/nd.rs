@@ -11,6 +11,8 @@ pub const ROUTER_ADVERTISEMENT: u8 = 134;
 pub const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// ICMPv6 type of a neighbour advertisement.
 pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// ICMPv6 type of a redirect, the last of neighbour discovery's.
+pub const REDIRECT: u8 = 137;
 /// Option: source link-layer address.
 pub const OPTION_SOURCE_LL: u8 = 1;
 /// Option: target link-layer address.

@@ -85,6 +85,7 @@ impl Memory {
             config: self.ports[&port.name].clone(),
             counters: PortCounters::default(),
             fault: None,
+            fast_path: None,
         };
         let bridge = |bridge: BridgeView| Bridge {
             name: bridge.name,
@@ -97,6 +98,7 @@ impl Memory {
             bridges: self.engine.bridges().into_iter().map(bridge).collect(),
             drops: BTreeMap::new(),
             cache: CacheCounters::default(),
+            fast_path: None,
             routers: Vec::new(),
         }
     }
@@ -145,6 +147,7 @@ impl Memory {
             | Request::PinFdb { .. }
             | Request::UnpinFdb { .. }
             | Request::Notices { .. }
+            | Request::FastPath
             | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
         })
     }

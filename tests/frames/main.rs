@@ -266,7 +266,9 @@ impl Doors {
         match ready {
             Ready::Frames(1) => {}
             Ready::Refused(reason) => node.refuse(reason),
-            Ready::Frames(_) | Ready::Empty | Ready::Down | Ready::Gone => panic!("a frame waited: {ready:?}"),
+            Ready::Frames(_) | Ready::Last(_) | Ready::Empty | Ready::Down | Ready::Gone => {
+                panic!("a frame waited: {ready:?}")
+            }
         }
     }
 
@@ -291,7 +293,7 @@ impl Doors {
                     node.refuse(reason);
                 }
             });
-            if let Ready::Frames(count) = ready {
+            if let Ready::Frames(count) | Ready::Last(count) = ready {
                 read += count;
             }
         }

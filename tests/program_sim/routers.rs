@@ -5,6 +5,7 @@
 //! ```
 //! c1 joins blue and teal and is centralised; r1 joins blue and orange and is distributed, so it is on node1 too.
 
+use super::invariants::{networks, payload};
 use super::*;
 
 const SEATED: &str = "

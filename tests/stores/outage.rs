@@ -39,11 +39,11 @@ pub(crate) async fn a_watch_and_a_lease_outlive_the_server(etcd: &mut Etcd, ttl:
     assert_eq!(next(&mut watch).await.revision, second);
     let waiting = tokio::spawn(async move { (next(&mut watch).await, watch) });
 
-    etcd.kill();
+    etcd.kill(0);
     let error = store.commit(dvr::store::Txn { expect: Vec::new(), ops: vec![put("lost", "1")] }).await;
     let error = error.expect_err("nobody is there");
     assert!(matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }), "{error}");
-    etcd.restart();
+    etcd.restart(0);
 
     // The first keep may meet a server that does not answer yet.
     let mut kept = store.keep(lease).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dvr::store::{
-    Batch, Change, KEY_MAX, LEASE_TTL, OPS_MAX, Op, Outcome, Store, StoreError, TXN_MAX, Txn, VALUE_MAX, WATCHES_MAX,
+    Batch, Change, ETCD_MOST, KEY_MAX, LEASE_TTL, Op, Outcome, Store, StoreError, Txn, VALUE_MAX, WATCHES_MAX,
 };
 use tokio::time::Instant;
 
@@ -56,7 +56,7 @@ pub(crate) async fn a_revision_is_what_changed_something(store: Store) {
 pub(crate) async fn a_snapshot_is_its_prefix_whole_and_sorted(store: Store) {
     let mut expected = Vec::new();
     for group in 0..13 {
-        let keys = (0..OPS_MAX).map(|at| format!("/dvr/v1/port/{at:03}-{group}"));
+        let keys = (0..ETCD_MOST.operations).map(|at| format!("/dvr/v1/port/{at:03}-{group}"));
         let ops: Vec<Op> = keys.map(|key| put(&key, &key)).collect();
         expected.extend(ops.iter().map(|op| (op.key().to_owned(), op.key().to_owned())));
         write(&store, ops).await;
@@ -245,8 +245,10 @@ pub(crate) async fn limits_are_named(store: Store) {
     let many = |count| (0..count).map(|at| put(&format!("k{at}"), "")).collect::<Vec<_>>();
     let long = "k".repeat(KEY_MAX + 1);
     let value = |octets| vec![Op::Put { key: "k".into(), value: vec![0; octets], lease: None }];
-    assert!(matches!(refused(vec![], many(OPS_MAX + 1)).await, StoreError::TooMany { what: "operations", .. }));
-    let expect = (0..=OPS_MAX).map(|at| absent(&at.to_string())).collect();
+    let most = store.most();
+    let too_many = refused(vec![], many(most.operations + 1)).await;
+    assert!(matches!(too_many, StoreError::TooMany { what: "operations", max, .. } if max == most.operations));
+    let expect = (0..=most.operations).map(|at| absent(&at.to_string())).collect();
     assert!(matches!(refused(expect, vec![]).await, StoreError::TooMany { what: "expectations", .. }));
     assert!(
         matches!(refused(vec![], vec![put(&long, "")]).await, StoreError::KeyLength { octets } if octets == KEY_MAX + 1)
@@ -255,8 +257,9 @@ pub(crate) async fn limits_are_named(store: Store) {
     assert!(matches!(refused(vec![], value(VALUE_MAX + 1)).await, StoreError::ValueTooLong { .. }));
     assert!(matches!(refused(vec![], vec![put("k", ""), delete("k")]).await, StoreError::Twice { .. }));
     let large =
-        (0..=TXN_MAX / VALUE_MAX).map(|at| Op::Put { key: at.to_string(), value: vec![0; VALUE_MAX], lease: None });
-    assert!(matches!(refused(vec![], large.collect()).await, StoreError::TooMany { max: TXN_MAX, .. }));
+        (0..=most.octets / VALUE_MAX).map(|at| Op::Put { key: at.to_string(), value: vec![0; VALUE_MAX], lease: None });
+    let too_large = refused(vec![], large.collect()).await;
+    assert!(matches!(too_large, StoreError::TooMany { max, .. } if max == most.octets));
     assert!(matches!(store.read(&long).await, Err(StoreError::KeyLength { .. })));
     assert!(matches!(store.watch(&long, 1), Err(StoreError::KeyLength { .. })));
     for ttl in [Duration::ZERO, *LEASE_TTL.start() / 2, *LEASE_TTL.end() * 2] {
@@ -270,13 +273,15 @@ pub(crate) async fn limits_are_named(store: Store) {
 }
 
 pub(crate) async fn the_largest_transaction_passes(store: Store) {
-    let long = "k".repeat(KEY_MAX);
-    let largest = TXN_MAX - KEY_MAX - 3;
+    let most = store.most();
     let value: Vec<u8> = (0..VALUE_MAX).map(|at| at.to_le_bytes()[0]).collect();
-    let mut ops = vec![Op::Put { key: long.clone(), value: value.clone(), lease: None }];
-    for key in ["x", "y", "z"] {
-        let octets = VALUE_MAX.min(largest - (ops.len() * VALUE_MAX));
-        ops.push(Op::Put { key: key.into(), value: value[..octets].to_vec(), lease: None });
+    let mut ops = vec![Op::Put { key: "k".repeat(KEY_MAX), value: value.clone(), lease: None }];
+    let mut room = most.octets - KEY_MAX - VALUE_MAX;
+    while room > 0 {
+        let key = format!("k{:07}", ops.len());
+        let octets = VALUE_MAX.min(room - key.len());
+        room -= key.len() + octets;
+        ops.push(Op::Put { key, value: value[..octets].to_vec(), lease: None });
     }
     let first = write(&store, ops.clone()).await;
     let batch = next(&mut store.watch("", first - 1).expect("a watch")).await;
@@ -287,8 +292,8 @@ pub(crate) async fn the_largest_transaction_passes(store: Store) {
         assert!(entry.key == *key && entry.value == *value && entries.contains(entry), "{key} came back otherwise");
     }
     // As many expectations as may be, and as many operations.
-    let expect = (0..OPS_MAX).map(|at| absent(&at.to_string())).collect::<Vec<_>>();
-    let ops = (0..OPS_MAX).map(|at| put(&at.to_string(), "")).collect::<Vec<_>>();
+    let expect = (0..most.operations).map(|at| absent(&at.to_string())).collect::<Vec<_>>();
+    let ops = (0..most.operations).map(|at| put(&at.to_string(), "")).collect::<Vec<_>>();
     assert_eq!(commit(&store, expect.clone(), ops.clone()).await, Outcome::Committed(first + 1));
     assert_eq!(commit(&store, expect, ops).await, Outcome::Conflict { key: "0".into() });
 }

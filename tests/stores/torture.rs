@@ -27,14 +27,14 @@ const LIVES_MICROS: u64 = 60_000;
 /// What is written to.
 pub(crate) enum Target {
     Embedded(PathBuf),
-    Etcd(String),
+    Etcd(Vec<String>),
 }
 
 impl Target {
     fn open(&self) -> Result<Store, StoreError> {
         match self {
             Self::Embedded(path) => Store::open_embedded(path),
-            Self::Etcd(endpoint) => Store::open_etcd(std::slice::from_ref(endpoint), None),
+            Self::Etcd(endpoints) => Store::open_etcd(endpoints, None),
         }
     }
 }
@@ -44,8 +44,9 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-pub(crate) fn kills() -> u64 {
-    setting("DVR_STORE_KILLS").unwrap_or(100)
+/// How many are killed: what is usual, unless somebody wants another number.
+pub(crate) fn kills(usual: u64) -> u64 {
+    setting("DVR_STORE_KILLS").unwrap_or(usual)
 }
 
 fn seed() -> u64 {
@@ -107,7 +108,10 @@ async fn count(store: &Store, task: usize, mut acknowledged: impl FnMut(u64, Rev
 /// The child's whole life.
 pub(crate) async fn child() {
     let target = std::env::var(CHILD).expect("what to write to");
-    let target = if target.starts_with("http") { Target::Etcd(target) } else { Target::Embedded(target.into()) };
+    let target = match target.starts_with("http") {
+        true => Target::Etcd(target.split(',').map(str::to_owned).collect()),
+        false => Target::Embedded(target.into()),
+    };
     let store = target.open().unwrap_or_else(|error| panic!("{error}"));
     let tasks = (0..TASKS).map(|task| {
         let store = store.clone();
@@ -195,7 +199,7 @@ fn live_and_die(test: &str, target: &Target, least: u64, micros: u64) -> Vec<(us
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).stdin(Stdio::null()).stdout(Stdio::piped());
     match target {
         Target::Embedded(path) => command.env(CHILD, path),
-        Target::Etcd(endpoint) => command.env(CHILD, endpoint),
+        Target::Etcd(endpoints) => command.env(CHILD, endpoints.join(",")),
     };
     let mut child = command.spawn().expect("a child");
     let output = child.stdout.take().expect("its output");
@@ -270,10 +274,22 @@ pub(crate) async fn writers(test: &str, target: &Target, kills: u64) {
     assert!(witness.count > kills, "DVR_STORE_SEED={seed}: only {} were acknowledged", witness.count);
 }
 
-/// Kills the server under writers and a watch that go on.
-pub(crate) async fn server(etcd: &mut Etcd, kills: u64) {
+/// Which members die together: mostly one, sometimes so many that those left cannot write, sometimes all.
+fn victims(dice: &mut Dice, members: u64) -> Vec<usize> {
+    let count = match dice.below(8) {
+        0 => members,
+        1 => members / 2 + 1,
+        _ => 1,
+    };
+    let first = dice.below(members);
+    (first..first + count).map(|number| usize::try_from(number % members).expect("few")).collect()
+}
+
+/// Kills members under writers and a watch that go on.
+pub(crate) async fn members(etcd: &mut Etcd, kills: u64) {
     let seed = seed();
     let mut dice = Dice::new(seed);
+    let count_of_members = etcd.endpoints().len() as u64;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let tasks: Vec<_> = (0..TASKS)
@@ -292,16 +308,25 @@ pub(crate) async fn server(etcd: &mut Etcd, kills: u64) {
     let mut watch = store.watch("", 1).expect("a watch");
     let mut state = BTreeMap::new();
     let mut witness = Witness::default();
-    for round in 0..kills {
-        let when = format!("kill {round}, DVR_STORE_SEED={seed}");
-        // So many more are acknowledged, then it dies at some moment after.
+    let mut killed = 0;
+    while killed < kills {
+        let when = format!("after {killed} kills, DVR_STORE_SEED={seed}");
+        // So many more are acknowledged, then they die at some moment after.
         for _ in 0..10 {
             let (task, number, revision) = in_time(told.recv()).await.expect("they write");
             witness.acknowledge(task, number, revision);
         }
         tokio::time::sleep(Duration::from_micros(dice.below(50_000))).await;
-        etcd.kill();
-        etcd.restart();
+        let victims = victims(&mut dice, count_of_members);
+        killed += victims.len() as u64;
+        victims.iter().for_each(|number| etcd.kill(*number));
+        // Some come back at once, some when everybody has noticed.
+        tokio::time::sleep(Duration::from_micros(dice.below(2) * dice.below(500_000))).await;
+        victims.iter().for_each(|number| etcd.restart(*number));
+        while let Ok((task, number, revision)) = told.try_recv() {
+            witness.acknowledge(task, number, revision);
+        }
+        // Begun after all those were acknowledged: they are in it.
         let back = async {
             loop {
                 match store.read("").await {
@@ -312,6 +337,7 @@ pub(crate) async fn server(etcd: &mut Etcd, kills: u64) {
             }
         };
         let snapshot = in_time(back).await;
+        witness.check(&snapshot, &when);
         follow(&mut watch, snapshot.revision, &mut state, &when).await;
     }
     stop.send(true).expect("they listen");
@@ -322,10 +348,11 @@ pub(crate) async fn server(etcd: &mut Etcd, kills: u64) {
     for task in tasks {
         task.await.expect("a writer");
     }
-    let when = format!("after {kills} kills, DVR_STORE_SEED={seed}");
+    let when = format!("after {killed} kills, DVR_STORE_SEED={seed}");
     let snapshot = store.read("").await.expect("a snapshot");
     witness.check(&snapshot, &when);
     follow(&mut watch, snapshot.revision, &mut state, &when).await;
     assert_eq!(state, state_of(&snapshot), "{when}: the changes do not make the entries");
-    println!("{kills} kills of the server, {} acknowledged, {:?}", witness.count, store.counters());
+    let count = witness.count;
+    println!("{killed} kills of {count_of_members} members, {count} acknowledged, {:?}", store.counters());
 }

@@ -48,17 +48,65 @@ async fn a_stranger_is_shown_out_and_a_known_one_stays() {
     assert_eq!((counters.connections, counters.strangers, counters.shown_out), (0, 0, 1));
 }
 
+fn address(number: u64) -> Origin {
+    let number = u32::try_from(number).expect("not so many");
+    Origin::remote(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
+}
+
 #[tokio::test]
 async fn too_many_strangers_are_turned_away_and_counted() {
     let dir = Dir::new("places");
     let hub = dir.hub();
-    let mut strangers: Vec<_> = (0..STRANGERS).map(|_| Place::take(&hub).expect("a place")).collect();
-    assert!(Place::take(&hub).is_none());
+    let mut strangers: Vec<_> =
+        (0..REMOTE.strangers).map(|number| Place::take(&hub, address(number)).expect("a place")).collect();
+    let late = address(REMOTE.strangers);
+    assert!(Place::take(&hub, late).is_none());
     assert_eq!(hub.counters().turned_away, 1);
+    // The host's own socket is another way in, and has its own.
+    let local: Vec<_> = (0..LOCAL.strangers).map(|_| Place::take(&hub, Origin::Local).expect("a place")).collect();
+    assert!(Place::take(&hub, Origin::Local).is_none());
+    drop(local);
     // One who shows who it is makes room for another.
     strangers[0].know();
-    strangers.extend(Place::take(&hub));
-    assert_eq!(strangers.len() as u64, STRANGERS + 1);
+    strangers[0].know();
+    strangers.extend(Place::take(&hub, late));
+    assert_eq!(strangers.len() as u64, REMOTE.strangers + 1);
+    assert!(Place::take(&hub, late).is_none());
     drop(strangers);
     assert_eq!((hub.counters().connections, hub.counters().strangers), (0, 0));
+    let places = lock(&hub.places);
+    assert_eq!((places.local, places.remote, places.addresses.len()), (Taken::default(), Taken::default(), 0));
+}
+
+#[tokio::test]
+async fn one_address_does_not_have_all_places() {
+    let dir = Dir::new("address");
+    let hub = dir.hub();
+    let one = address(1);
+    let known: Vec<_> = (0..ADDRESS.connections)
+        .map(|_| {
+            let place = Place::take(&hub, one).expect("a place");
+            place.know();
+            place
+        })
+        .collect();
+    assert!(Place::take(&hub, one).is_none(), "however well it is known");
+    assert!(Place::take(&hub, address(2)).is_some());
+    drop(known);
+    let _strangers: Vec<_> = (0..ADDRESS.strangers).map(|_| Place::take(&hub, one).expect("a place")).collect();
+    assert!(Place::take(&hub, one).is_none());
+    assert!(Place::take(&hub, address(2)).is_some());
+}
+
+#[test]
+fn an_ipv6_host_is_its_network_and_ipv4_is_ipv4_however_it_comes() {
+    for (text, expected) in [
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+    ] {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(Origin::remote(address(text)), Origin::Remote(address(expected)), "{text}");
+    }
 }

@@ -1,16 +1,18 @@
-//! A plan's steps as transactions: as many steps in each as a store takes, and none torn.
+//! A plan's steps as transactions: many steps in each, and none torn.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use super::{Made, WriteError};
+use super::Made;
+use super::error::{Named, Why};
 use crate::controller::keys;
-use crate::model::{Change, Kind, Object, Resource, Underlay};
-use crate::store::{Expect, Op, Revision, Txn};
+use crate::model::{Change, Object, Resource, Underlay};
+use crate::store::{Expect, Most, Op, Revision, Txn};
 use crate::types::Mac;
 
-/// Operations and octets of one transaction that are the objects': the rest of what a store takes is for the others.
+/// Operations and octets of one transaction that are the objects', where steps are free to go in several: what every store
+/// takes, and others can write in between.
 const PART: (usize, usize) = (80, 512 << 10);
 
 /// Changes that are made at one instant.
@@ -25,23 +27,30 @@ fn cost(step: &Step) -> usize {
     step.iter().map(one).sum()
 }
 
-/// Divides steps that are too large for one transaction, where that may be: ports and routers of a network that is
-/// renumbered are for a moment without an address that leads somewhere, which harms nobody but them.
+/// Octets that a step puts.
+fn octets(step: &Step) -> usize {
+    let one = |(_, change): &(Made, Change)| match change {
+        Change::Put(resource) => keys::value(resource).len(),
+        Change::Delete(_) => 0,
+    };
+    step.iter().map(one).sum()
+}
+
+/// Whether every step can be made at one instant.
 ///
 /// # Errors
-/// [`WriteError::Tied`] where nodes give each other what only one may have.
-pub(super) fn divide(steps: Vec<Step>) -> Result<Vec<Step>, WriteError> {
-    let mut divided = Vec::with_capacity(steps.len());
-    for step in steps {
-        if cost(&step) <= PART.0 {
-            divided.push(step);
-        } else if let Some((made, _)) = step.iter().find(|(made, _)| made.object.kind == Kind::Node) {
-            return Err(WriteError::Tied { object: made.object.clone(), count: step.len(), most: PART.0 });
-        } else {
-            divided.extend(step.into_iter().map(|one| vec![one]));
+/// [`Why::Tied`] names those that cannot.
+pub(super) fn fit(steps: &[Step], most: Most) -> Result<(), Why> {
+    // The rest of a transaction is the opening's and `serial`'s.
+    let most = Most { operations: most.operations - 2, octets: most.octets / 2 };
+    let fits = |step: &Step| step.len() == 1 || (cost(step) <= most.operations && octets(step) <= most.octets);
+    match steps.iter().find(|step| !fits(step)) {
+        None => Ok(()),
+        Some(step) => {
+            let objects = Named::of(step.iter().map(|(made, _)| &made.object));
+            Err(Why::Tied { objects, count: step.len(), most: most.operations })
         }
     }
-    Ok(divided)
 }
 
 /// What is still to be committed.
@@ -72,8 +81,10 @@ impl Parts {
             Txn { expect: vec![as_followed(keys::SERIAL.to_owned(), serial)], ops: core::mem::take(&mut self.opening) };
         let mut part = Vec::new();
         let (mut room, mut octets) = (PART.0, 0);
-        while let Some(step) = self.steps.next_if(|step| octets < PART.1 && cost(step) <= room) {
-            room -= cost(&step);
+        // One that is larger than all others together has a transaction of its own.
+        let fits = |step: &Step, room, octets, first| first || (octets < PART.1 && cost(step) <= room);
+        while let Some(step) = self.steps.next_if(|step| fits(step, room, octets, part.is_empty())) {
+            room = room.saturating_sub(cost(&step));
             for (made, change) in step {
                 if let Some(found) = self.named.get(&made.object) {
                     txn.expect.push(as_followed(keys::object(&made.object), *found));

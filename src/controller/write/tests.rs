@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::controller::hub;
-use crate::store::{Op, Store, Txn};
+use crate::store::{ETCD_MOST, Op, Store, Txn};
 
 /// A controller's state over a store in a file, which goes with it.
 struct Place {
@@ -73,8 +73,8 @@ async fn a_key_in_the_way_is_named_and_not_waited_for() {
     let place = Place::new("way").await;
     place.slip(&[&mac_key(1)]).await;
     let refused = place.apply(vec![Edit::put(node("a", 1))]).await;
-    let Err(WriteError::Overtaken { key, done: 0 }) = refused else { unreachable!("{refused:?}") };
-    assert_eq!(key, mac_key(1));
+    let Err(WriteError { why: Why::Overtaken { key }, done }) = refused else { unreachable!("{refused:?}") };
+    assert_eq!((key, done.count()), (mac_key(1), 0));
 }
 
 #[tokio::test]
@@ -103,14 +103,14 @@ async fn a_part_in_doubt_is_settled_by_what_the_store_holds() {
         let world = place.hub.world();
         Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
     };
-    let stale = plan(&basis, &wish, &progress.left).err();
-    assert!(matches!(stale, Some(WriteError::Stale { done: 1, .. })), "{stale:?}");
+    let stale = plan(&basis, &wish, &progress.left, ETCD_MOST).err();
+    assert!(matches!(stale, Some(Why::Stale { .. })), "{stale:?}");
     // A deletion that is made is no mistake when the rest is planned anew; one that nobody made is.
     let missing = Object::new(Kind::Node, "never");
     let wish = Wish { edits: vec![Edit::delete(Kind::Node, "never")], underlay: None };
-    let again = plan(&basis, &wish, &BTreeMap::from([(missing, None)])).map(|plan| plan.steps.len());
+    let again = plan(&basis, &wish, &BTreeMap::from([(missing, None)]), ETCD_MOST).map(|plan| plan.steps.len());
     assert!(matches!(again, Ok(0)), "{again:?}");
-    assert!(matches!(plan(&basis, &wish, &BTreeMap::new()).err(), Some(WriteError::Refused(_))));
+    assert!(matches!(plan(&basis, &wish, &BTreeMap::new(), ETCD_MOST).err(), Some(Why::Refused(_))));
 }
 
 /// A network and so many ports on it.
@@ -161,7 +161,7 @@ async fn too_many_that_wait_are_refused_and_counted() {
     let all = u32::try_from(place.hub.waiting.available_permits()).expect("not so many");
     let _all = place.hub.waiting.try_acquire_many(all).expect("nobody waits");
     let refused = place.apply(vec![Edit::put(node("a", 1))]).await;
-    assert!(matches!(refused, Err(WriteError::Crowded)), "{refused:?}");
+    assert!(matches!(refused, Err(WriteError { why: Why::Crowded, .. })), "{refused:?}");
     assert_eq!(place.hub.counters().limited, 1);
 }
 
@@ -209,6 +209,40 @@ async fn a_gateway_moves_in_one_transaction_with_its_router() {
     assert_eq!(changed(Kind::Network, "blue"), changed(Kind::Router, "r1"));
 }
 
+/// Ports that pass their addresses on in a circle.
+fn circle(ports: usize) -> Vec<Edit> {
+    let address = |number: usize| format!("10.1.{}.{}", 1 + number / 200, 1 + number % 200);
+    let port = |number: usize| {
+        let ip = address((number + 1) % ports);
+        format!(r#"{{"kind":"port","name":"p{number:05}","network":"blue","ips":["{ip}"]}}"#)
+    };
+    (0..ports).map(|number| Edit::put(serde_json::from_str(&port(number)).expect("a resource"))).collect()
+}
+
+#[tokio::test]
+async fn what_needs_each_other_is_made_at_one_instant() {
+    let place = Place::new("circle").await;
+    let mut edits = crowd(300);
+    edits.extend(circle(300));
+    let unnamed = |edit: &Edit| matches!(edit, Edit::Put { resource: Resource::Port(port), .. } if port.ips.is_empty());
+    edits.retain(|edit| !unnamed(edit));
+    place.apply(edits).await.expect("ports");
+    let mut turned = circle(300);
+    for (edit, next) in turned.iter_mut().zip(circle(300).into_iter().cycle().skip(1)) {
+        if let (Edit::Put { resource: Resource::Port(port), .. }, Edit::Put { resource: Resource::Port(next), .. }) =
+            (edit, next)
+        {
+            port.ips = next.ips;
+        }
+    }
+    let applied = place.apply(turned.clone()).await.expect("the circle turns");
+    assert_eq!(applied.made.len(), 300);
+    let world = place.hub.world();
+    let mut revisions: Vec<_> = turned.iter().map(|edit| world.changed(&edit.object())).collect();
+    revisions.dedup();
+    assert_eq!(revisions, [Some(applied.revision)]);
+}
+
 #[tokio::test]
 async fn what_would_have_to_be_made_at_one_instant_and_cannot_is_refused() {
     let place = Place::new("tied").await;
@@ -227,6 +261,62 @@ async fn what_would_have_to_be_made_at_one_instant_and_cannot_is_refused() {
     }
     edits.pop();
     edits.extend([Edit::put(node("b", 1)), Edit::delete(Kind::Node, "a")]);
-    let refused = place.apply(edits).await;
-    assert!(matches!(refused, Err(WriteError::Tied { count: 202, .. })), "{refused:?}");
+    let basis = {
+        let world = place.hub.world();
+        Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
+    };
+    let wish = Wish { edits: edits.clone(), underlay: None };
+    let refused = plan(&basis, &wish, &BTreeMap::new(), ETCD_MOST).err().expect("etcd cannot");
+    assert!(matches!(refused, Why::Tied { count: 202, most: 98, .. }), "{refused:?}");
+    let told = refused.to_string();
+    assert!(told.contains("202 changes need each other") && told.contains("and 197 more"), "{told}");
+    assert!(told.contains("`p00000`") && told.contains("in parts"), "{told}");
+    place.apply(edits).await.expect("a file can");
+}
+
+#[test]
+fn a_failure_says_what_was_made_before_it() {
+    let made = |name: &str| {
+        let resource = node(name, 9);
+        Made { object: resource.object(), before: None, after: Some(resource) }
+    };
+    let refusal = || Fabric::default().plan(&[Edit::delete(Kind::Node, "x")]).expect_err("there is none");
+    let told = |made: Vec<Made>, doubt: Vec<Made>| {
+        Progress { made, doubt, ..Progress::default() }.failed(Why::Refused(refusal())).to_string()
+    };
+    assert_eq!(told(vec![], vec![]), "nothing was changed: 1 thing is wrong with what was asked for");
+    assert_eq!(
+        told(vec![made("a")], vec![]),
+        "1 thing is wrong with what was asked for; 1 change was made before, and stays: node `a`"
+    );
+    let all = ["a", "b", "c", "d", "e", "f", "g"].map(made).to_vec();
+    assert_eq!(
+        told(all, vec![made("h")]),
+        "1 thing is wrong with what was asked for; 7 changes were made before, and stay: node `a`, node `b`, node `c`, \
+         node `d`, node `e` and 2 more; whether 1 more are made is not known yet: node `h`"
+    );
+}
+
+/// Input: a write in parts, of which another writer makes the rest impossible. Output: it is refused, and says what stays.
+#[tokio::test]
+async fn a_refusal_after_some_parts_says_which() {
+    let place = Place::new("partly").await;
+    let edits = crowd(200);
+    let wish = Wish { edits, underlay: None };
+    let basis = {
+        let world = place.hub.world();
+        Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision }
+    };
+    let whole = plan(&basis, &wish, &BTreeMap::new(), ETCD_MOST).expect("it is right");
+    let first = Plan { steps: whole.steps.into_iter().take(50).collect(), ..whole };
+    let mut progress = Progress::default();
+    commit(&place.hub, first, &mut progress).await.expect("the first part");
+    let mut pulse = place.hub.world().pulse();
+    pulse.wait_for(|at| *at >= progress.reached).await.expect("it is followed");
+    // Somebody takes a name that the rest needs: a node cannot be called what a machine is to be.
+    place.apply(vec![Edit::put(node("p00150", 1))]).await.expect("another writer");
+    let refused = write(&place.hub, &Arc::new(wish), false, progress).await.expect_err("the name is taken");
+    let told = refused.to_string();
+    assert!(told.starts_with("1 thing is wrong") && told.contains("50 changes were made before, and stay"), "{told}");
+    assert!(told.contains("network `blue`, "), "{told}");
 }

@@ -5,7 +5,7 @@ use core::ptr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{BUFFER_LEN, packet_sys};
+use super::{BUFFER_LEN, Ready, packet_sys};
 use crate::datapath::DropReason;
 use crate::datapath::HEADROOM;
 
@@ -75,11 +75,13 @@ pub struct Batch {
     received: Vec<Received>,
     /// Messages to read at once, by the size of the last ones.
     next: usize,
+    /// Whether the last reading took fewer than it could have.
+    drained: bool,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { memory: vec![0; SLOTS * BUFFER_LEN], received: Vec::with_capacity(SLOTS), next: SLOTS }
+        Self { memory: vec![0; SLOTS * BUFFER_LEN], received: Vec::with_capacity(SLOTS), next: SLOTS, drained: false }
     }
 }
 
@@ -87,6 +89,11 @@ impl Batch {
     /// The memory and what was read into it last, in rising order.
     pub fn parts(&mut self) -> (&mut [u8], &[Received]) {
         (&mut self.memory, &self.received)
+    }
+
+    /// What the last reading, which took so many messages, says of the next.
+    pub(super) const fn ready(&self, count: usize) -> Ready {
+        if self.drained { Ready::Last(count) } else { Ready::Frames(count) }
     }
 
     /// Reads what waits, without waiting: at most `SLOTS` messages, fewer while they are large.
@@ -141,6 +148,7 @@ impl Batch {
             unsafe { ancillary(&header.msg_hdr, &mut received) };
             self.received.push(received);
         }
+        self.drained = read < self.next;
         let octets: usize = self.received.iter().map(|message| message.len).sum();
         self.next = (WARM_OCTETS * read / octets.max(1)).clamp(2, SLOTS);
         Ok(read)

@@ -73,6 +73,12 @@ impl Counters {
         bump(&self.rx_bytes, octets as u64);
     }
 
+    /// So many frames of so many octets in all came.
+    pub fn received_all(&self, frames: u64, octets: u64) {
+        bump(&self.rx_packets, frames);
+        bump(&self.rx_bytes, octets);
+    }
+
     /// A frame came and was refused.
     pub fn refused(&self) {
         bump(&self.rx_dropped, 1);

@@ -37,7 +37,7 @@ pub(super) fn read(
     match batch.receive(socket) {
         Ok(count) => {
             unpack(batch.parts(), open, take);
-            Ready::Frames(count)
+            batch.ready(count)
         }
         // Errors of the underlay are no state of this socket: it is not connected.
         Err(error) => match error.raw_os_error() {

@@ -20,6 +20,7 @@ mod tell;
 mod too_big;
 mod vnet;
 pub mod vxlan;
+pub mod way;
 
 pub use batch_sys::{Batch, Received};
 pub use count::{Counters, DropCounters, Tally, of_send};
@@ -82,6 +83,8 @@ fn hint(error: &io::Error) -> &'static str {
 pub enum Ready {
     /// Frames were read; more may wait.
     Frames(usize),
+    /// Frames were read, and no more waited.
+    Last(usize),
     /// None waits.
     Empty,
     /// A frame was read and thrown away.

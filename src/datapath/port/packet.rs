@@ -106,5 +106,5 @@ pub fn read(
         }
         take(Ok(&mut packet));
     }
-    Ready::Frames(count)
+    batch.ready(count)
 }

@@ -87,7 +87,7 @@ impl Teller {
 }
 
 /// The MTU of the way from one address to another, as this thread's namespace knows it (ip(7), `IP_MTU`).
-fn path_mtu(from: IpAddr, to: IpAddr) -> io::Result<u32> {
+pub(super) fn path_mtu(from: IpAddr, to: IpAddr) -> io::Result<u32> {
     let (family, level, option) = match from {
         IpAddr::V4(_) => (AddressFamily::Inet, libc::IPPROTO_IP, libc::IP_MTU),
         IpAddr::V6(_) => (AddressFamily::Inet6, libc::IPPROTO_IPV6, libc::IPV6_MTU),

@@ -10,9 +10,6 @@ mod send;
 pub use receive::read;
 pub use send::Sender;
 
-#[cfg(test)]
-mod tests;
-
 use core::net::{IpAddr, SocketAddr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

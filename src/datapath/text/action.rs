@@ -3,7 +3,9 @@
 use core::fmt::Write;
 use std::sync::Arc;
 
-use super::super::action::{Action, Actions, LIMIT_ACTIONS, LIMIT_NESTING, Learn, LearnSource, LearnSpec, port};
+use super::super::action::{
+    Action, Actions, LIMIT_ACTIONS, LIMIT_NESTING, Learn, LearnSource, LearnSpec, SetBits, Wide, port,
+};
 use super::super::field::{Field, Format, Info, Subfield};
 use super::super::key::{TCI_PRESENT, ones};
 use super::PortNames;
@@ -203,7 +205,12 @@ impl<P: PortNames> Parser<'_, P> {
         // A VLAN that is written is one of a tag, with or without the bit that says so.
         let tag = if info.field == Field::VlanVid && mask == info.exact() { u128::from(TCI_PRESENT) } else { 0 };
         let value = value | tag;
-        Ok(Action::SetField { field: info.field, value: value & mask, mask })
+        let (field, value) = (info.field, value & mask);
+        Ok(if mask == info.exact() {
+            Action::SetField { field, value: Wide(value) }
+        } else {
+            Action::SetBits(Box::new(SetBits { field, value, mask }))
+        })
     }
 
     fn load(&self, value: Piece<'_>) -> Result<Action, TextError> {
@@ -212,7 +219,7 @@ impl<P: PortNames> Parser<'_, P> {
         if !target.field.info().writable {
             return Err(to.error(format!("{} cannot be written", target.field.info().name)));
         }
-        Ok(Action::Load { to: target, value: number(value, target.bits)? })
+        Ok(Action::Load { to: target, value: Wide(number(value, target.bits)?) })
     }
 
     fn learn(&self, text: Piece<'_>) -> Result<Learn, TextError> {
@@ -399,6 +406,12 @@ fn print_output(out: &mut String, number: u32, ports: &impl PortNames) {
     print_port(out, number, ports);
 }
 
+fn print_set(out: &mut String, field: Field, (value, mask): (u128, u128), ports: &impl PortNames) -> core::fmt::Result {
+    out.push_str("set_field:");
+    print_masked(out, field.info(), value, mask, ports);
+    write!(out, "->{}", field.info().name)
+}
+
 fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
     let _ = match action {
         Action::Output(number) => {
@@ -430,12 +443,9 @@ fn print_action(out: &mut String, action: &Action, ports: &impl PortNames) {
         Action::ModIpTtl(ttl) => write!(out, "mod_nw_ttl:{ttl}"),
         Action::ModTpSrc(number) => write!(out, "mod_tp_src:{number}"),
         Action::ModTpDst(number) => write!(out, "mod_tp_dst:{number}"),
-        Action::SetField { field, value, mask } => {
-            out.push_str("set_field:");
-            print_masked(out, field.info(), *value, *mask, ports);
-            write!(out, "->{}", field.info().name)
-        }
-        Action::Load { to, value } => print_load(out, *to, *value),
+        Action::SetField { field, value } => print_set(out, *field, (value.0, field.info().exact()), ports),
+        Action::SetBits(set) => print_set(out, set.field, (set.value, set.mask), ports),
+        Action::Load { to, value } => print_load(out, *to, value.0),
         Action::Move { from, to } => print_move(out, *from, *to),
         Action::SetTunnel { id, wide } => write!(out, "set_tunnel{}:{id:#x}", if *wide { "64" } else { "" }),
         Action::DecTtl => write!(out, "dec_ttl"),

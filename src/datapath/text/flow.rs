@@ -1,5 +1,9 @@
 //! Whole flows in text: what `add-flow`, `mod-flows`, `del-flows` and `dump-flows` take.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
 use super::super::action::{self, Actions};
 use super::super::matching::{DEFAULT_PRIORITY, Match};
 use super::PortNames;
@@ -66,9 +70,22 @@ fn find_actions(text: &str) -> Option<(usize, usize)> {
     })
 }
 
+/// Actions that were read, by their text: flows that do the same share one list.
+pub(crate) type Read<'a> = HashMap<&'a str, Actions>;
+
 impl FlowText {
     /// Reads a flow.
     pub(crate) fn parse(text: &str, purpose: Use, ports: &impl PortNames) -> Result<Self, TextError> {
+        Self::parse_among(text, purpose, ports, &mut Read::new())
+    }
+
+    /// Reads one flow of several.
+    pub(crate) fn parse_among<'a>(
+        text: &'a str,
+        purpose: Use,
+        ports: &impl PortNames,
+        read: &mut Read<'a>,
+    ) -> Result<Self, TextError> {
         let all = Piece::all(text);
         let mut flow = Self {
             table: None,
@@ -98,7 +115,14 @@ impl FlowText {
         let with_actions = matches!(purpose, Use::Add | Use::Modify);
         match split {
             Some((_, start)) if with_actions => {
-                let actions = super::action::parse_actions(all.cut(start, text.len()), ports)?;
+                let actions = match read.get(&text[start..]) {
+                    Some(actions) => Arc::clone(actions),
+                    None => {
+                        let actions = super::action::parse_actions(all.cut(start, text.len()), ports)?;
+                        read.insert(&text[start..], Arc::clone(&actions));
+                        actions
+                    }
+                };
                 let checked = action::check(&actions, &flow.matching, flow.table.unwrap_or(0));
                 checked.map_err(|error| all.cut(start, text.len()).error(error.to_string()))?;
                 flow.actions = Some(actions);

@@ -9,7 +9,7 @@ mod value;
 pub use lexer::TextError;
 
 pub(crate) use action::print_actions;
-pub(crate) use flow::{FlowText, Use};
+pub(crate) use flow::{FlowText, Read, Use};
 pub(crate) use matching::print_match;
 pub(crate) use value::{print_bits, print_plain, print_subfield};
 

@@ -79,10 +79,11 @@ fn network(checker: &mut Checker<'_>, object: &Object, spec: &mut NetworkSpec) {
 }
 
 /// Routers that live on one node, and are not told which, stay where they are; others go where fewest of them live, to
-/// the first such node by name.
+/// the first such node by name, among those that are on the physical networks they need.
 pub(super) fn seats(checker: &mut Checker<'_>, entries: &mut [Entry]) {
     entries.sort_by(|a, b| a.object.cmp(&b.object));
     let fabric = checker.fabric;
+    let places = provider::places(checker, entries);
     let mut homeless: Vec<(usize, &mut RouterSpec)> = Vec::new();
     let mut seated: Vec<String> = Vec::new();
     for Entry { edit, object: _, resource } in entries {
@@ -110,7 +111,10 @@ pub(super) fn seats(checker: &mut Checker<'_>, entries: &mut [Entry]) {
         *counts.entry(node).or_default() += 1;
     }
     for (edit, spec) in homeless {
-        let Some((node, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) else {
+        // Where none will do, the checks that follow tell of one what it lacks.
+        let may = places.get(&spec.name).filter(|nodes| !nodes.is_empty());
+        let nodes = counts.iter_mut().filter(|(node, _)| may.is_none_or(|may| may.contains(*node)));
+        let Some((node, count)) = nodes.min_by_key(|(_, count)| **count) else {
             checker.at = edit;
             checker.mistake(Field::Name, Fault::NoNode { router: spec.name.clone() });
             continue;

@@ -88,9 +88,7 @@ pub(super) fn allocate(checker: &mut Checker<'_>, object: &Object, spec: &mut Ne
 /// Every node that hosts something on a network of a physical network, or on one that distributed routers join to it, must
 /// be on that physical network: it is to have the network, as [`crate::placement`] says. Costs nothing where there is none.
 pub(super) fn reach(checker: &mut Checker<'_>, entries: &[Entry]) {
-    let of_provider =
-        |entry: &Entry| matches!(&entry.resource, Some(Resource::Network(spec)) if spec.physical_network.is_some());
-    if checker.fabric.claims().segments.len() == 0 && !entries.iter().any(of_provider) {
+    if !has_any(checker, entries) {
         return;
     }
     let after = After::of(checker.fabric, &checker.edited, entries);
@@ -125,6 +123,40 @@ pub(super) fn reach(checker: &mut Checker<'_>, entries: &[Entry]) {
         checker.at = edit;
         checker.mistake(Field::Name, fault);
     }
+}
+
+/// Whether any network is to be a physical network's.
+fn has_any(checker: &Checker<'_>, entries: &[Entry]) -> bool {
+    let of_provider =
+        |entry: &Entry| matches!(&entry.resource, Some(Resource::Network(spec)) if spec.physical_network.is_some());
+    checker.fabric.claims().segments.len() > 0 || entries.iter().any(of_provider)
+}
+
+/// Where routers may live that live on one node and are not told which: by the router's name, the nodes that are on every
+/// physical network it needs. Of routers that need none there is nothing.
+pub(super) fn places(checker: &Checker<'_>, entries: &[Entry]) -> BTreeMap<String, BTreeSet<String>> {
+    if !has_any(checker, entries) {
+        return BTreeMap::new();
+    }
+    let after = After::of(checker.fabric, &checker.edited, entries);
+    let mut places = BTreeMap::new();
+    for entry in entries {
+        let Some(Resource::Router(spec)) = &entry.resource else { continue };
+        if spec.distributed || spec.node.is_some() {
+            continue;
+        }
+        let regions = spec.interfaces.iter().map(|port| after.region(&port.network));
+        let needs: BTreeSet<&PhysicalNetwork> = regions.flat_map(|region| region.physical.into_keys()).collect();
+        if !needs.is_empty() {
+            let has_all = |node: &&NodeSpec| {
+                let mappings = node.bridge_mappings.as_ref();
+                needs.iter().all(|name| mappings.is_some_and(|mappings| mappings.contains_key(*name)))
+            };
+            let nodes = after.nodes().filter(has_all).map(|node| node.name.clone()).collect();
+            places.insert(spec.name.clone(), nodes);
+        }
+    }
+    places
 }
 
 /// Networks that distributed routers join.
@@ -229,6 +261,15 @@ impl<'a> After<'a> {
                 networks.into_iter().map(|network| (network, Some(BTreeSet::from([node])))).collect()
             }
         }
+    }
+
+    /// Every node there will be.
+    fn nodes(&self) -> impl Iterator<Item = &'a NodeSpec> {
+        let put = self.put.values().filter_map(|entry| match &entry.resource {
+            Some(Resource::Node(spec)) => Some(spec),
+            Some(Resource::Network(_) | Resource::Router(_) | Resource::Port(_)) | None => None,
+        });
+        self.fabric.nodes().values().filter(|spec| self.kept(Kind::Node, &spec.name)).chain(put)
     }
 
     fn node(&self, name: &str) -> Option<&'a NodeSpec> {
@@ -369,6 +410,31 @@ vms: {v1: {node: n1, network: a}, v2: {node: n2, network: b}}
             let edits = [edit, node("n2", Some(&[("p", "eth0")]))];
             assert_eq!(fabric.plan(&edits).map(|changes| changes.len()), Ok(2));
         }
+    }
+
+    /// The node with fewest routers will not do if it is not on what the router joins.
+    #[test]
+    fn a_router_is_given_a_node_that_has_its_physical_networks() {
+        let text = TEXT.replace("n1: {bridge_mappings: {p: eth1}}, n2: {}", "n1: {}, n2: {bridge_mappings: {p: eth1}}");
+        let text = text.replace("v1: {node: n1", "v1: {node: n2").replace("v2: {node: n2", "v2: {node: n1");
+        let text = text.replace(
+            "{r: {interfaces: [b]}}",
+            "{r: {interfaces: [a], distributed: false}, s: {interfaces: [b], distributed: false}}",
+        );
+        let topology = Topology::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+        let seats: BTreeMap<String, Option<String>> = topology
+            .resources()
+            .into_iter()
+            .filter_map(|resource| match resource {
+                Resource::Router(spec) => Some((spec.name, spec.node)),
+                Resource::Node(_) | Resource::Network(_) | Resource::Port(_) => None,
+            })
+            .collect();
+        let on = |node: &str| Some(node.to_owned());
+        assert_eq!(seats, BTreeMap::from([("r".to_owned(), on("n2")), ("s".to_owned(), on("n1"))]));
+        let nowhere = text.replace("{bridge_mappings: {p: eth1}}", "{}").replace("v1: {node: n2", "v1: {node: n1");
+        let refused = Topology::parse(&nowhere, "test").expect_err("nobody is on it").to_string();
+        assert!(refused.contains("physical network"), "{refused}");
     }
 
     #[test]

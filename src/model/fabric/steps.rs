@@ -4,10 +4,14 @@
 //! A change waits for those that make what it refers to, for those that let go of what it takes, and for those that stop
 //! referring to what it removes. Where that goes round in a circle (two ports that swap their addresses), and where a
 //! network's subnets and its routers' addresses move together, the circle is one step.
+//! Nodes get and lose their places on physical networks in the order that `reach` settles.
+
+mod reach;
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::reach::by_reach;
 use super::{Claim, Fabric, claims_of};
 use crate::model::check::gateway;
 use crate::model::resource::{Change, Kind, NetworkSpec, Object, PortSpec, Resource, RouterSpec};
@@ -44,6 +48,7 @@ impl Fabric {
             by_names(&turns, &at, (number, turn), &mut needs);
             by_references(&turns, &at, (number, turn), &mut needs);
         }
+        by_reach(self, &turns, &mut needs);
         circles(&needs)
     }
 }

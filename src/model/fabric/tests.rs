@@ -244,8 +244,20 @@ fn ten_thousand_nodes_have_host_macs_of_their_own_and_free_them() {
 
 /// What somebody may ask for in a small world: much of it impossible.
 pub(super) fn asked() -> impl Strategy<Value = Edit> {
-    let node = (0_u8..3).prop_map(|n| format!("{{kind: node, name: n{n}}}"));
-    let network = (0_u8..3, 0_u8..4).prop_map(|(n, version)| {
+    let mappings = prop_oneof![
+        3 => Just(""),
+        1 => Just(", bridge_mappings: {}"),
+        1 => Just(", bridge_mappings: {p: eth8}"),
+        1 => Just(", bridge_mappings: {q: eth9}"),
+        1 => Just(", bridge_mappings: {p: eth8, q: eth9}"),
+    ];
+    let node = (0_u8..3, mappings).prop_map(|(n, mappings)| format!("{{kind: node, name: n{n}{mappings}}}"));
+    let segment = prop_oneof![
+        4 => Just(""),
+        1 => Just("type: vlan, physical_network: p, "),
+        1 => Just("type: vlan, physical_network: q, "),
+    ];
+    let network = (0_u8..3, 0_u8..4, segment).prop_map(|(n, version, segment)| {
         let subnets = [
             "{cidr: 10.N.0.0/29}",
             "{cidr: 10.N.0.0/29, gateway: 10.N.0.4}",
@@ -253,7 +265,7 @@ pub(super) fn asked() -> impl Strategy<Value = Edit> {
             "{cidr: 10.9.0.0/24}",
         ];
         let subnets = subnets[usize::from(version)].replace('N', &n.to_string());
-        format!("{{kind: network, name: net{n}, subnets: [{subnets}]}}")
+        format!("{{kind: network, name: net{n}, {segment}subnets: [{subnets}]}}")
     });
     let place = prop_oneof![
         2 => Just(String::new()),

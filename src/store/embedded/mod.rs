@@ -23,7 +23,8 @@ use self::tables::{ENTRIES, FORMAT, META, Meta, Tables, lease};
 use self::writer::{Answer, Request, Shared, Tally, Work, Writer};
 use super::StoreError;
 use super::types::{
-    Batch, Counters, Entry, LeaseId, Outcome, QUEUE_MAX, Revision, Snapshot, Txn, WATCHES_MAX, check_prefix, check_ttl,
+    Batch, Counters, EMBEDDED_MOST, Entry, LeaseId, MemberState, Outcome, QUEUE_MAX, Revision, Snapshot, Txn,
+    WATCHES_MAX, check_prefix, check_ttl,
 };
 use crate::types::Timestamp;
 
@@ -147,7 +148,7 @@ impl Embedded {
     }
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        txn.check()?;
+        txn.check(EMBEDDED_MOST)?;
         match self.ask(Work::Commit(txn)).await? {
             Answer::Outcome(outcome) => Ok(outcome),
             Answer::Lease(_) | Answer::Done => unreachable!("a transaction has an outcome"),
@@ -189,6 +190,12 @@ impl Embedded {
             revision: self.0.revision.clone(),
             _seat: seat,
         })
+    }
+
+    pub(super) fn members(&self) -> Vec<MemberState> {
+        let is_running = self.0.writer.as_ref().is_some_and(|writer| !writer.is_finished());
+        let state = if is_running { "open" } else { "its writer has ended: start the controller again" };
+        vec![MemberState { at: self.0.path.display().to_string(), state: state.to_owned() }]
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -1,6 +1,7 @@
 //! The members of an etcd cluster, as one counterpart: who is asked first, who next, and what a failure means.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -8,6 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, ConnectError, Response, Status};
 
 use crate::store::StoreError;
+use crate::store::types::MemberState;
 
 /// The most members that are known.
 const MEMBERS_MAX: usize = 16;
@@ -34,6 +36,24 @@ pub struct Tls {
 struct Member {
     name: String,
     channel: Channel,
+    /// What became of the last call; `None` before the first.
+    last: Mutex<Option<Result<(), String>>>,
+}
+
+impl Member {
+    fn note(&self, last: Result<(), String>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    fn state(&self) -> MemberState {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = match last {
+            None => "not asked yet".to_owned(),
+            Some(Ok(())) => "answers".to_owned(),
+            Some(Err(why)) => format!("did not answer when last asked: {why}"),
+        };
+        MemberState { at: self.name.clone(), state }
+    }
 }
 
 /// The members, and what was counted about them.
@@ -126,6 +146,11 @@ impl Members {
         })
     }
 
+    /// How each of them is, as far as calls have shown.
+    pub(super) fn states(&self) -> Vec<MemberState> {
+        self.members.iter().map(Member::state).collect()
+    }
+
     /// Asks the member that answered last, and the others in turn, until one answers, one refuses, or time is over.
     /// `refused` says what a refusal means, where it means something to the caller.
     pub(super) async fn call<T, F>(
@@ -143,17 +168,25 @@ impl Members {
         let mut last = String::new();
         loop {
             let at = self.preferred.load(Relaxed) % self.members.len();
-            let Member { name, channel } = &self.members[at];
+            let Member { name, channel, .. } = &self.members[at];
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(StoreError::Unavailable { action, tried, last });
             }
             tried += 1;
             let failure = match timeout(left.min(ATTEMPT), ask(channel.clone())).await {
-                Ok(Ok(response)) => return Ok(Answered { endpoint: name.clone(), answer: response.into_inner() }),
+                Ok(Ok(response)) => {
+                    self.members[at].note(Ok(()));
+                    return Ok(Answered { endpoint: name.clone(), answer: response.into_inner() });
+                }
                 Ok(Err(status)) => Failure::of(status),
                 Err(_) => Failure::Unsure("no answer in time".to_owned()),
             };
+            self.members[at].note(match &failure {
+                Failure::Unsent(why) | Failure::Unsure(why) => Err(why.clone()),
+                // It has looked at the call.
+                Failure::Refused(_) => Ok(()),
+            });
             // Others may have gone on already: then they know better.
             let _ = self.preferred.compare_exchange(at, (at + 1) % self.members.len(), Relaxed, Relaxed);
             match failure {
@@ -196,5 +229,5 @@ fn member(name: &str, tls: Option<&Tls>) -> Result<Member, StoreError> {
         }
         endpoint = endpoint.tls_config(config).map_err(|error| bad(&error))?;
     }
-    Ok(Member { name: name.to_owned(), channel: endpoint.connect_lazy() })
+    Ok(Member { name: name.to_owned(), channel: endpoint.connect_lazy(), last: Mutex::new(None) })
 }

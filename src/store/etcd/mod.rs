@@ -23,7 +23,8 @@ use self::proto::{
 pub use self::watch::EtcdWatch;
 use super::StoreError;
 use super::types::{
-    Counters, Expect, LeaseId, Op, Outcome, Revision, Snapshot, Txn, VALUE_MAX, WATCHES_MAX, check_prefix, check_ttl,
+    Counters, ETCD_MOST, Expect, LeaseId, MemberState, Op, Outcome, Revision, Snapshot, Txn, VALUE_MAX, WATCHES_MAX,
+    check_prefix, check_ttl,
 };
 
 /// How many entries one answer brings.
@@ -149,7 +150,7 @@ impl Etcd {
     }
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        txn.check()?;
+        txn.check(ETCD_MOST)?;
         let expect = txn.expect.clone();
         let lease = txn.ops.iter().find_map(|op| match op {
             Op::Put { lease, .. } => *lease,
@@ -232,6 +233,10 @@ impl Etcd {
             max: WATCHES_MAX,
         })?;
         Ok(EtcdWatch::new(Arc::clone(&self.members), prefix, after, seat))
+    }
+
+    pub(super) fn members(&self) -> Vec<MemberState> {
+        self.members.states()
     }
 
     pub(super) fn counters(&self) -> Counters {

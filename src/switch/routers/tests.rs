@@ -5,7 +5,6 @@ mod support;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
-use std::sync::Mutex;
 
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -14,8 +13,7 @@ use support::ip;
 use super::*;
 use crate::api::switch::{BridgeMode, RouterInterface, VlanMode};
 use crate::datapath::router::{Hop, RouterModel};
-use crate::datapath::{DpPort, NewPort, NewPortKind, Switch};
-use crate::switch::notices::Notices;
+use crate::datapath::{DpPort, LIMIT_FLOWS, NewPort, NewPortKind};
 use crate::types::{IfName, Mac};
 
 const INTERFACES: [(&str, &str); 3] = [("in0", "10.1.0"), ("out0", "10.2.0"), ("out1", "10.3.0")];
@@ -150,7 +148,8 @@ fn the_watch_follows_what_is_done_to_a_namespace() {
     support::in_namespace("switch::routers::tests::the_watch_follows_what_is_done_to_a_namespace", || {
         router();
         let name = |text: &str| IfName::new(text).expect("legal");
-        let mut switch = Switch::new();
+        let shared = Arc::new(Shared::new(LIMIT_FLOWS, 0, true, Watch::new().expect("a descriptor")));
+        let mut switch = lock(&shared.switch);
         switch.add_bridge(&name("br"), BridgeMode::Flow).expect("new");
         // The namespace as others see it: the thread that watches may be anywhere.
         let netns = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
@@ -165,14 +164,7 @@ fn the_watch_follows_what_is_done_to_a_namespace() {
             let inside = RouterInterface { netns: netns.clone(), ifname: name(ifname) };
             switch.set_router(&name("br"), &name(ifname), &inside).expect("a port");
         }
-        let shared = Arc::new(Shared {
-            switch: Mutex::new(switch),
-            drops: Vec::new(),
-            notices: Notices::default(),
-            died: AtomicBool::new(false),
-            past_routers: true,
-            watch: Watch::new().expect("a descriptor"),
-        });
+        drop(switch);
         let thread = spawn(&shared).expect("a thread");
         shared.watch.look();
         let through = || lock(&shared.switch).routers()[0].through.clone();

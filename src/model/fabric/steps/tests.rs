@@ -64,6 +64,40 @@ fn values_are_let_go_before_they_are_taken() {
     assert_sound(&fabric);
 }
 
+/// Input: nodes that gain and lose their places on physical networks, with what needs them. Output: never a need between.
+#[test]
+fn a_node_is_on_a_physical_network_as_long_as_it_needs_to_be() {
+    let mut fabric = fabric();
+    let come = puts(&[
+        "{kind: node, name: n1, bridge_mappings: {p: eth1}}",
+        "{kind: network, name: teal, type: vlan, physical_network: p, subnets: [{cidr: 10.3.0.0/24}]}",
+        "{kind: port, name: v3, network: teal, node: n1}",
+    ]);
+    assert_eq!(words(&fabric, &come), ["n1", "teal", "v3"]);
+    done(&mut fabric, &come);
+    // The port has left before the node does, though nodes come first where nothing speaks against it.
+    let leave = puts(&["{kind: node, name: n1, bridge_mappings: {}}", "{kind: port, name: v3, network: teal}"]);
+    assert_eq!(words(&fabric, &leave), ["v3", "n1"]);
+    // It moves where the other node gains it; both are on one side or the other.
+    let swap = puts(&[
+        "{kind: node, name: n1, bridge_mappings: {}}",
+        "{kind: node, name: n2, bridge_mappings: {p: eth1}}",
+        "{kind: port, name: v3, network: teal, node: n2}",
+    ]);
+    assert_eq!(words(&fabric, &swap), ["n2", "v3", "n1"]);
+    // A router that joins blue to it waits for blue's machine on n2, which never is on it, to leave.
+    let join = puts(&[
+        "{kind: router, name: r0, interfaces: [{network: blue, ips: [10.1.0.200]}, {network: teal}]}",
+        "{kind: router, name: r1, interfaces: [{network: orange}]}",
+        "{kind: port, name: v2, network: blue, node: n1, device: tap-v2}",
+    ]);
+    let order = words(&fabric, &join);
+    let at = |word: &str| order.iter().position(|step| step.split(' ').any(|one| one == word));
+    assert!(at("v2") < at("r0"), "{order:?}");
+    done(&mut fabric, &join);
+    assert_sound(&fabric);
+}
+
 #[test]
 fn a_long_chain_needs_no_long_stack() {
     let needs: Vec<Vec<usize>> = (0..200_000).map(|at| if at < 199_999 { vec![at + 1] } else { Vec::new() }).collect();
