@@ -173,7 +173,7 @@ impl Switch {
     }
 
     /// Where a packet from and to these addresses goes that comes to a port which is a router's interface, if that is known.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "kernel"))]
     pub(crate) fn hop(&self, interface: &IfName, [src, dst]: [IpAddr; 2]) -> Option<super::router::Hop> {
         let router = self.routers.held.values().find(|router| router.ports.contains_key(interface))?;
         let model = router.model()?;
