@@ -26,6 +26,7 @@ use dvr::rpc::proto::view_reply::What;
 use dvr::rpc::proto::{ApplyRequest, Edit, StatusReply, StatusRequest, ViewRequest, edit};
 use dvr::rpc::{Address, Client, connect};
 use dvr::tls::{self, Identity};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Nodes on which a network has ports.
@@ -267,26 +268,48 @@ struct Heard {
     at: Instant,
 }
 
-/// An agent that holds its view, and tells of all it hears.
+/// Views that are read at once, beside the one thread on which all agents answer that they live.
+static READERS: Semaphore = Semaphore::const_new(2);
+
+/// An agent that holds its view, and tells of all it hears. Until it has its view it comes again, as agents do: all of them
+/// share one thread here, and may take too long to answer for the controller to think that they live.
 async fn agent(line: Line, node: usize, tell: UnboundedSender<Heard>) {
-    let mut client = line.connect(Identity::Node(format!("node{node}"))).await;
-    let request = ViewRequest { node: format!("node{node}"), ..ViewRequest::default() };
-    let mut stream = client.view(request).await.expect("a stream").into_inner();
-    let mut octets = Vec::new();
+    let mut is_whole = false;
+    let lost = loop {
+        let mut client = line.connect(Identity::Node(format!("node{node}"))).await;
+        let lost = follow(&mut client, node, &mut is_whole, &tell).await;
+        if is_whole {
+            break lost;
+        }
+    };
     // Whoever listened may be done.
+    drop(tell.send(Heard { node, word: Word::Lost(lost), at: now() }));
+}
+
+/// Follows a stream to its end. Gives why it ended.
+async fn follow(client: &mut Client, node: usize, is_whole: &mut bool, tell: &UnboundedSender<Heard>) -> String {
+    let request = ViewRequest { node: format!("node{node}"), ..ViewRequest::default() };
+    let mut stream = match client.view(request).await {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return status.message().to_owned(),
+    };
+    let mut octets = Vec::new();
     let tell = |word| drop(tell.send(Heard { node, word, at: now() }));
     loop {
         let reply = match stream.message().await {
             Ok(Some(reply)) => reply,
-            Ok(None) => return tell(Word::Lost("the stream ended".to_owned())),
-            Err(status) => return tell(Word::Lost(status.message().to_owned())),
+            Ok(None) => return "the stream ended".to_owned(),
+            Err(status) => return status.message().to_owned(),
         };
         match reply.what {
             Some(What::Whole(part)) => {
                 octets.extend(part.octets);
                 if part.last {
-                    let _view: NodeView = serde_json::from_slice(&octets).expect("a view");
-                    octets = Vec::new();
+                    let _turn = READERS.acquire().await.expect("it is never closed");
+                    let whole = core::mem::take(&mut octets);
+                    let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<NodeView>(&whole));
+                    let _view = read.await.expect("no panic").expect("a view");
+                    *is_whole = true;
                     tell(Word::Whole);
                 }
             }
