@@ -90,7 +90,7 @@ fn a_start_that_is_interrupted_leaves_nothing() {
 #[test]
 fn a_command_ends_with_who_runs_it() {
     use nix::sys::signal::{Signal, kill};
-    let user = User::new("exec", false);
+    let user = User::new("ends", false);
     user.up(None);
     for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
         let seconds = format!("{}{turn}", std::process::id());
