@@ -251,9 +251,11 @@ impl Drop for Speaker {
 
 /// What a frame says, if a speaker said it.
 fn said(frame: &[u8]) -> Option<&[u8]> {
-    let begin = frame.windows(5).position(|part| part == b"said-")?;
-    let end = frame[begin..].iter().position(|octet| *octet == b'.')?;
-    Some(&frame[begin..begin + end])
+    // Where a frame of this kind has them: a sender's super-datagram is captured before it is cut, and what follows its first
+    // frame, a larger one, is another's.
+    let words = frame.get(14 + 20 + 8..).filter(|words| words.starts_with(b"said-"))?;
+    let end = words.iter().position(|octet| *octet == b'.')?;
+    Some(&words[..end])
 }
 
 /// Whatever daemons end, start and start again, and while a machine moves: nothing comes twice to anybody, nothing comes

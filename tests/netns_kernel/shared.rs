@@ -37,7 +37,7 @@ fn underlay(nodes: usize) -> (KernelSpec, Ownership) {
 
 #[test]
 fn an_underlay_in_the_own_namespace() {
-    in_namespace("an_underlay_in_the_own_namespace", || {
+    in_namespace("shared::an_underlay_in_the_own_namespace", || {
         let mut kernel = kernel();
         let (spec, ownership) = underlay(3);
         let made = plan(&mut kernel, &spec, &ownership);
@@ -60,7 +60,7 @@ fn an_underlay_in_the_own_namespace() {
 
 #[test]
 fn a_foreign_link_in_the_own_namespace_blocks_and_stays() {
-    in_namespace("a_foreign_link_in_the_own_namespace_blocks_and_stays", || {
+    in_namespace("shared::a_foreign_link_in_the_own_namespace_blocks_and_stays", || {
         ip("link add underlay type veth peer name somebody");
         let mut kernel = kernel();
         let (spec, ownership) = underlay(0);
@@ -73,7 +73,7 @@ fn a_foreign_link_in_the_own_namespace_blocks_and_stays() {
 
 #[test]
 fn a_shared_link_keeps_what_others_put_on_it() {
-    in_namespace("a_shared_link_keeps_what_others_put_on_it", || {
+    in_namespace("shared::a_shared_link_keeps_what_others_put_on_it", || {
         for command in [
             "link add uplink type veth peer name wire",
             "addr add 192.0.2.7/24 dev uplink",
