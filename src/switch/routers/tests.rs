@@ -18,8 +18,10 @@ use crate::types::{IfName, Mac};
 
 const INTERFACES: [(&str, &str); 3] = [("in0", "10.1.0"), ("out0", "10.2.0"), ("out1", "10.3.0")];
 
-/// This process's own namespace as a router with three interfaces.
+/// A namespace of this thread's own as a router with three interfaces. One made together with its user namespace would not
+/// have its own root own the files that tell of iptables, as a lab's do.
 fn router() {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("our user namespace");
     for switch in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         fs::write(Path::new("/proc/sys").join(switch), "1").expect("our namespace");
     }
@@ -152,7 +154,7 @@ fn the_watch_follows_what_is_done_to_a_namespace() {
         let mut switch = lock(&shared.switch);
         switch.add_bridge(&name("br"), BridgeMode::Flow).expect("new");
         // The namespace as others see it: the thread that watches may be anywhere.
-        let netns = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+        let netns = PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()));
         for (number, (ifname, _)) in (1..).zip(INTERFACES) {
             let port = NewPort {
                 name: name(ifname),
