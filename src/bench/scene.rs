@@ -9,9 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::datapath::port::within;
 use crate::link::{LinkKind, LinkSpec};
 use crate::neigh::NeighbourSpec;
-use crate::netns::{Name, NetnsName, Ownership, Sysctl};
-use crate::plan::kernel::Kernel;
-use crate::plan::{self, KernelSpec, NamespaceSpec};
+use crate::netns::{Name, NetnsName, Sysctl};
+use crate::plan::{KernelSpec, NamespaceSpec};
 use crate::route::RouteSpec;
 use crate::types::{IfName, Mtu};
 
@@ -181,15 +180,5 @@ pub(super) fn net(ip: Ipv4Addr, length: u8) -> IpNet {
 /// # Errors
 /// [`Error::Scene`] with the kernel's words.
 pub(super) fn apply(spec: &KernelSpec) -> Result<(), Error> {
-    let failed = |why: String| Error::Scene(why);
-    let checked = spec.check().map_err(|bad| failed(bad.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|source| Error::os("start a runtime for netlink", source))?;
-    runtime.block_on(async {
-        let mut kernel = Kernel::open(PathBuf::from(NETNS_DIR)).map_err(|error| failed(error.to_string()))?;
-        let observed = kernel.observe(&checked).await.map_err(|error| failed(error.to_string()))?;
-        let plan = plan::diff(&checked, &observed, &Ownership::none());
-        kernel.apply(&plan).await.map_err(|failure| failed(failure.to_string()))?;
-        Ok(())
-    })
+    crate::lab::underlay::make(spec).map_err(Error::Scene)
 }

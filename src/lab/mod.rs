@@ -26,7 +26,7 @@ mod stage;
 mod state;
 mod sys;
 mod tunnels;
-mod underlay;
+pub(crate) mod underlay;
 mod up;
 mod wires;
 

@@ -24,15 +24,22 @@ pub(super) const WIRE: &str = "eth0";
 /// # Errors
 /// [`Error::Underlay`] with the kernel's words.
 pub(super) fn build(outline: &Outline) -> Result<(), Error> {
-    let failed = |why: String| Error::Underlay(why);
-    let checked = spec(outline)?.check().map_err(|bad| failed(bad.to_string()))?;
+    make(&spec(outline)?).map_err(Error::Underlay)
+}
+
+/// Makes what `spec` says from the calling process's namespace, in which nothing of it exists.
+///
+/// # Errors
+/// The kernel's words.
+pub(crate) fn make(spec: &KernelSpec) -> Result<(), String> {
+    let checked = spec.check().map_err(|bad| bad.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|source| Error::os("start a runtime for netlink", source))?;
+    let runtime = runtime.map_err(|source| format!("start a runtime for netlink: {source}"))?;
     runtime.block_on(async {
-        let mut kernel = Kernel::open(PathBuf::from(NETNS_DIR)).map_err(|error| failed(error.to_string()))?;
-        let observed = kernel.observe(&checked).await.map_err(|error| failed(error.to_string()))?;
+        let mut kernel = Kernel::open(PathBuf::from(NETNS_DIR)).map_err(|error| error.to_string())?;
+        let observed = kernel.observe(&checked).await.map_err(|error| error.to_string())?;
         let plan = plan::diff(&checked, &observed, &Ownership::none());
-        kernel.apply(&plan).await.map_err(|failure| failed(failure.to_string()))?;
+        kernel.apply(&plan).await.map_err(|failure| failure.to_string())?;
         Ok(())
     })
 }
