@@ -21,7 +21,7 @@ fn what_floods_crosses_once_to_each_of_two_hundred_nodes() {
     let mut sim = Sim { nodes: simulated.map(view).into() };
     for (at, node) in simulated.into_iter().enumerate() {
         let (_, vm) = sim.vm(&format!("v{node}"));
-        let (mac, ip) = (vm.mac, v4_of(vm.addresses.iter().map(ipnet::IpNet::addr)));
+        let (mac, ip) = (vm.mac, v4(&vm.addresses));
         let from = Ingress { port: sim.nodes[at].dp(vm.port.as_str()), tunnel: None };
         let local = sim.nodes[at].view.node.tunnel_ip;
         let others: BTreeSet<IpAddr> = sim.nodes[at].view.peers.iter().map(|peer| peer.tunnel_ip).collect();
@@ -47,7 +47,7 @@ fn what_floods_crosses_once_to_each_of_two_hundred_nodes() {
             }
         }
         let (_, other) = sim.vm(&format!("v{}", simulated[(at + 1) % simulated.len()]));
-        let known = ipv4(other.mac, mac, (ip, v4_of(other.addresses.iter().map(ipnet::IpNet::addr))));
+        let known = ipv4(other.mac, mac, (ip, v4(&other.addresses)));
         let Sent(sent, _) = sim.nodes[at].process(&from, &known);
         let wanted = sim.nodes[(at + 1) % simulated.len()].view.node.tunnel_ip;
         assert!(matches!(sent[..], [(_, Some(tunnel), _)] if tunnel.dst == wanted), "{sent:?}");
