@@ -310,6 +310,8 @@ impl End {
             }
             Some(What::Changes(octets)) => {
                 let changes: Vec<ViewChange> = serde_json::from_slice(&octets).map_err(|error| error.to_string())?;
+                // Only how far it has come: nothing to do, and not worth writing down.
+                let is_news = !changes.is_empty();
                 let mut shared = lock(&self.shared);
                 let Shared { known, fresh, .. } = &mut *shared;
                 let Some(known) = known else { return Err("changes come before the whole".to_owned()) };
@@ -322,7 +324,7 @@ impl End {
                 }
                 known.revision = revision;
                 fresh.add(changes);
-                true
+                is_news
             }
         };
         if changed {

@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch::Receiver;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -37,10 +37,16 @@ const LIST_PART: usize = 500;
 const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// How long a whole view may take to be sent before the next may be made: a reader may be slow, or not read at all.
 const WHOLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stream is silent before its node is told how far it has come with nothing for it. A controller that starts
+/// anew goes on with nodes that know all that was written.
+const MARK_AFTER: Duration = Duration::from_secs(10);
 /// How long a list may take to be read, before its place is another's.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// How long a controller that is behind the one an agent came from may take to follow.
 const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// No changes, in JSON.
+const NO_CHANGES: &[u8] = b"[]";
 
 /// What a streaming call answers with.
 pub(super) type Stream<T> = ReceiverStream<Result<T, Status>>;
@@ -228,6 +234,13 @@ async fn show(
                 tokio::select! {
                     () = sender.closed() => return Err(Gone),
                     changed = pulse.changed() => changed.map_err(|_| Gone)?,
+                    () = sleep(MARK_AFTER) => {
+                        let passed = hub.world().passed(node, cursor);
+                        if let Some(revision) = passed {
+                            voice.say(revision, What::Changes(NO_CHANGES.to_vec())).await?;
+                            cursor = Cursor::At(revision);
+                        }
+                    }
                 }
             }
             Next::Changes(changes) => {
