@@ -137,8 +137,12 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual, or write its pages (roff)
+    Man {
+        /// Write a page for each command into this directory, as `man` looks for them, instead of printing all as one
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// A lab's process 1; started by `dvr lab up`
     #[command(hide = true)]
     LabInit {
