@@ -31,6 +31,8 @@ use crate::tls::{self, Identity};
 const RETRY: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(2));
 /// How often a node says that it lives, and how soon it may say again how it is when that changed.
 const BEAT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
+/// The latter for a node that was not made to any view yet: whoever brings it up looks for that.
+const BEAT_EARLY: Duration = Duration::from_millis(50);
 /// Octets of a whole view at most.
 const WHOLE_MAX: usize = 512 << 20;
 
@@ -80,6 +82,22 @@ struct Shared {
     applied: u64,
     /// What stands in the way of a later one, as far as a controller is told.
     errors: Vec<String>,
+}
+
+impl Shared {
+    /// What a controller is told: how far the node is, and what stands in the way. That it has been told nothing yet is no
+    /// news to whoever is about to tell it.
+    fn said(&self) -> (u64, Vec<String>) {
+        (self.applied, if self.known.is_some() { self.errors.clone() } else { Vec::new() })
+    }
+
+    /// Takes in a whole view. What stood in the way while there was none says nothing of it.
+    fn begin(&mut self, known: Known) {
+        if self.known.replace(known).is_none() {
+            self.errors.clear();
+        }
+        self.fresh = Fresh::Whole;
+    }
 }
 
 /// The agent's side of the link.
@@ -303,9 +321,7 @@ impl End {
                 }
                 let octets = core::mem::take(whole);
                 let view: Arc<NodeView> = Arc::new(serde_json::from_slice(&octets).map_err(|error| error.to_string())?);
-                let mut shared = lock(&self.shared);
-                shared.known = Some(Known { epoch, revision, view });
-                shared.fresh = Fresh::Whole;
+                lock(&self.shared).begin(Known { epoch, revision, view });
                 true
             }
             Some(What::Changes(octets)) => {
@@ -337,17 +353,16 @@ impl End {
 /// Says that the node lives, and how it is, until dropped. What fails here fails on the stream too, which tells.
 async fn beat(mut client: Client, node: String, shared: Arc<Mutex<Shared>>, changed: Arc<Notify>) {
     loop {
-        let request = {
-            let shared = lock(&shared);
-            BeatRequest { node: node.clone(), applied: shared.applied, errors: shared.errors.clone() }
-        };
+        let (applied, errors) = lock(&shared).said();
+        let request = BeatRequest { node: node.clone(), applied, errors };
         if let Err(status) = client.beat(request).await {
             tracing::debug!(node, %status, "a beat was not heard");
         }
         let (most, least) = BEAT;
-        sleep(least).await;
+        let rest = if applied == 0 { BEAT_EARLY } else { least };
+        sleep(rest).await;
         // A beat that is due anyway is as good as one for a change.
-        let _due = timeout(most - least, changed.notified()).await;
+        let _due = timeout(most - rest, changed.notified()).await;
     }
 }
 
@@ -379,6 +394,30 @@ mod tests {
         sorted.sort_by(f64::total_cmp);
         sorted.dedup();
         assert!(sorted.len() > 50, "{} different", sorted.len());
+    }
+
+    /// Input: a node in trouble that was told nothing yet, then its view, then another. Output: what was in the way before
+    /// there was a view is not told; what is then stays until the agent says otherwise.
+    #[test]
+    fn trouble_counts_from_the_first_view_on() {
+        let topology = crate::model::Topology::example();
+        let view = Arc::new(crate::placement::view(&topology, "node1").expect("it has the node"));
+        let errors = vec!["no switch".to_owned()];
+        let mut shared = Shared {
+            known: None,
+            fresh: Fresh::Whole,
+            trouble: String::new(),
+            taken: 0,
+            applied: 0,
+            errors: errors.clone(),
+        };
+        assert_eq!(shared.said(), (0, Vec::new()));
+        let known = |revision| Known { epoch: "one".to_owned(), revision, view: Arc::clone(&view) };
+        shared.begin(known(7));
+        assert_eq!(shared.said(), (0, Vec::new()));
+        shared.errors.clone_from(&errors);
+        shared.begin(known(9));
+        assert_eq!(shared.said(), (0, errors));
     }
 
     /// Input: ends of sessions in which something was heard, or nothing. Output: only after one that made sense the waits
