@@ -243,6 +243,57 @@ fn the_kernel_itself_tells_of_drift() {
     });
 }
 
+/// Input: flows of ours removed and changed, flows of others' added, and a bridge removed, through the switch's own socket;
+/// nobody asks the agent. Output: ours are back, sooner than an audit may find it, and counted; the others' stay.
+#[test]
+fn the_switch_itself_tells_of_drift() {
+    in_namespace("the_switch_itself_tells_of_drift", || {
+        let mut bench = Bench::started();
+        let disturbed = bench.settled().disturbed;
+        let flows = |bridge: &str| -> Vec<String> {
+            let mut all: Vec<String> = bench.switch.flows(bridge).iter().map(dvr::datapath::without_stats).collect();
+            all.sort();
+            all
+        };
+        let whole = flows("br-int");
+        let socket = bench.config.switch_socket.clone();
+        let mut other = dvr::control::Client::connect(&socket, LONG).expect("it listens");
+        let hello = dvr::api::switch::Request::Hello { version: dvr::api::VERSION };
+        let _: dvr::api::switch::Hello = other.call(&hello).expect("it answers");
+        let mut change = |changes: Vec<FlowChange>| -> usize {
+            let request = dvr::api::switch::Request::Flows { bridge: "br-int".parse().expect("a name"), changes };
+            other.call(&request).expect("good flows")
+        };
+        assert!(change(vec![FlowChange::Delete("table=21".to_owned())]) > 4);
+        until("removed flows", &|| flows("br-int") == whole);
+        assert!(change(vec![FlowChange::Modify("table=60 actions=drop".to_owned())]) > 1);
+        until("changed flows", &|| flows("br-int") == whole);
+        let foreign = "cookie=0x7,table=5,priority=1 actions=drop";
+        assert_eq!(
+            change(vec![FlowChange::Delete(String::new()), FlowChange::Add(foreign.to_owned())]),
+            whole.len() + 1
+        );
+        until("all flows", &|| flows("br-int").len() == whole.len() + 1);
+        let request = dvr::api::switch::Request::DelBridge { bridge: "br-tun".parse().expect("a name") };
+        other.call::<_, ()>(&request).expect("it is there");
+        let is_there = || {
+            bench
+                .switch
+                .memory()
+                .engine
+                .bridges()
+                .iter()
+                .any(|bridge| bridge.flows > 0 && bridge.name.as_str() == "br-tun")
+        };
+        until("a bridge", &is_there);
+        let state = bench.settled();
+        // What comes while the agent looks is one with what it looks at.
+        assert!(state.disturbed > disturbed, "{state:?}");
+        assert_eq!(flows("br-int").len(), whole.len() + 1, "a foreign flow was touched");
+        bench.stop_agent();
+    });
+}
+
 /// Input: a switch that starts late, then restarts empty. Output: it is told everything each time.
 #[test]
 fn a_switch_may_be_late_and_may_forget() {
