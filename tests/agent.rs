@@ -294,6 +294,21 @@ fn the_switch_itself_tells_of_drift() {
     });
 }
 
+/// Input: a `/dev/net/tun` that opens and makes nothing. Output: the switch says so at once, and so ports are veth pairs.
+#[test]
+fn a_tun_device_that_makes_nothing_is_told_from_one_that_does() {
+    in_namespace("a_tun_device_that_makes_nothing_is_told_from_one_that_does", || {
+        let (from, to) = ("/dev/null", "/dev/net/tun");
+        if !std::path::Path::new(to).exists() {
+            return println!("LEFT OUT: this machine has no {to} to put another device on");
+        }
+        let mounted = nix::mount::mount(Some(from), to, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>);
+        mounted.expect("a mount namespace of its own");
+        let refused = dvr::datapath::port::tap::probe().expect("no TAP comes of it");
+        assert!(refused.contains("though /dev/net/tun opens"), "{refused}");
+    });
+}
+
 /// Input: a switch that starts late, then restarts empty. Output: it is told everything each time.
 #[test]
 fn a_switch_may_be_late_and_may_forget() {
