@@ -298,6 +298,11 @@ impl Switch {
         self.bridge_names.values().filter_map(|id| self.bridges.get(id)).map(Bridge::view).collect()
     }
 
+    /// Every bridge's revision: see [`BridgeView::revision`].
+    pub(crate) fn bridge_revisions(&self) -> BTreeMap<IfName, u64> {
+        self.bridges.values().map(|bridge| (bridge.name.clone(), bridge.revision())).collect()
+    }
+
     /// Removes flows and learned addresses whose time is up. To be called about once a second. Returns how many went.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let mut gone = 0;
