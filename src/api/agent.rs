@@ -72,6 +72,10 @@ pub struct Converged {
     pub operations: usize,
     /// How long it took, in microseconds.
     pub took_micros: u64,
+    /// How often somebody else was found to have changed the switch's flows or ports, or a port to have failed, since the
+    /// agent was started. What happens before it was looked at counts once.
+    #[serde(default)]
+    pub disturbed: u64,
     /// Every error that stands, one a line.
     pub errors: Vec<String>,
 }
