@@ -204,24 +204,24 @@ fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
 }
 
 /// Every machine's addresses on the network, local or remote, with its link-local one where there is IPv6; then what they
-/// have taken by announcing it.
+/// have taken by announcing it. By address; of several with one the first.
 pub(super) fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
     let ipv6 = has_ipv6(network);
     let local =
         network.local_ports.iter().map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));
     let remote = network.remote_ports.iter().map(|port| (port.mac, port.ips.clone()));
-    let mut all = BTreeMap::new();
+    let mut all = Vec::new();
     for (mac, ips) in local.chain(remote) {
         let link_local = ipv6.then(|| mac.link_local().into());
-        for ip in ips.into_iter().chain(link_local) {
-            all.entry(ip).or_insert(NeighbourSpec { ip, mac });
-        }
+        all.extend(ips.into_iter().chain(link_local).map(|ip| NeighbourSpec { ip, mac }));
     }
     let here = network.local_ports.iter().flat_map(|port| &port.claimed);
-    for claimed in here.chain(network.remote_ports.iter().flat_map(|port| &port.claimed)) {
-        all.entry(claimed.ip).or_insert(NeighbourSpec { ip: claimed.ip, mac: claimed.mac });
-    }
-    all.into_values().collect()
+    let claimed = here.chain(network.remote_ports.iter().flat_map(|port| &port.claimed));
+    all.extend(claimed.map(|claimed| NeighbourSpec { ip: claimed.ip, mac: claimed.mac }));
+    // The first of an address stays first.
+    all.sort_by_key(|entry| entry.ip);
+    all.dedup_by_key(|entry| entry.ip);
+    all
 }
 
 /// The namespace that stands for a machine.

@@ -253,7 +253,9 @@ impl Known {
         }
         // A match may name an id without a tag, a write may not.
         let needs = if info.field == Field::VlanVid { Needs::Vlan } else { info.needs };
-        self.needs(&format!("{action} {}", info.name), needs)?;
+        if !needs.ensured_by(&self.value, &self.mask) {
+            return self.needs(&format!("{action} {}", info.name), needs);
+        }
         match value {
             Some(value) => {
                 to.write(&mut self.value, value);

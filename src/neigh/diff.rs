@@ -2,9 +2,12 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::types::IfName;
+use hashbrown::HashMap;
+
+use crate::types::{IfName, Mac};
 
 use super::{NeighbourSpec, NeighbourState};
 
@@ -56,17 +59,21 @@ fn listed(out: &mut fmt::Formatter<'_>, verb: &str, link: &IfName, items: &[impl
 /// When two wanted entries name one address, the later one counts.
 #[must_use]
 pub fn diff(link: &IfName, desired: &[NeighbourSpec], observed: &[NeighbourState]) -> Vec<NeighOp> {
-    let wanted: BTreeMap<IpAddr, NeighbourSpec> = desired.iter().map(|spec| (spec.ip, *spec)).collect();
-    let present: BTreeMap<IpAddr, NeighbourSpec> =
-        observed.iter().filter_map(NeighbourState::project).map(|spec| (spec.ip, spec)).collect();
-    let mut ips: Vec<IpAddr> = observed
-        .iter()
-        .filter(|state| state.permanent && !wanted.contains_key(&state.ip))
-        .map(|state| state.ip)
-        .collect();
+    // Mostly it is in order already, and long.
+    let wanted: Cow<'_, [NeighbourSpec]> = if desired.is_sorted_by(|one, other| one.ip < other.ip) {
+        Cow::Borrowed(desired)
+    } else {
+        let last: BTreeMap<IpAddr, NeighbourSpec> = desired.iter().map(|spec| (spec.ip, *spec)).collect();
+        Cow::Owned(last.into_values().collect())
+    };
+    let present: HashMap<IpAddr, Mac> =
+        observed.iter().filter_map(NeighbourState::project).map(|spec| (spec.ip, spec.mac)).collect();
+    let is_wanted = |ip: &IpAddr| wanted.binary_search_by(|spec| spec.ip.cmp(ip)).is_ok();
+    let mut ips: Vec<IpAddr> =
+        observed.iter().filter(|state| state.permanent && !is_wanted(&state.ip)).map(|state| state.ip).collect();
     ips.sort_unstable();
     let entries: Vec<NeighbourSpec> =
-        wanted.into_iter().filter(|(ip, spec)| present.get(ip) != Some(spec)).map(|(_, spec)| spec).collect();
+        wanted.iter().filter(|spec| present.get(&spec.ip) != Some(&spec.mac)).copied().collect();
     let mut ops = Vec::new();
     if !ips.is_empty() {
         ops.push(NeighOp::Remove { link: link.clone(), ips });
@@ -80,7 +87,6 @@ pub fn diff(link: &IfName, desired: &[NeighbourSpec], observed: &[NeighbourState
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Mac;
 
     fn entry(ip: &str, last: u8) -> NeighbourSpec {
         NeighbourSpec { ip: ip.parse().expect("an address"), mac: Mac::new([2, 0, 0, 0, 0, last]) }
@@ -94,7 +100,14 @@ mod tests {
     #[test]
     fn writes_what_differs_and_removes_only_permanent_entries() {
         let link = IfName::new("qr-1").expect("a legal name");
-        let desired = [entry("10.0.0.1", 1), entry("10.0.0.2", 2), entry("10.0.0.3", 3), entry("fd00::1", 4)];
+        // In no order, and with one that a later one overrules.
+        let desired = [
+            entry("fd00::1", 4),
+            entry("10.0.0.1", 1),
+            entry("10.0.0.2", 7),
+            entry("10.0.0.3", 3),
+            entry("10.0.0.2", 2),
+        ];
         let observed = [
             state("10.0.0.1", 1, true),
             state("10.0.0.2", 9, true),
@@ -102,7 +115,14 @@ mod tests {
             state("10.0.0.8", 8, true),
             state("10.0.0.9", 9, false),
         ];
-        let printed: Vec<String> = diff(&link, &desired, &observed).iter().map(ToString::to_string).collect();
+        let ops = diff(&link, &desired, &observed);
+        let sorted: BTreeMap<IpAddr, NeighbourSpec> = desired.iter().map(|entry| (entry.ip, *entry)).collect();
+        assert_eq!(
+            ops,
+            diff(&link, &sorted.into_values().collect::<Vec<_>>(), &observed),
+            "in order it means the same"
+        );
+        let printed: Vec<String> = ops.iter().map(ToString::to_string).collect();
         assert_eq!(
             printed,
             [

@@ -30,8 +30,10 @@ const ANSWER_SECS: i64 = 10;
 /// `NLMSGERR_ATTR_MSG` and `NLMSGERR_ATTR_OFFS` (`linux/netlink.h`).
 const ATTR_MSG: u16 = 1;
 const ATTR_OFFS: u16 = 2;
-/// What precedes the explanation in a refusal with `NETLINK_CAP_ACK`: the request's header alone (`struct nlmsghdr`).
-const ECHOED_HEADER_OCTETS: usize = 16;
+/// What precedes each message, and the explanation in a refusal with `NETLINK_CAP_ACK`: `struct nlmsghdr`.
+const HEADER_OCTETS: usize = 16;
+/// Types below are control messages (`linux/netlink.h`).
+const NLMSG_MIN_TYPE: u16 = 0x10;
 
 /// A route netlink socket in one namespace.
 pub struct Connection {
@@ -134,7 +136,7 @@ impl Connection {
                 match message.payload {
                     NetlinkPayload::InnerMessage(object) => return Ok(object),
                     NetlinkPayload::Error(error) => {
-                        return Err(refused(error.raw_code(), error.header.get(ECHOED_HEADER_OCTETS..)));
+                        return Err(refused(error.raw_code(), error.header.get(HEADER_OCTETS..)));
                     }
                     NetlinkPayload::Overrun(_) => return Err(Error::Overrun),
                     _ => return Err(Error::Malformed("an answer of no known type".to_owned())),
@@ -149,11 +151,36 @@ impl Connection {
     /// When the kernel refuses or breaks it off, or when [`DUMP_TRIES_MAX`] dumps were torn. Part of a dump is never
     /// returned.
     pub fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.dump_as(message, |octets| {
+            let NetlinkPayload::InnerMessage(object) = whole(octets)?.payload else {
+                return Err(Error::Malformed("an object of no known type".to_owned()));
+            };
+            Ok(object)
+        })
+    }
+
+    /// The same with objects read by the caller, from the octets behind each one's netlink header.
+    ///
+    /// # Errors
+    /// As [`Self::dump`], and what `read` returns.
+    pub fn dump_with<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        read: impl Fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.dump_as(message, |octets| read(octets.get(HEADER_OCTETS..).unwrap_or_default()))
+    }
+
+    fn dump_as<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        read: impl Fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_TRIES_MAX {
             let mut octets = Vec::new();
             self.encode(&mut octets, message.clone(), NLM_F_DUMP);
             self.send(&octets)?;
-            if let Some(objects) = self.collect()? {
+            if let Some(objects) = self.collect(&read)? {
                 return Ok(objects);
             }
         }
@@ -162,23 +189,29 @@ impl Connection {
 
     /// Reads a dump to its end; `None` if it was torn.
     #[expect(clippy::wildcard_enum_match_arm, reason = "other payloads are no answer to what was asked")]
-    fn collect(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
+    fn collect<T>(&mut self, read: impl Fn(&[u8]) -> Result<T, Error>) -> Result<Option<Vec<T>>, Error> {
         let mut objects = Vec::new();
         let mut torn = false;
         loop {
-            for message in self.receive()? {
-                if message.header.sequence_number != self.sequence {
+            let length = self.receive_datagram()?;
+            for octets in split(&self.buffer[..length]) {
+                let octets = octets?;
+                let header = NetlinkBuffer::new_checked(octets).map_err(malformed)?;
+                if header.sequence_number() != self.sequence {
                     continue;
                 }
-                torn |= message.header.flags & NLM_F_DUMP_INTR != 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(object) => objects.push(object),
+                torn |= header.flags() & NLM_F_DUMP_INTR != 0;
+                if header.message_type() >= NLMSG_MIN_TYPE {
+                    objects.push(read(octets)?);
+                    continue;
+                }
+                match whole(octets)?.payload {
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(refused(done.code, Some(&done.extended_ack)));
                     }
                     NetlinkPayload::Done(_) => return Ok((!torn).then_some(objects)),
                     NetlinkPayload::Error(error) => {
-                        return Err(refused(error.raw_code(), error.header.get(ECHOED_HEADER_OCTETS..)));
+                        return Err(refused(error.raw_code(), error.header.get(HEADER_OCTETS..)));
                     }
                     NetlinkPayload::Overrun(_) => return Err(Error::Overrun),
                     _ => {}
@@ -200,8 +233,7 @@ impl Connection {
                 match message.payload {
                     NetlinkPayload::Error(error) => {
                         if error.code.is_some() && refusal.is_none() {
-                            refusal =
-                                Some((index, explain(error.raw_code(), error.header.get(ECHOED_HEADER_OCTETS..))));
+                            refusal = Some((index, explain(error.raw_code(), error.header.get(HEADER_OCTETS..))));
                         }
                         if message.header.sequence_number == self.sequence {
                             return Ok(refusal);
@@ -240,31 +272,57 @@ impl Connection {
 
     /// The messages of the next datagram.
     fn receive(&mut self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
-        let length = loop {
+        let length = self.receive_datagram()?;
+        decode(&self.buffer[..length])
+    }
+
+    /// Reads the next datagram into the buffer, and gives its length.
+    fn receive_datagram(&mut self) -> Result<usize, Error> {
+        loop {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => {
                     return Err(Error::Malformed(format!("a datagram of {length} octets")));
                 }
-                Ok(length) => break length,
+                Ok(length) => return Ok(length),
                 Err(Errno::EINTR) => {}
                 Err(Errno::ENOBUFS) => return Err(Error::Overrun),
                 Err(errno) => return Err(Error::Receive(errno.into())),
             }
-        };
-        decode(&self.buffer[..length])
+        }
     }
 }
 
 /// The messages of a datagram.
-pub(super) fn decode(mut rest: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
-    let malformed = |error: netlink_packet_core::DecodeError| Error::Malformed(error.to_string());
-    let mut messages = Vec::new();
-    while !rest.is_empty() {
-        let octets = NetlinkBuffer::new_checked(rest).map_err(malformed)?.length() as usize;
-        messages.push(NetlinkMessage::deserialize(rest).map_err(malformed)?);
-        rest = rest.get(octets.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(messages)
+pub(super) fn decode(datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
+    split(datagram).map(|octets| whole(octets?)).collect()
+}
+
+/// The octets of each message of a datagram.
+fn split(mut rest: &[u8]) -> impl Iterator<Item = Result<&[u8], Error>> {
+    core::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = match NetlinkBuffer::new_checked(rest) {
+            Ok(header) => header.length() as usize,
+            Err(error) => {
+                rest = &[];
+                return Some(Err(malformed(error)));
+            }
+        };
+        let message = &rest[..length];
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(message))
+    })
+}
+
+fn whole(octets: &[u8]) -> Result<NetlinkMessage<RouteNetlinkMessage>, Error> {
+    NetlinkMessage::deserialize(octets).map_err(malformed)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn malformed(error: netlink_packet_core::DecodeError) -> Error {
+    Error::Malformed(error.to_string())
 }
 
 fn refused(code: i32, attributes: Option<&[u8]>) -> Error {

@@ -221,10 +221,9 @@ impl Kernel {
         let connection = self.connection(&spec.name)?;
         let mut found = links::observe(connection).map_err(failed("read the links"))?;
         let names: BTreeMap<u32, IfName> = found.iter().map(|(name, link)| (link.index, name.clone())).collect();
-        for (index, neighbour) in neighbours::observe(connection).map_err(failed("read the neighbours"))? {
-            if let Some(link) = names.get(&index).and_then(|name| found.get_mut(name)) {
-                link.neighbours.push(neighbour);
-            }
+        let mut neighbours = neighbours::observe(connection).map_err(failed("read the neighbours"))?;
+        for link in found.values_mut() {
+            link.neighbours = neighbours.remove(&link.index).unwrap_or_default();
         }
         if spec.links.iter().any(|link| matches!(link.kind, LinkKind::Vxlan(_))) {
             for (index, entry) in vxlan::kernel::observe(connection).map_err(failed("read the forwarding entries"))? {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::link::{AddressState, LinkKind, LinkSpec, LinkState, TunnelState};
-use crate::neigh::{NeighbourSpec, NeighbourState};
+use crate::neigh::{self, NeighbourSpec, NeighbourState};
 use crate::netns::{Entry, NetnsName, Sysctl};
 
 use super::diff::{are_paired, is_shared};
@@ -133,6 +133,9 @@ impl Found<'_> {
         let spared = |state: &&AddressState| (state.kernel_made || shared) && !wanted.contains(&state.address);
         let there = found.addresses.iter().filter(|state| !spared(state));
         self.sets(&object, "address", &wanted, &there.map(|state| state.address).collect());
+        if !shared && neigh::diff(name, neighbours, &found.neighbours).is_empty() {
+            return;
+        }
         // As in the plan, the later of two wanted entries for one address counts.
         let wanted: std::collections::BTreeMap<_, NeighbourSpec> =
             neighbours.iter().map(|entry| (entry.ip, *entry)).collect();

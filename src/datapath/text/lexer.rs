@@ -65,7 +65,11 @@ impl<'a> Piece<'a> {
 
     /// What is before and after the first `mark`.
     pub(super) fn split(self, mark: &str) -> Option<(Self, Self)> {
-        let at = self.text().find(mark)?;
+        let at = match mark.as_bytes() {
+            // Most are one letter of ASCII, which no other's octets contain.
+            [letter] => self.text().bytes().position(|octet| octet == *letter)?,
+            _ => self.text().find(mark)?,
+        };
         Some((self.cut(0, at), self.cut(at + mark.len(), self.end - self.start)))
     }
 

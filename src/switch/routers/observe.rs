@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached,
 };
-use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -95,10 +94,8 @@ pub(super) fn observe(connection: &mut Connection, xtables: bool) -> Result<Resu
         }
     }
     let mut neighbours = BTreeMap::new();
-    for object in connection.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))? {
-        if let Some((key, Some(mac))) = decode_neighbour(&object) {
-            neighbours.insert(key, mac);
-        }
+    for (link, states) in neigh::observe(connection)? {
+        neighbours.extend(states.iter().filter_map(|state| Some(((link, state.ip), for_good(state)?))));
     }
     Ok(RouterModel::new(links, &routes, neighbours))
 }
@@ -239,6 +236,10 @@ fn decode_route(message: &RouteMessage) -> Option<RouterRoute> {
 
 /// Which neighbour a message is about, and its address if that is for good.
 fn decode_neighbour(message: &RouteNetlinkMessage) -> Option<((u32, IpAddr), Option<Mac>)> {
-    let (link, NeighbourState { ip, mac, permanent }) = neigh::entry(message)?;
-    Some(((link, ip), mac.filter(|mac| permanent && mac.is_unicast())))
+    let (link, state) = neigh::entry(message)?;
+    Some(((link, state.ip), for_good(&state)))
+}
+
+fn for_good(state: &NeighbourState) -> Option<Mac> {
+    state.mac.filter(|mac| state.permanent && mac.is_unicast())
 }
