@@ -4,6 +4,8 @@
 //! if all it looked at is among the octets that such a party can look at. What it rests on goes with it, so that it is
 //! known when it no longer stands; what was done in its name comes back as counts.
 
+mod text;
+
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +21,8 @@ use crate::fastpath::layout::at;
 use crate::fastpath::{Count, Kind, Octets, Rewrite};
 use crate::types::{Mac, Timestamp};
 use crate::wire::{ethernet, nd};
+
+pub use text::describe;
 
 /// Frames that a worker sees of an entry before it offers it: what comes once is not worth it.
 pub(crate) const FRAMES_FIRST: u8 = 1;

@@ -5,6 +5,8 @@
 //! Workers offer decisions under the same lock and by the same test, so none that was overtaken is put in afterwards.
 //! Nobody holds this lock and the switch's at once.
 
+mod list;
+
 use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -66,6 +68,8 @@ struct Flow {
     counted: Count,
     /// What was counted under an earlier key and is not yet credited.
     owed: Count,
+    /// What was credited for it.
+    carried: Count,
     used: Timestamp,
 }
 
@@ -284,6 +288,7 @@ impl Inner {
             grounds,
             counted: Count::default(),
             owed: Count::default(),
+            carried: Count::default(),
             used: now,
         };
         if !self.admit(offer.kind, &offer.mask) {
@@ -390,7 +395,7 @@ impl Inner {
             let count = counted.since(flow.counted).and(flow.owed);
             (flow.counted, flow.owed) = (counted, Count::default());
             if count.packets > 0 {
-                flow.used = now;
+                (flow.used, flow.carried) = (now, flow.carried.and(count));
                 credits.push(Credit { grounds: Arc::clone(&flow.grounds), count, used: now });
                 ports.push(((flow.from, flow.to), count));
             } else if now.since(flow.used).as_secs() >= IDLE_SECS {
