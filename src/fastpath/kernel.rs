@@ -1,5 +1,6 @@
 //! The kernel's side of the fast path: the table, the programs, and where they hang.
 
+use core::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -265,6 +266,30 @@ impl FastPath {
     /// [`Error::Filter`].
     pub fn attach(&self, connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
         hang(connection, (port, ifindex), (TcHandle::MIN_INGRESS, NAME), self.ingress.as_fd())
+    }
+}
+
+/// A program without maps that is an interface's filter of what leaves by it.
+#[derive(Debug)]
+pub(crate) struct EgressFilter(OwnedFd);
+
+impl EgressFilter {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub(crate) fn load(name: &'static str, program: &Program<Infallible>) -> Result<Self, Error> {
+        let insns = program.link(|no_map| match *no_map {});
+        let loaded = sys::load_program(name, ProgramKind::TrafficControl, &insns, c"Apache-2.0");
+        loaded.map(Self).map_err(|(source, said)| Error::Load { name, source, said })
+    }
+
+    /// Sets it. The connection is one of the interface's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Filter`].
+    pub(crate) fn attach(&self, connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
+        hang(connection, (port, ifindex), (TcHandle::MIN_EGRESS, "dvr-egress"), self.0.as_fd())
     }
 }
 
