@@ -375,7 +375,7 @@ fn run() {
 
 #[test]
 fn the_kernel_sends_what_the_engine_sends_and_the_switch_gets_the_rest() {
-    if super::has_bpf("random frames through the kernel") {
+    if crate::fast::has_bpf("random frames through the kernel") {
         std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }
