@@ -33,11 +33,15 @@ networks:
   orange: {subnets: [{cidr: 10.2.0.0/24}, {cidr: 'fd00:2::/64'}]}
 routers:  {r1: {interfaces: [blue, orange]}}
 vms:
-  a: {node: node1, network: blue, port_security: true, allowed_address_pairs: [{ip: 10.1.0.100}, {ip: 'fd00:1::64'}]}
-  b: {node: node2, network: blue, port_security: true, allowed_address_pairs: [{ip: 10.1.0.100}, {ip: 'fd00:1::64'}]}
+  a: {node: node1, network: blue, port_security: true,
+      allowed_address_pairs: [{ip: 10.1.0.100}, {ip: 10.1.0.101}, {ip: 'fd00:1::64'}]}
+  b: {node: node2, network: blue, port_security: true,
+      allowed_address_pairs: [{ip: 10.1.0.100}, {ip: 10.1.0.101}, {ip: 'fd00:1::64'}]}
   o: {node: node3, network: orange}
 ";
-const V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 100);
+/// An address for each kind of announcement: one that moves more often than four times in a row waits for its next move.
+const ASKED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 100);
+const ANSWERED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 101);
 const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x64);
 /// How long traffic may take to arrive before there is none.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -132,7 +136,7 @@ fn traffic_follows_every_kind_of_announcement() {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Running(child.expect("it starts"))
     };
-    let _pings = [ping(V4.into()), ping(V6.into())];
+    let _pings = [ping(ASKED.into()), ping(ANSWERED.into()), ping(V6.into())];
     let mac = |vm: &str| -> Mac {
         let shown = user.json(&["get", "vm", vm, "-o", "json"]);
         shown[0]["mac"].as_str().and_then(|mac| mac.parse().ok()).expect("it has a MAC")
@@ -140,8 +144,10 @@ fn traffic_follows_every_kind_of_announcement() {
     let macs = [("a", mac("a")), ("b", mac("b"))];
     type Kind = (&'static str, IpAddr, fn(Mac) -> Vec<u8>);
     let kinds: [Kind; 3] = [
-        ("gratuitous ARP request", V4.into(), |mac| arp(Mac::BROADCAST, 1, (mac, V4), (Mac::ZERO, V4))),
-        ("gratuitous ARP reply", V4.into(), |mac| arp(Mac::BROADCAST, 2, (mac, V4), (Mac::BROADCAST, V4))),
+        ("gratuitous ARP request", ASKED.into(), |mac| arp(Mac::BROADCAST, 1, (mac, ASKED), (Mac::ZERO, ASKED))),
+        ("gratuitous ARP reply", ANSWERED.into(), |mac| {
+            arp(Mac::BROADCAST, 2, (mac, ANSWERED), (Mac::BROADCAST, ANSWERED))
+        }),
         ("unsolicited neighbour advertisement", V6.into(), advertisement),
     ];
     for (what, ip, announcement) in kinds {

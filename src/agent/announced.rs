@@ -3,38 +3,34 @@
 //! ```text
 //!  switch ─ notices ─▶ thread ─ bounded queue ─▶ the link's session ─ Claim ─▶ controller
 //! ```
-//! One at a time and in order, so that the last of two announcements is told last. What a controller refuses is not told
-//! again at once, however often it is announced. What is older than [`STALE_AFTER`] when its turn comes is not told, be it
-//! that no controller was there or no agent: another may have taken the address since, and who has it announces it again.
+//! Different addresses at the same time, up to [`TOGETHER_MAX`]; each one's in order, so that the last of two announcements
+//! is told last. What a controller refuses is not told again at once, however often it is announced; what came to nothing
+//! otherwise is, to whichever controller there is next. What is older than [`STALE_AFTER`] when its turn comes is not told,
+//! be it that no controller was there or no agent: another may have taken the address since, and who has it announces it
+//! again.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::Mutex;
-use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
-use tokio::time::Instant;
-use tonic::Code;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
 
-use crate::api;
-use crate::api::switch::{Hello, Notice, Notices, Request};
-use crate::control::{Client as Control, ControlError};
 use crate::program::Announced;
 use crate::rpc::Client;
 use crate::rpc::proto::ClaimRequest;
 
 /// Announcements that wait for a controller at most; what comes then is dropped, and counted.
 const QUEUE_MAX: usize = 256;
+/// Announcements that are told at the same time.
+const TOGETHER_MAX: usize = 32;
 /// How often the log is told how many came to nothing.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// How long the switch is asked to wait for something to say, in milliseconds.
-const WAIT_MILLIS: u64 = 5_000;
-/// How long an answer may take: what it waits for, and then some.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// How long a switch that is gone is left alone.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long until what came to nothing is told again.
+const RETRY: Duration = Duration::from_millis(50);
 /// How long what was refused is not told again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Refusals remembered at most.
@@ -43,39 +39,64 @@ const REFUSED_MAX: usize = 1_024;
 /// How long an announcement waits for a controller: an older one may have been overtaken by another node's.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
-/// Announcements as they come, each with when it did.
-pub(super) type Heard = Arc<Mutex<Receiver<(Announced, Instant)>>>;
+/// An announcement, and when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) announced: Announced,
+    pub(super) at: Instant,
+}
 
-/// Starts to listen to the switch.
-///
-/// # Errors
-/// The kernel gives no thread.
-pub(super) fn listen(socket: PathBuf) -> io::Result<Heard> {
-    let (sender, receiver) = channel(QUEUE_MAX);
-    let listen = move || {
-        let mut dropped = Lost::default();
-        while let Err(error) = follow(&socket, &sender, &mut dropped) {
-            if sender.is_closed() {
-                return;
-            }
-            tracing::debug!(%error, "the switch says nothing of announcements");
-            std::thread::sleep(RETRY);
+/// Where announcements come in, and where they wait for whichever session there is.
+pub(super) type Teller = Sender<Said>;
+pub(super) type Heard = Arc<Mutex<Queue>>;
+
+/// Announcements as they came. A session may end at any moment: what it was telling then is still here.
+#[derive(Debug)]
+pub(super) struct Queue {
+    receiver: Receiver<Said>,
+    /// What is being told: different addresses.
+    batch: Vec<Said>,
+    /// What came after that, and is of one of its addresses.
+    next: Option<Said>,
+}
+
+/// A queue of announcements.
+pub(super) fn queue() -> (Teller, Heard) {
+    let (teller, receiver) = channel(QUEUE_MAX);
+    (teller, Arc::new(Mutex::new(Queue { receiver, batch: Vec::new(), next: None })))
+}
+
+impl Queue {
+    /// Waits until there is something to be told, and takes as much as may be told at the same time. Gives whether there is
+    /// anything: not once nothing comes any more.
+    async fn fill(&mut self) -> bool {
+        if self.batch.is_empty() {
+            let first = match self.next.take() {
+                Some(first) => Some(first),
+                None => self.receiver.recv().await,
+            };
+            self.batch.extend(first);
         }
-    };
-    std::thread::Builder::new().name("announcements".to_owned()).spawn(listen)?;
-    Ok(Arc::new(Mutex::new(receiver)))
+        while self.next.is_none() && (1..TOGETHER_MAX).contains(&self.batch.len()) {
+            let Ok(said) = self.receiver.try_recv() else { break };
+            // Networks may have the same address: then one waits without need.
+            let is_there = |other: &Said| other.announced.address.ip == said.announced.address.ip;
+            if self.batch.iter().any(is_there) { self.next = Some(said) } else { self.batch.push(said) }
+        }
+        !self.batch.is_empty()
+    }
 }
 
 /// Announcements that came to nothing, for the log: told at once, and then in one line each [`TOLD_EVERY`].
 #[derive(Debug, Default)]
-struct Lost {
-    untold: u64,
+pub(super) struct Lost {
+    pub(super) untold: u64,
     told_at: Option<Instant>,
 }
 
 impl Lost {
     /// How many the log is to be told of now.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(super) fn due(&mut self, now: Instant) -> Option<u64> {
         let is_due = self.told_at.is_none_or(|at| now.duration_since(at) >= TOLD_EVERY);
         if self.untold == 0 || !is_due {
             return None;
@@ -85,65 +106,88 @@ impl Lost {
     }
 }
 
-/// Hands on what the switch says, until the conversation breaks or nobody listens.
-fn follow(socket: &Path, sender: &Sender<(Announced, Instant)>, dropped: &mut Lost) -> Result<(), ControlError> {
-    let mut client = Control::connect(socket, ANSWER_LIMIT)?;
-    let _hello: Hello = client.call(&Request::Hello { version: api::VERSION })?;
-    let mut heard = 0;
-    loop {
-        let Notices { said } = client.call(&Request::Notices { wait_millis: WAIT_MILLIS, heard })?;
+/// Tells controllers of announcements, for as long as the session lasts.
+pub(super) async fn tell(client: Client, node: String, heard: Heard) {
+    let mut queue = heard.lock().await;
+    let mut refused: BTreeMap<Announced, Instant> = BTreeMap::new();
+    let mut stale = Lost::default();
+    while queue.fill().await {
         let now = Instant::now();
-        for Notice { number, age_millis, userdata } in said {
-            heard = number;
-            // A flow of somebody else may say anything.
-            let Some(announced) = Announced::read(&userdata) else { continue };
-            // One from before this machine was started is older than any limit too.
-            let said_at = now.checked_sub(Duration::from_millis(age_millis));
-            match said_at.map(|at| sender.try_send((announced, at))) {
-                Some(Ok(())) => {}
-                Some(Err(TrySendError::Full(_))) | None => dropped.untold += 1,
-                Some(Err(TrySendError::Closed(_))) => return Ok(()),
+        refused.retain(|_, at| now.duration_since(*at) < REFUSED_FOR);
+        let waiting = queue.batch.len();
+        queue.batch.retain(|said| now.duration_since(said.at) <= STALE_AFTER);
+        stale.untold += (waiting - queue.batch.len()) as u64;
+        if let Some(count) = stale.due(now) {
+            tracing::warn!(node, count, "announcements had waited too long to be told a controller");
+        }
+        queue.batch.retain(|said| !refused.contains_key(&said.announced));
+        let answers = join_all(queue.batch.iter().map(|said| claim(client.clone(), &node, said.announced))).await;
+        let mut again = Vec::new();
+        for (said, answer) in queue.batch.drain(..).zip(answers) {
+            let Err(status) = answer else { continue };
+            let announced = said.announced;
+            if !matches!(status.code(), Code::InvalidArgument | Code::NotFound) {
+                tracing::debug!(node, ?announced, %status, "an announcement was not heard");
+                again.push(said);
+            } else if refused.len() < REFUSED_MAX {
+                tracing::warn!(node, ?announced, why = status.message(), "the controller refuses an announced address");
+                refused.insert(announced, now);
             }
         }
-        if let Some(count) = dropped.due(now) {
-            tracing::warn!(count, waiting = QUEUE_MAX, "announcements were dropped: no controller takes them");
+        if !again.is_empty() {
+            queue.batch = again;
+            sleep(RETRY).await;
         }
     }
 }
 
-/// Tells a controller of announcements, for as long as it answers.
-pub(super) async fn tell(mut client: Client, node: String, heard: Heard) {
-    let mut heard = heard.lock().await;
-    let mut refused: BTreeMap<Announced, Instant> = BTreeMap::new();
-    let mut stale = Lost::default();
-    while let Some((announced, at)) = heard.recv().await {
-        let now = Instant::now();
-        refused.retain(|_, at| now.duration_since(*at) < REFUSED_FOR);
-        if now.duration_since(at) > STALE_AFTER {
-            stale.untold += 1;
-            if let Some(count) = stale.due(now) {
-                tracing::warn!(node, count, "announcements had waited too long to be told a controller");
-            }
-            continue;
-        }
-        if refused.contains_key(&announced) {
-            continue;
-        }
-        let (ip, mac) = (announced.address.ip.to_string(), announced.address.mac.to_string());
-        let request = ClaimRequest { node: node.clone(), port: announced.port.to_string(), ip, mac };
-        let Err(status) = client.claim(request).await else { continue };
-        if matches!(status.code(), Code::InvalidArgument | Code::NotFound) && refused.len() < REFUSED_MAX {
-            tracing::warn!(node, ?announced, why = status.message(), "the controller refuses an announced address");
-            refused.insert(announced, now);
-        } else {
-            tracing::debug!(node, ?announced, %status, "an announcement was not heard");
-        }
-    }
+/// Tells of one.
+async fn claim(mut client: Client, node: &str, announced: Announced) -> Result<(), Status> {
+    let (ip, mac) = (announced.address.ip.to_string(), announced.address.mac.to_string());
+    let request = ClaimRequest { node: node.to_owned(), port: announced.port.to_string(), ip, mac };
+    client.claim(request).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::resource::ClaimedAddress;
+    use crate::types::Mac;
+
+    fn said(port: u128, last: u8) -> Said {
+        let address = ClaimedAddress { ip: [10, 0, 0, last].into(), mac: Mac::new([2, 0, 0, 0, 0, last]) };
+        Said { announced: Announced { port: uuid::Uuid::from_u128(port), address }, at: Instant::now() }
+    }
+
+    /// Input: announcements of many addresses, of one by two ports, and a session that ends while it tells. Output: they are
+    /// told together, one address once at a time and in order; what was being told is there for the next session.
+    #[tokio::test]
+    async fn different_addresses_are_told_together_and_one_in_order() {
+        let (teller, heard) = queue();
+        let mut queue = heard.lock().await;
+        let came: Vec<Said> = [(1, 1), (1, 2), (2, 3), (2, 1), (3, 4)].map(|(port, last)| said(port, last)).into();
+        came.iter().for_each(|said| teller.try_send(*said).expect("there is room"));
+        assert!(queue.fill().await);
+        assert_eq!(queue.batch, came[..3], "the fourth is of the first one's address");
+        // One of them came to nothing; its address is not told a second time beside it.
+        queue.batch.truncate(1);
+        assert!(queue.fill().await);
+        assert_eq!(queue.batch, came[..1]);
+        queue.batch.clear();
+        assert!(queue.fill().await);
+        assert_eq!(queue.batch, came[3..]);
+        queue.batch.clear();
+        let many: Vec<Said> = (0..u8::try_from(TOGETHER_MAX).expect("few") + 1).map(|last| said(1, last)).collect();
+        many.iter().for_each(|said| teller.try_send(*said).expect("there is room"));
+        assert!(queue.fill().await);
+        assert_eq!(queue.batch, many[..TOGETHER_MAX]);
+        queue.batch.clear();
+        assert!(queue.fill().await);
+        assert_eq!(queue.batch, many[TOGETHER_MAX..]);
+        queue.batch.clear();
+        drop(teller);
+        assert!(!queue.fill().await);
+    }
 
     /// Input: losses now and then. Output: the first is told at once, those that follow once a period, all of them counted.
     #[test]

@@ -76,7 +76,8 @@ fn decide(
         return (Backend::Kernel, why.to_owned());
     }
     let Err(refused) = switch() else {
-        return (Backend::Userspace, "chosen: as fast as the kernel, and tells senders of what is too big".to_owned());
+        let why = "chosen: only the switch tells senders of what the underlay is too small for";
+        return (Backend::Userspace, why.to_owned());
     };
     match kernel() {
         Ok(()) => (Backend::Kernel, format!("chosen: the switch cannot: {refused}")),
@@ -169,12 +170,12 @@ mod tests {
     fn the_switch_before_the_kernel_and_what_is_there_before_both() {
         let no = |why: &str| Err(why.to_owned());
         for (kept, switch, kernel, backend, word) in [
-            (false, Ok(()), Ok(()), Backend::Userspace, "chosen: as fast"),
-            (false, Ok(()), no("no devices"), Backend::Userspace, "chosen: as fast"),
+            (false, Ok(()), Ok(()), Backend::Userspace, "chosen: only the switch"),
+            (false, Ok(()), no("no devices"), Backend::Userspace, "chosen: only the switch"),
             (false, no("port taken"), Ok(()), Backend::Kernel, "the switch cannot: port taken"),
             (false, no("port taken"), no("no devices"), Backend::Userspace, "port taken; the kernel: no devices"),
             (true, Ok(()), Ok(()), Backend::Kernel, "kept"),
-            (true, Ok(()), no("no devices"), Backend::Userspace, "chosen: as fast"),
+            (true, Ok(()), no("no devices"), Backend::Userspace, "chosen: only the switch"),
         ] {
             let (chosen, why) = decide(kept, || switch.clone(), || kernel.clone());
             assert!(chosen == backend && why.contains(word), "{chosen:?}: {why}");

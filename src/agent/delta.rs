@@ -1,7 +1,7 @@
 //! What a change of a view changes on the node, found from those who bear the same addresses and nobody else. Pure.
 //!
-//! A port elsewhere has a say in flows and neighbour entries by its addresses alone ([`Program::elsewhere`],
-//! [`neighbours`]). So these are computed twice, before the change and after it, from a *part* of the view: the network,
+//! A port elsewhere has a say in flows and neighbour entries by its addresses alone, and so has any port by those that it
+//! took by announcing them ([`Program::of_bearers`], [`neighbours`]). So these are computed twice, before the change and after it, from a *part* of the view: the network,
 //! the routers' interfaces on it, and the ports that bear one of the addresses in question. Where the two differ is what a
 //! whole pass would find. No other port is looked at, however many there are.
 
@@ -58,26 +58,44 @@ struct Concern {
     at: usize,
     /// The port's addresses, old and new; none for a flood.
     addresses: BTreeSet<Address>,
-    old: Option<RemotePort>,
-    new: Option<RemotePort>,
+    old: Option<Bearer>,
+    new: Option<Bearer>,
     /// The nodes whose tunnels are used less, and more.
     nodes: (Option<String>, Option<String>),
     flood: bool,
 }
 
+/// A port with all that it is known by.
+struct Bearer {
+    side: Side,
+    name: Arc<str>,
+    addresses: Vec<Address>,
+}
+
+impl Bearer {
+    fn local(port: &PortView) -> Self {
+        // With those that it may take: the responder treats their bearers otherwise for it.
+        let own = port.addresses.iter().chain(port.allowed.iter().map(|allowed| &allowed.ip));
+        let own = addresses(port.mac, own.map(ipnet::IpNet::addr));
+        let addresses = own.chain(of_claimed(&port.claimed)).collect();
+        Self { side: Side::Local, name: port.name.as_str().into(), addresses }
+    }
+
+    fn remote(port: &RemotePort) -> Self {
+        let own = addresses(port.mac, port.ips.iter().copied());
+        let addresses = own.chain(of_claimed(&port.claimed)).collect();
+        Self { side: Side::Remote, name: port.name.as_str().into(), addresses }
+    }
+
+    /// Its entries among a network's.
+    fn entries(&self) -> impl Iterator<Item = (Address, Side, Arc<str>)> {
+        self.addresses.iter().map(|address| (*address, self.side, Arc::clone(&self.name)))
+    }
+}
+
 /// Every address of a port, the link-local one included that it has where there is IPv6.
 fn addresses(mac: Mac, ips: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = Address> {
     [Address::Mac(mac), Address::Ip(mac.link_local().into())].into_iter().chain(ips.map(Address::Ip))
-}
-
-/// A local port's, with those that it may take: the responder treats their bearers otherwise for it.
-fn of_local(port: &PortView) -> impl Iterator<Item = Address> {
-    let own = port.addresses.iter().chain(port.allowed.iter().map(|allowed| &allowed.ip));
-    addresses(port.mac, own.map(ipnet::IpNet::addr)).chain(of_claimed(&port.claimed))
-}
-
-fn of_remote(port: &RemotePort) -> impl Iterator<Item = Address> {
-    addresses(port.mac, port.ips.iter().copied()).chain(of_claimed(&port.claimed))
 }
 
 fn of_claimed(claimed: &[ClaimedAddress]) -> impl Iterator<Item = Address> {
@@ -95,14 +113,10 @@ impl Bearers {
         let mut bearers = Self::default();
         for network in &view.networks {
             let mut all = Vec::new();
-            for port in &network.local_ports {
-                let name: Arc<str> = port.name.as_str().into();
-                all.extend(of_local(port).map(|address| (address, Side::Local, Arc::clone(&name))));
-            }
+            network.local_ports.iter().for_each(|port| all.extend(Bearer::local(port).entries()));
             let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
             for port in &network.remote_ports {
-                let name: Arc<str> = port.name.as_str().into();
-                all.extend(of_remote(port).map(|address| (address, Side::Remote, Arc::clone(&name))));
+                all.extend(Bearer::remote(port).entries());
                 *nodes.entry(&port.node).or_default() += 1;
             }
             network.flood.iter().for_each(|node| *nodes.entry(node).or_default() += 1);
@@ -139,10 +153,6 @@ impl Bearers {
             return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
         };
         let before = self.part(view, &concern);
-        if before.networks.iter().flat_map(|network| &network.local_ports).any(|port| !port.claimed.is_empty()) {
-            // What a machine elsewhere bears as its own, a machine here cannot have taken: that is its port's flows.
-            return if view.apply(change) { Ok(Extent::Whole) } else { Err(EarlyFull) };
-        }
         let same_tunnels = self.retunnel(kind, &concern.nodes);
         self.replace(&view.networks[concern.at].name, &concern);
         if !view.apply(change) {
@@ -158,7 +168,7 @@ impl Bearers {
     /// The MAC that the routers' neighbour entries are to have for an address of a network, if any.
     pub(super) fn neighbour(&self, view: &NodeView, network: &str, ip: IpAddr) -> Option<Mac> {
         let at = view.networks.binary_search_by(|view| view.name.as_str().cmp(network)).ok()?;
-        let concern = Concern { at, addresses: [Address::Ip(ip)].into(), ..Concern::nothing() };
+        let concern = Concern { addresses: [Address::Ip(ip)].into(), ..Concern::nothing(at) };
         let part = self.part(view, &concern);
         let found = neighbours(part.networks.first()?);
         found.into_iter().find(|entry| entry.ip == ip).map(|entry| entry.mac)
@@ -229,16 +239,10 @@ impl Bearers {
 
     fn replace(&mut self, network: &str, concern: &Concern) {
         let Some(bearers) = self.networks.get_mut(network) else { return };
-        if let Some(port) = &concern.old {
-            let name: Arc<str> = port.name.as_str().into();
-            for address in of_remote(port) {
-                bearers.remove(&(address, Side::Remote, Arc::clone(&name)));
-            }
+        for entry in concern.old.iter().flat_map(Bearer::entries) {
+            bearers.remove(&entry);
         }
-        if let Some(port) = &concern.new {
-            let name: Arc<str> = port.name.as_str().into();
-            bearers.extend(of_remote(port).map(|address| (address, Side::Remote, Arc::clone(&name))));
-        }
+        bearers.extend(concern.new.iter().flat_map(Bearer::entries));
     }
 }
 
@@ -261,20 +265,29 @@ fn on(router: &RouterView, network: &str) -> Option<RouterView> {
 pub(super) struct EarlyFull;
 
 impl Concern {
-    const fn nothing() -> Self {
-        Self { at: 0, addresses: BTreeSet::new(), old: None, new: None, nodes: (None, None), flood: false }
+    const fn nothing(at: usize) -> Self {
+        Self { at, addresses: BTreeSet::new(), old: None, new: None, nodes: (None, None), flood: false }
     }
 
-    fn port(at: usize, old: Option<&RemotePort>, new: Option<&RemotePort>) -> Reach {
+    /// A port that was one and is another.
+    fn bearer(at: usize, old: Option<Bearer>, new: Option<Bearer>) -> Self {
+        let addresses = [&old, &new].into_iter().flatten().flat_map(|port| port.addresses.iter().copied()).collect();
+        Self { addresses, old, new, ..Self::nothing(at) }
+    }
+
+    fn remote(at: usize, old: Option<&RemotePort>, new: Option<&RemotePort>) -> Reach {
         let node = |port: Option<&RemotePort>| port.map(|port| port.node.clone());
-        Reach::Part(Box::new(Self {
-            at,
-            addresses: [old, new].into_iter().flatten().flat_map(of_remote).collect(),
-            old: old.cloned(),
-            new: new.cloned(),
-            nodes: (node(old), node(new)),
-            flood: false,
-        }))
+        let nodes = (node(old), node(new));
+        Reach::Part(Box::new(Self { nodes, ..Self::bearer(at, old.map(Bearer::remote), new.map(Bearer::remote)) }))
+    }
+
+    /// A port of this node that took addresses, or lost them to others, and is as it was else.
+    fn claims(at: usize, old: &PortView, new: &PortView) -> Reach {
+        let is_same = PortView { claimed: new.claimed.clone(), ..old.clone() } == *new;
+        if !is_same || new.standby {
+            return Reach::Whole;
+        }
+        Reach::Part(Box::new(Self::bearer(at, Some(Bearer::local(old)), Some(Bearer::local(new)))))
     }
 }
 
@@ -289,8 +302,8 @@ enum Reach {
 fn concern(view: &NodeView, change: &ViewChange) -> Reach {
     let there = |network: &str| view.networks.binary_search_by(|view| view.name.as_str().cmp(network)).ok();
     let port_of = |at: usize, name: &str| find(&view.networks[at].remote_ports, name, |port| &port.name);
-    // Flows that are not its own hang on a router that lives elsewhere, and on what a port has taken.
-    let is_plain = |port: &RemotePort| !port.router && port.claimed.is_empty();
+    // Flows that are not its own hang on a router that lives elsewhere.
+    let is_plain = |port: &RemotePort| !port.router;
     // And a machine on its way here changes what is said of its port elsewhere.
     let is_awaited = |at: usize, name: &str| {
         find(&view.networks[at].local_ports, name, |port| &port.name).is_some_and(|port| port.standby)
@@ -305,11 +318,16 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
             Reach::Whole
         }
         ViewChange::RemotePort { network, port } => {
-            there(network).map_or(Reach::Nothing, |at| Concern::port(at, port_of(at, &port.name), Some(port)))
+            there(network).map_or(Reach::Nothing, |at| Concern::remote(at, port_of(at, &port.name), Some(port)))
         }
         ViewChange::RemotePortGone { network, name, node } => {
             let found = there(network).and_then(|at| Some((at, port_of(at, name).filter(|port| port.node == *node)?)));
-            found.map_or(Reach::Nothing, |(at, port)| Concern::port(at, Some(port), None))
+            found.map_or(Reach::Nothing, |(at, port)| Concern::remote(at, Some(port), None))
+        }
+        ViewChange::LocalPort { network, port } => {
+            let old = |at: usize| find(&view.networks[at].local_ports, &port.name, |port| &port.name);
+            let found = there(network).and_then(|at| Some((at, old(at)?)));
+            found.map_or(Reach::Whole, |(at, old)| Concern::claims(at, old, port))
         }
         ViewChange::Flood { network, node } | ViewChange::FloodGone { network, node } => {
             let Some(at) = there(network) else { return Reach::Nothing };
@@ -320,7 +338,7 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
                 (false, true) => (Some(node.clone()), None),
                 (true, true) | (false, false) => return Reach::Nothing,
             };
-            Reach::Part(Box::new(Concern { at, nodes, flood: true, ..Concern::nothing() }))
+            Reach::Part(Box::new(Concern { nodes, flood: true, ..Concern::nothing(at) }))
         }
         ViewChange::Node(_)
         | ViewChange::Underlay { .. }
@@ -329,7 +347,6 @@ fn concern(view: &NodeView, change: &ViewChange) -> Reach {
         | ViewChange::PeerGone { .. }
         | ViewChange::Network(_)
         | ViewChange::NetworkGone { .. }
-        | ViewChange::LocalPort { .. }
         | ViewChange::LocalPortGone { .. }
         | ViewChange::Router(_)
         | ViewChange::RouterGone { .. } => Reach::Whole,
@@ -375,7 +392,7 @@ pub(super) struct Delta {
 
 impl Delta {
     fn note(&mut self, vlans: &Vlans, before: &NodeView, after: &NodeView) -> Result<(), ProgramError> {
-        let (old, new) = (Program::elsewhere(before, vlans)?, Program::elsewhere(after, vlans)?);
+        let (old, new) = (Program::of_bearers(before, vlans)?, Program::of_bearers(after, vlans)?);
         for part in [before, after] {
             let ports = part.networks.iter().map(|network| network.local_ports.len() + network.remote_ports.len());
             self.looked_at += ports.sum::<usize>();

@@ -1,15 +1,17 @@
 //! What makes the agent look again.
 //!
-//! A reason that is told twice before the agent hears it is one reason: each kind is a mark that is set or not, so there is
-//! nothing to overflow and none pushes another out. Only readers, who wait for answers of their own, stand in a queue.
+//! A reason that is told twice before the agent hears it is one reason: each kind is a mark that is set or not, or the last
+//! word on something, so there is nothing to overflow and none pushes another out. Only readers, who wait for answers of
+//! their own, stand in a queue.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::api::switch::Standing;
 use crate::plan::KernelState;
 
-/// Something happened. Events say *that*, never *what is now*: the agent observes for itself.
+/// Something happened. Events say *that*, not *what is now*: the agent observes for itself.
 #[derive(Debug)]
 pub(super) enum Event {
     /// Somebody wants to know whether the node is as it should be.
@@ -18,6 +20,9 @@ pub(super) enum Event {
     Desired,
     /// The conversation with the switch ended.
     SwitchLost,
+    /// The switch stands otherwise than it did: so, if nothing changed since. Whether that is the agent's doing is for it to
+    /// say.
+    Switch(Standing),
     /// A reader wants the kernel's state as it is.
     Observe(Reader),
 }
@@ -34,13 +39,14 @@ pub(super) struct Told {
     pub(super) look: bool,
     pub(super) desired: bool,
     pub(super) switch_lost: bool,
+    pub(super) switch: Option<Standing>,
     pub(super) readers: Vec<Reader>,
 }
 
 impl Told {
     const fn is_nothing(&self) -> bool {
-        let Self { look, desired, switch_lost, readers } = self;
-        !(*look || *desired || *switch_lost) && readers.is_empty()
+        let Self { look, desired, switch_lost, switch, readers } = self;
+        !(*look || *desired || *switch_lost) && switch.is_none() && readers.is_empty()
     }
 }
 
@@ -82,6 +88,7 @@ impl Events {
             Event::Look => told.look = true,
             Event::Desired => told.desired = true,
             Event::SwitchLost => told.switch_lost = true,
+            Event::Switch(standing) => told.switch = Some(standing),
             Event::Observe(reader) if told.readers.len() < READERS_MAX => told.readers.push(reader),
             Event::Observe(_) => {
                 tracing::warn!(waiting = READERS_MAX, "a reader of the kernel's state is turned away: too many wait");
@@ -89,6 +96,11 @@ impl Events {
         }
         drop(board);
         self.0.came.notify_one();
+    }
+
+    /// Whether nobody hears any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.lock().is_none()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::switch::{Request, Show, Synced};
+use crate::api::switch::{Request, Show, Standing, Synced};
 use crate::control::ControlError;
 use crate::gre::GreOp;
 use crate::link::LinkOp;
@@ -21,6 +21,7 @@ use super::backend::{self, Choice, Needs};
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
 use super::kernel_spec::{kernel_spec, router_links};
+use super::known::Known;
 use super::less::{faults, without};
 use super::switch::Switch;
 use super::switch_spec::{self, attach};
@@ -60,15 +61,6 @@ impl Outcome {
     }
 }
 
-/// What of the bridges' flows is known to be as the view asks, without looking.
-#[derive(Default)]
-struct FlowsKnown {
-    /// The switch it is known of.
-    instance: String,
-    /// Each bridge's revision since its flows were made so.
-    revisions: BTreeMap<IfName, u64>,
-}
-
 /// A node that is as desired, and what changed since.
 struct Following {
     bearers: Bearers,
@@ -88,7 +80,7 @@ pub(super) struct Node<D> {
     view: Option<Arc<NodeView>>,
     attach: Option<Attach>,
     tunnels: Option<Choice>,
-    flows_known: FlowsKnown,
+    known: Known,
     /// The networks that routers' links are on, by namespace and ifindex.
     router_links: BTreeMap<(NetnsName, u32), String>,
     /// Whether the last whole pass left nothing to do.
@@ -118,7 +110,7 @@ impl<D: Desired> Node<D> {
             view: None,
             attach: None,
             tunnels: None,
-            flows_known: FlowsKnown::default(),
+            known: Known::default(),
             router_links: BTreeMap::new(),
             settled: false,
             following: None,
@@ -166,6 +158,11 @@ impl<D: Desired> Node<D> {
         self.switch.close();
     }
 
+    /// Whether what the switch says of itself is worth a look: somebody else changed it, or one of its ports failed.
+    pub(super) fn is_disturbed(&mut self, standing: &Standing) -> bool {
+        self.known.is_disturbed(standing)
+    }
+
     /// Lets whoever desires know what the last pass came to.
     pub(super) fn came_to(&mut self, errors: &[String]) {
         self.desired.came_to(errors);
@@ -192,7 +189,7 @@ impl<D: Desired> Node<D> {
     /// Nothing is known to be as the view asks.
     fn forget_known(&mut self) {
         self.following = None;
-        self.flows_known.revisions.clear();
+        self.known.forget_all();
     }
 
     /// Takes changes into the view, and notes what comes of them as far as that can be told without a whole pass.
@@ -210,7 +207,7 @@ impl<D: Desired> Node<D> {
             };
             if extent == Extent::Whole {
                 self.following = None;
-                self.flows_known.revisions.clear();
+                self.known.forget_all();
             }
         }
         Ok(())
@@ -287,9 +284,9 @@ impl<D: Desired> Node<D> {
             let touched = self.switch.change(&bridge, changes).map_err(|error| error.to_string())?;
             if touched < asked {
                 // The flows were not what they were believed to be: the next look compares them.
-                self.flows_known.revisions.remove(&bridge);
-            } else if let Some(revision) = self.flows_known.revisions.get_mut(&bridge) {
-                *revision += 1;
+                self.known.forget(&bridge);
+            } else {
+                self.known.amended(&bridge);
             }
         }
         let ops = delta.neighbours().map_err(|error| error.to_string())?;
@@ -331,9 +328,7 @@ impl<D: Desired> Node<D> {
 
     async fn settle(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         let hello = self.switch.hello().map_err(|error| error.to_string())?;
-        if hello.instance != self.flows_known.instance {
-            self.flows_known = FlowsKnown { instance: hello.instance.clone(), revisions: BTreeMap::new() };
-        }
+        self.known.is_of(&hello.instance);
         let attach = Some(attach(self.config.attachment, self.config.fast_path, hello.tap_refused.as_deref())?);
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
@@ -360,9 +355,8 @@ impl<D: Desired> Node<D> {
     /// kernel then, nor the kernel for them.
     fn begin_ahead(&mut self) -> Result<Option<Ahead>, ControlError> {
         let (Some(view), Some(attach)) = (&self.view, self.attach) else { return Ok(None) };
-        let known = &self.flows_known.revisions;
         let wanted: BTreeSet<IfName> =
-            switch_spec::names(view).into_iter().filter(|bridge| !known.contains_key(bridge)).collect();
+            switch_spec::names(view).into_iter().filter(|bridge| !self.known.has(bridge)).collect();
         // What is wrong with a spec is told by the step that needs it.
         let Ok(spec) = switch_spec::bridges(view, attach, &self.config.netns_dir) else { return Ok(None) };
         if wanted.is_empty() || !switch_spec::preparation(&spec, &self.switch.show()?, &BTreeSet::new()).is_empty() {
@@ -508,7 +502,7 @@ impl<D: Desired> Node<D> {
         let requests = switch_spec::preparation(&spec, &show, &lost);
         let mut less = None;
         if !requests.is_empty() {
-            self.flows_known.revisions.clear();
+            self.known.forget_all();
             let failed = self.ask_all(&requests, outcome)?;
             if !failed.is_empty() {
                 // The rest of the node works without them.
@@ -532,17 +526,14 @@ impl<D: Desired> Node<D> {
     fn flow_step(&mut self, show: &Show, less: Option<&NodeView>, outcome: &mut Outcome) -> Result<(), ControlError> {
         let revisions: BTreeMap<&IfName, u64> =
             show.bridges.iter().map(|there| (&there.name, there.revision)).collect();
-        let is_known = |known: &FlowsKnown, bridge: &IfName| {
-            let revision = known.revisions.get(bridge);
-            less.is_none() && revision.is_some() && revision == revisions.get(bridge)
-        };
+        let is_known = |bridge: &IfName| less.is_none() && self.known.holds(bridge, revisions.get(bridge).copied());
         let Some(view) = less.or(self.view.as_deref()) else { return Ok(()) };
         let wanted: BTreeSet<IfName> =
-            switch_spec::names(view).into_iter().filter(|bridge| !is_known(&self.flows_known, bridge)).collect();
+            switch_spec::names(view).into_iter().filter(|bridge| !is_known(bridge)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        self.flows_known.revisions.retain(|bridge, _| !wanted.contains(bridge));
+        wanted.iter().for_each(|bridge| self.known.forget(bridge));
         let told = told::tell(&mut self.switch, view, &self.vlans, &wanted);
         self.note(told, less.is_none(), outcome)
     }
@@ -562,7 +553,7 @@ impl<D: Desired> Node<D> {
                     tracing::debug!(%bridge, changes, "flows");
                     outcome.operations += changes;
                     if is_all {
-                        self.flows_known.revisions.insert(bridge, revision);
+                        self.known.made(bridge, revision);
                     }
                 }
                 Err(error) if error.refusal().is_some() => outcome.fails(format!("flows of {bridge}: {error}")),

@@ -22,7 +22,7 @@ use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
-use super::{AgentConfig, AgentError, DesiredFrom, announced, link, provider_spec, saved, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, link, notices, provider_spec, saved, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -32,8 +32,12 @@ const RETRY_MOST: Duration = Duration::from_millis(500);
 const BURST: Duration = Duration::from_millis(10);
 /// The least time the event loop is given to meet signals.
 const TURN: Duration = Duration::from_millis(1);
-/// How often everything is looked at with no reason at all: kernel switches and ports change in silence.
+/// How often everything is looked at with no reason at all: of most kernel switches (`arp_ignore`, `send_redirects`,
+/// `accept_ra` and their like) nobody is told when they change.
 const AUDIT: Duration = Duration::from_secs(15);
+/// How many times as long as the last look took there is none for what others do to the switch, and how long at most: who
+/// goes on changing it does not keep the agent from all else.
+const REST: (u32, Duration) = (4, Duration::from_millis(500));
 
 /// Runs the agent until SIGTERM or SIGINT. What it made stays and goes on forwarding.
 ///
@@ -74,6 +78,35 @@ struct Outside {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    disturbance: Disturbance,
+}
+
+/// What others do to the switch.
+struct Disturbance {
+    /// Whether they did something since everything was looked at.
+    is_pending: bool,
+    /// How often they did.
+    count: u64,
+    /// When it may be looked at.
+    rest_until: Instant,
+}
+
+impl Disturbance {
+    fn came(&mut self) {
+        self.count += u64::from(!self.is_pending);
+        self.is_pending = true;
+    }
+
+    /// Everything was looked at, which took so long.
+    fn looked(&mut self, now: Instant, took: Duration) {
+        let (times, most) = REST;
+        *self = Self { is_pending: false, count: self.count, rest_until: now + (took * times).min(most) };
+    }
+
+    /// When to look if nothing else makes it necessary before `deadline`.
+    fn due(&self, deadline: Instant) -> Instant {
+        if self.is_pending { deadline.min(self.rest_until) } else { deadline }
+    }
 }
 
 /// Why the agent looks again, gathered from all that came at once.
@@ -93,6 +126,7 @@ impl Outside {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            disturbance: Disturbance { is_pending: false, count: 0, rest_until: Instant::now() },
         })
     }
 
@@ -105,12 +139,12 @@ impl Outside {
                 _ = self.terminate.recv() => reasons.stop = true,
                 _ = self.interrupt.recv() => reasons.stop = true,
                 _ = self.hangup.recv() => reasons.hangup(),
-                told = self.inbox.told() => reasons.take(told, node).await,
+                told = self.inbox.told() => reasons.take(told, node, &mut self.disturbance).await,
                 () = node.drift() => {
                     reasons.look = true;
                     sleep(BURST).await;
                 }
-                () = sleep_until(deadline) => reasons.look = true,
+                () = sleep_until(self.disturbance.due(deadline)) => reasons.look = true,
             }
         }
         // One turn of the event loop, so that a signal sent before a question was asked is met before its answer.
@@ -119,7 +153,7 @@ impl Outside {
             reasons.hangup();
         }
         reasons.stop |= self.terminate.recv().now_or_never().is_some();
-        reasons.take(self.inbox.take(), node).await;
+        reasons.take(self.inbox.take(), node, &mut self.disturbance).await;
         reasons
     }
 }
@@ -129,8 +163,11 @@ impl Reasons {
         (self.look, self.reload) = (true, true);
     }
 
-    async fn take<D: Desired>(&mut self, told: Told, node: &mut Node<D>) {
-        let Told { look, desired, switch_lost, readers } = told;
+    async fn take<D: Desired>(&mut self, told: Told, node: &mut Node<D>, disturbance: &mut Disturbance) {
+        let Told { look, desired, switch_lost, switch, readers } = told;
+        if switch.is_some_and(|standing| node.is_disturbed(&standing)) {
+            disturbance.came();
+        }
         if switch_lost {
             node.switch_lost();
         }
@@ -148,15 +185,19 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Inbox
     let mut outside = Outside::new(inbox).map_err(failed)?;
     let kernel = Kernel::open(config.netns_dir.clone())?;
     let monitor = Monitor::new(config.netns_dir.clone());
+    let system = |what| {
+        let node = config.node.clone();
+        move |source| AgentError::System { node, what, source }
+    };
+    let heard = notices::listen(config.switch_socket.clone(), events.clone());
+    let heard = heard.map_err(system("listen to the switch"))?;
     let desired = match config.desired.clone() {
-        DesiredFrom::Topology(path) => Source::File(TopologyFile { path, node: config.node.clone() }),
+        DesiredFrom::Topology(path) => {
+            // Nobody is there to be told of announcements.
+            drop(heard);
+            Source::File(TopologyFile { path, node: config.node.clone() })
+        }
         DesiredFrom::Controllers(controllers) => {
-            let system = |what| {
-                let node = config.node.clone();
-                move |source| AgentError::System { node, what, source }
-            };
-            let heard = announced::listen(config.switch_socket.clone());
-            let heard = heard.map_err(system("listen to the switch's announcements"))?;
             let link = link::Link::start(&config.node, &config.run_dir, controllers, events.clone(), heard);
             Source::Link(link.map_err(system("start its link to the controllers"))?)
         }
@@ -184,10 +225,12 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Inbox
         };
         let took_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let errors: Vec<String> = undesired.iter().cloned().chain(outcome.errors).collect();
-        let state = Converged { converged: errors.is_empty(), operations: outcome.operations, took_micros, errors };
+        let (operations, disturbed) = (outcome.operations, outside.disturbance.count);
+        let state = Converged { converged: errors.is_empty(), operations, took_micros, disturbed, errors };
         node.came_to(&state.errors);
         let converged = state.converged;
         if whole {
+            outside.disturbance.looked(Instant::now(), started.elapsed());
             tell(&name, &state, &mut told);
             shared.end(node.untold(), state);
             node.follow();
@@ -206,7 +249,7 @@ async fn live(config: AgentConfig, shared: &Shared, events: Events, inbox: Inbox
 
 /// Tells the log what changed: a repeated error is told once.
 fn tell(node: &str, state: &Converged, told: &mut Vec<String>) {
-    let Converged { converged, operations, took_micros, errors } = state;
+    let Converged { converged, operations, took_micros, disturbed: _, errors } = state;
     for error in errors.iter().filter(|error| !told.contains(error)) {
         tracing::warn!(%node, %error, "not as desired");
     }

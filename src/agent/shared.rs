@@ -81,8 +81,13 @@ impl Shared {
         let waited = self.changed.wait_timeout_while(published, limit, unsettled);
         let (published, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         let state = published.state.clone();
-        let mut state =
-            state.unwrap_or(Converged { converged: false, operations: 0, took_micros: 0, errors: Vec::new() });
+        let mut state = state.unwrap_or(Converged {
+            converged: false,
+            operations: 0,
+            took_micros: 0,
+            disturbed: 0,
+            errors: Vec::new(),
+        });
         if timeout.timed_out() && state.converged {
             // The last pass ended before the question.
             state.converged = false;

@@ -1,6 +1,7 @@
 //! What an agent or the command line asks of a switch.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -125,14 +126,18 @@ pub enum Request {
         /// How many to tell at most: those that carried most.
         most: usize,
     },
-    /// What flows' `controller(userdata=…)` actions said and no listener said to have heard: waits for something to be
-    /// said. Answered with [`Notices`].
+    /// What flows' `controller(userdata=…)` actions said and no listener said to have heard, and how the switch stands:
+    /// waits for something to be said, or to change. Answered with [`Notices`].
     Notices {
         /// How long to wait if nothing was; five seconds at most.
         wait_millis: u64,
         /// The greatest [`Notice::number`] that was heard: it, and what has a smaller one, is told no more. 0 for nothing.
         #[serde(default)]
         heard: u64,
+        /// How the switch stood when it was asked last: that it stands otherwise is worth an answer. Without it only what is
+        /// said is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        standing: Option<Standing>,
     },
     /// What a bridge in normal mode learned, and what it was told.
     Fdb {
@@ -447,7 +452,7 @@ pub struct Show {
     /// Bridges by name.
     pub bridges: Vec<Bridge>,
     /// Frames dropped, by the reason's name.
-    pub drops: std::collections::BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, u64>,
     /// The flow cache.
     pub cache: CacheCounters,
     /// What the kernel carries out; `None` without a fast path.
@@ -476,11 +481,23 @@ pub struct CacheCounters {
     pub evictions: u64,
 }
 
-/// What flows said, in answer to [`Request::Notices`].
+/// What flows said and how the switch stands, in answer to [`Request::Notices`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notices {
     /// Each thing once, in the order in which they were said last.
     pub said: Vec<Notice>,
+    /// How the switch stands.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// How a switch stands: whoever rules it finds here whether somebody else changed it, or a port failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Each bridge's [`Bridge::revision`].
+    pub revisions: BTreeMap<IfName, u64>,
+    /// How often a port came to be at fault since the switch was started.
+    pub faults: u64,
 }
 
 /// Something that a flow said.

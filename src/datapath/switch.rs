@@ -298,6 +298,11 @@ impl Switch {
         self.bridge_names.values().filter_map(|id| self.bridges.get(id)).map(Bridge::view).collect()
     }
 
+    /// Every bridge's revision: see [`BridgeView::revision`].
+    pub(crate) fn bridge_revisions(&self) -> BTreeMap<IfName, u64> {
+        self.bridges.values().map(|bridge| (bridge.name.clone(), bridge.revision())).collect()
+    }
+
     /// Removes flows and learned addresses whose time is up. To be called about once a second. Returns how many went.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let mut gone = 0;
@@ -523,10 +528,11 @@ impl Switch {
         let (idle_timeout, hard_timeout, send_flow_rem, importance) =
             old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, 0), kept);
         let before = old.cloned().map(Box::new);
+        let matching = &flow.matching;
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
-            matching: Kept::of(&flow.matching),
+            matching: Kept::of(matching),
             cookie: flow.cookie,
             actions: Arc::clone(&flow.actions),
             idle_timeout,
@@ -544,7 +550,7 @@ impl Switch {
                 held.tables.replace(known, flow);
                 known
             }
-            None => held.tables.insert(flow),
+            None => held.tables.insert_new(flow, matching),
         };
         self.revisions.publish();
         Learnt::New { flow, before }

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as NudState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as NudState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -19,17 +19,26 @@ use super::{NeighOp, NeighbourChange, NeighbourSpec, NeighbourState};
 /// When the dump fails.
 pub(crate) fn observe(connection: &mut Connection) -> Result<Vec<(u32, NeighbourState)>, Error> {
     let objects = connection.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
-    Ok(objects.iter().filter_map(decode).collect())
+    Ok(objects.iter().filter_map(entry).collect())
 }
 
 /// `NUD_PERMANENT` (`linux/neighbour.h`), one bit of a set.
 const PERMANENT: u16 = 0x80;
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
-fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
+/// The entry that a message is about, be it new or gone, with its link's index.
+pub(crate) fn entry(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
     let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) = object else {
         return None;
     };
+    decode(message)
+}
+
+/// Neither another family's, such as a bridge's forwarding entry, nor one of an address that is answered for.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
+fn decode(message: &NeighbourMessage) -> Option<(u32, NeighbourState)> {
+    let header = &message.header;
+    let is_own = matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6)
+        && !header.flags.contains(NeighbourFlags::Proxy);
     let (mut ip, mut address) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -39,13 +48,13 @@ fn decode(object: &RouteNetlinkMessage) -> Option<(u32, NeighbourState)> {
             _ => {}
         }
     }
-    let permanent = u16::from(message.header.state) & PERMANENT != 0;
-    ip.map(|ip| (message.header.ifindex, NeighbourState { ip, mac: address, permanent }))
+    let permanent = u16::from(header.state) & PERMANENT != 0;
+    ip.filter(|_| is_own).map(|ip| (header.ifindex, NeighbourState { ip, mac: address, permanent }))
 }
 
 /// What a notification says of an entry.
 pub(crate) fn change(object: &RouteNetlinkMessage) -> Option<NeighbourChange> {
-    let (link, state) = decode(object)?;
+    let (link, state) = entry(object)?;
     let is_there = matches!(object, RouteNetlinkMessage::NewNeighbour(_));
     Some(NeighbourChange { link, ip: state.ip, permanent: state.project().filter(|_| is_there).map(|spec| spec.mac) })
 }

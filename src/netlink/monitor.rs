@@ -28,15 +28,17 @@ pub enum Heard {
     Overrun,
 }
 
-/// A socket that hears of changes to links, neighbours, addresses and routes in one namespace.
+/// A socket that hears of changes in one namespace: to links, neighbours, addresses, routes, and to those switches of which
+/// the kernel tells, such as `ip_forward`.
 pub struct Listener {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
 }
 
 /// Multicast groups (`enum rtnetlink_groups`, `linux/rtnetlink.h`) as the bits of a bind: LINK 1, NEIGH 3, IPV4_IFADDR 5,
-/// IPV4_ROUTE 7, IPV6_IFADDR 9, IPV6_ROUTE 11.
-const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// IPV4_ROUTE 7, IPV6_IFADDR 9, IPV6_ROUTE 11, IPV4_NETCONF 24, IPV6_NETCONF 25. The last two are told when forwarding,
+/// `rp_filter`, `proxy_arp`, `proxy_ndp` or `ignore_routes_with_linkdown` change, and of no other switch.
+const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 23 | 1 << 24;
 /// The greatest notification taken; the kernel's own are at most a page and a half.
 pub const DATAGRAM_OCTETS: usize = 1 << 16;
 /// How many notifications are read in one go before the caller is told.
@@ -44,9 +46,8 @@ pub const DRAIN_MAX: usize = 1024;
 /// `NUD_FAILED` and `NUD_PERMANENT` (`linux/neighbour.h`). Entries in other states come and go with traffic.
 const TELLING_STATES: u16 = 0x20 | 0x80;
 
-/// What else says how packets are forwarded: TC 4, IPV4_RULE 8, IPV6_IFINFO 12, IPV6_RULE 19, IPV4_NETCONF 24,
-/// IPV6_NETCONF 25, NEXTHOP 32.
-const FORWARDING_GROUPS: u32 = GROUPS | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 18 | 1 << 23 | 1 << 24 | 1 << 31;
+/// What else says how packets are forwarded: TC 4, IPV4_RULE 8, IPV6_IFINFO 12, IPV6_RULE 19, NEXTHOP 32.
+const FORWARDING_GROUPS: u32 = GROUPS | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 18 | 1 << 31;
 
 /// A socket bound to the groups and not yet watched: it may be made on any thread, and belongs to that thread's namespace.
 ///

@@ -41,13 +41,11 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
             if vm.port_security {
                 flows.extend(security::flows(vm, announced::onward(vm, QUESTION)));
             }
-            flows.extend(announced::flows(vm, QUESTION));
         }
         flows.extend(net.routers().map(|router| classify_router(net, router)));
         flows.extend(net.replicas.iter().flat_map(|router| to_host(net, router)));
-        flows.extend(from_router(net));
         flows.extend(local(net));
-        flows.extend(elsewhere(net));
+        flows.extend(of_bearers(net));
     }
     flows
 }
@@ -218,9 +216,14 @@ fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
     net.router_ips(router).into_iter().map(answer).collect()
 }
 
-/// The flows that machines elsewhere have a say in: the responder's, and table 61's to their addresses.
-pub(super) fn elsewhere(net: &Net<'_>) -> Vec<ProgramFlow> {
-    let mut flows = responder(net);
+/// The flows that depend on who bears which address, as its own or because it announced it: those of announcements, those
+/// that restore a router's MAC, the responder's, and table 60's and 61's to each address.
+pub(super) fn of_bearers(net: &Net<'_>) -> Vec<ProgramFlow> {
+    let announced = net.view.local_ports.iter().flat_map(|vm| announced::flows(vm, QUESTION));
+    let delivered = stations(net).map(|(mac, to)| deliver(net.vlan, mac, to));
+    let mut flows: Vec<ProgramFlow> = announced.chain(delivered).collect();
+    flows.extend(from_router(net));
+    flows.extend(responder(net));
     flows.extend(remote(net));
     flows
 }
@@ -277,7 +280,7 @@ pub(super) fn leave(vlan: VlanId, mac: Mac, uplink: &IfName) -> ProgramFlow {
     ProgramFlow::new(LEARNED_LOCAL_TABLE, 2, matching, format!("output:{}", port(uplink)))
 }
 
-/// Tables 60 to 62: local addresses, groups, and what is left.
+/// Tables 60 and 62: groups, and what is left.
 fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
     let vlan = flow::vlan(net.vlan);
     // Who hears what comes from the wire.
@@ -291,7 +294,7 @@ fn local(net: &Net<'_>) -> Vec<ProgramFlow> {
     let outward: Vec<String> = outputs(&net.uplink);
     let group: Vec<String> =
         outward.iter().cloned().chain([inward(&everyone)]).filter(|part| !part.is_empty()).collect();
-    let mut flows: Vec<ProgramFlow> = stations(net).map(|(mac, to)| deliver(net.vlan, mac, to)).collect();
+    let mut flows = Vec::new();
     if let Some(uplink) = &net.uplink {
         let from = format!("in_port={},{vlan}", port(uplink));
         flows.extend([

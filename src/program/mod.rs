@@ -139,15 +139,16 @@ impl Program {
         })
     }
 
-    /// The part of [`Self::of`] that ports and floods elsewhere have a say in, in no order; of two flows with one match
-    /// the later counts. Each of these flows depends on the ports that bear an address, on a network's routers, and on
-    /// its flood list; so the same flows of a view that lacks other ports are the same.
+    /// The part of [`Self::of`] in which ports and floods elsewhere have a say, and what ports have taken by announcing it,
+    /// in no order; of two flows with one match the later counts. Each of these flows depends on the ports that bear an
+    /// address, on a network's routers, and on its flood list; so the same flows of a view that lacks other ports are the
+    /// same.
     ///
     /// # Errors
     /// As [`Self::of`].
-    pub fn elsewhere(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
+    pub fn of_bearers(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
         let site = Site::new(view, vlans)?;
-        let br_int = site.networks.iter().flat_map(integration::elsewhere).collect();
+        let br_int = site.networks.iter().flat_map(integration::of_bearers).collect();
         let br_tun = site.networks.iter().flat_map(tunnel::elsewhere).collect();
         Ok(Self { br_int, br_tun, providers: BTreeMap::new() })
     }

@@ -66,8 +66,9 @@ fn decode(message: &RouteMessage, links: &Links) -> Option<RouteState> {
     Some(RouteState { destination, gateway, ifname, protocol: header.protocol.into(), metric })
 }
 
+/// The address in a route's attribute, if it is one of IP.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),

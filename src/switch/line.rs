@@ -114,19 +114,21 @@ impl Line {
         if self.faulted.load(Ordering::Acquire) { lock(&self.fault).clone() } else { None }
     }
 
-    /// Says why it carries nothing from now on.
-    pub(super) fn set_fault(&self, why: &str) {
-        if !self.faulted.load(Ordering::Acquire) {
+    /// Says why it carries nothing from now on. Returns whether that is news.
+    pub(super) fn set_fault(&self, why: &str) -> bool {
+        let is_news = !self.faulted.load(Ordering::Acquire);
+        if is_news {
             tracing::warn!(port = ?self.dp, why, "a port is at fault");
             *lock(&self.fault) = Some(why.to_owned());
             self.faulted.store(true, Ordering::Release);
         }
+        is_news
     }
 
-    /// Says why it is read no more: a fault for good, until the port is made anew.
-    pub(super) fn give_up(&self, why: &str) {
-        self.given_up.store(true, Ordering::Release);
-        self.set_fault(why);
+    /// Says why it is read no more: a fault for good, until the port is made anew. Returns whether that is news.
+    pub(super) fn give_up(&self, why: &str) -> bool {
+        let is_news = !self.given_up.swap(true, Ordering::AcqRel);
+        self.set_fault(why) || is_news
     }
 
     /// It carries again.

@@ -1,4 +1,5 @@
-//! What flows' `controller` actions said, until somebody has heard it: a bounded queue of different things, the latest last.
+//! What flows' `controller` actions said, until somebody has heard it: a bounded queue of different things, the latest last;
+//! and how the switch stands, of which whoever listens is told as soon as it is otherwise than when it was told last.
 //!
 //! A thing said again moves to the end, so that however many frames say it the queue does not grow, and whoever listens
 //! knows which of two was said last. Everything has a number, and stays until a listener says that it heard that number: one
@@ -9,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::lock;
-use crate::api::switch::{self, Notice};
+use crate::api::switch::{self, Notice, Standing};
 use crate::clock;
+use crate::datapath::Switch;
 use crate::types::Timestamp;
 
 /// Different things that may wait at most.
@@ -21,6 +23,8 @@ const LIMIT: usize = 1_024;
 pub(super) struct Notices {
     waiting: Mutex<Waiting>,
     came: Condvar,
+    /// Held while the bridges are looked at, so that nobody tells of them as they were before the last change.
+    looking: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +36,7 @@ struct Waiting {
     /// The greatest number given, and the greatest told to a listener.
     last: u64,
     told: u64,
+    standing: Standing,
 }
 
 impl Waiting {
@@ -75,14 +80,34 @@ impl Notices {
         !is_full
     }
 
+    /// Something may have changed bridges.
+    pub(super) fn look(&self, switch: &Mutex<Switch>) {
+        let _looking = lock(&self.looking);
+        let revisions = lock(switch).bridge_revisions();
+        let mut waiting = lock(&self.waiting);
+        if waiting.standing.revisions != revisions {
+            waiting.standing.revisions = revisions;
+            drop(waiting);
+            self.came.notify_all();
+        }
+    }
+
+    /// A port came to be at fault.
+    pub(super) fn fault(&self) {
+        lock(&self.waiting).standing.faults += 1;
+        self.came.notify_all();
+    }
+
     /// All that waits but what is `heard`, up to that number, which is forgotten; waits so long for something if nothing
-    /// does.
-    pub(super) fn take(&self, heard: u64, wait: Duration) -> switch::Notices {
+    /// does, and the switch stands as is `known` or that is nobody's question.
+    pub(super) fn take(&self, heard: u64, known: Option<&Standing>, wait: Duration) -> switch::Notices {
         let mut waiting = lock(&self.waiting);
         while let Some(number) = waiting.said.first_key_value().map(|(number, _)| *number).filter(|at| *at <= heard) {
             waiting.forget(number);
         }
-        let waited = self.came.wait_timeout_while(waiting, wait, |waiting| waiting.said.is_empty());
+        let is_news = |waiting: &Waiting| known.is_some_and(|known| *known != waiting.standing);
+        let waited =
+            self.came.wait_timeout_while(waiting, wait, |waiting| waiting.said.is_empty() && !is_news(waiting));
         let (mut waiting, _timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
         let now = clock::monotonic();
         let notice = |(number, (said, at)): (&u64, &(Arc<[u8]>, Timestamp))| Notice {
@@ -92,7 +117,7 @@ impl Notices {
         };
         let said: Vec<Notice> = waiting.said.iter().map(notice).collect();
         waiting.told = said.last().map_or(waiting.told, |last| last.number);
-        switch::Notices { said }
+        switch::Notices { said, standing: waiting.standing.clone() }
     }
 }
 
@@ -107,7 +132,7 @@ mod tests {
     }
 
     fn take(notices: &Notices, heard: u64) -> (Vec<Vec<u8>>, u64) {
-        let taken = notices.take(heard, Duration::ZERO).said;
+        let taken = notices.take(heard, None, Duration::ZERO).said;
         let last = taken.last().map_or(heard, |notice| notice.number);
         (taken.into_iter().map(|notice| notice.userdata).collect(), last)
     }
@@ -142,7 +167,36 @@ mod tests {
         let notices = Notices::default();
         assert!(notices.put(&said(1), Timestamp::ZERO));
         assert!(notices.put(&said(1), clock::monotonic() + Duration::from_secs(3_600)));
-        assert_eq!(notices.take(0, Duration::ZERO).said[0].age_millis, 0);
+        assert_eq!(notices.take(0, None, Duration::ZERO).said[0].age_millis, 0);
+    }
+
+    /// Input: bridges that come, change and go, and a port that fails, between questions of two listeners. Output: each
+    /// hears at once that the switch stands otherwise than it knew, as it does then, and waits if it does not.
+    #[test]
+    fn whoever_knows_the_switch_as_it_was_is_told() {
+        let (notices, switch) = (Notices::default(), Mutex::new(Switch::new()));
+        let name: crate::types::IfName = "br".parse().expect("a name");
+        let forever = Duration::from_secs(3_600);
+        let mut known = [Standing::default(), Standing::default()];
+        let mut step = |change: &dyn Fn(), listener: usize| {
+            change();
+            notices.look(&switch);
+            let before = core::mem::take(&mut known[listener]);
+            // Else this would last an hour.
+            known[listener] = notices.take(0, Some(&before), forever).standing;
+            assert_eq!(notices.take(0, Some(&known[listener]), Duration::ZERO).standing, known[listener]);
+            known[listener].clone()
+        };
+        let with = |change: &dyn Fn(&mut Switch)| change(&mut lock(&switch));
+        let made =
+            step(&|| with(&|switch| switch.add_bridge(&name, switch::BridgeMode::Normal).expect("the first")), 0);
+        assert_eq!(made.revisions, lock(&switch).bridge_revisions());
+        assert_eq!(step(&|| (), 1), made);
+        let failed = step(&|| notices.fault(), 0);
+        assert_eq!((failed.faults, &failed.revisions), (1, &made.revisions));
+        let gone = step(&|| with(&|switch| drop(switch.del_bridge(&name).expect("it is there"))), 1);
+        assert!(gone.revisions.is_empty() && gone.faults == 1);
+        assert_eq!(step(&|| (), 0), gone);
     }
 
     #[test]

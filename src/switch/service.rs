@@ -206,9 +206,9 @@ impl SwitchService {
                 super::refresh(&self.shared, &self.links)?;
                 Reply::of(&self.shared.fast.list(most, clock::monotonic()))
             }
-            Request::Notices { wait_millis, heard } => {
+            Request::Notices { wait_millis, heard, standing } => {
                 let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
-                Reply::of(&self.shared.notices.take(heard, wait))
+                Reply::of(&self.shared.notices.take(heard, standing.as_ref(), wait))
             }
             Request::Fdb { bridge } => {
                 super::refresh(&self.shared, &self.links)?;
@@ -236,6 +236,7 @@ impl Service for SwitchService {
         let answer = self.obey(request);
         // Whoever hears that something changed finds it changed in the kernel too.
         self.shared.fast.revalidate();
+        self.shared.notices.look(&self.shared.switch);
         answer.map_err(|SwitchRefusal(refusal)| refusal)
     }
 }

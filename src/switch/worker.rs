@@ -238,7 +238,7 @@ impl Loop {
                 Command::Attach(line) => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(line.dp.0));
                     if let Err(errno) = self.epoll.add(line.input(self.index), event) {
-                        line.give_up(&format!("it cannot be waited for: {errno}"));
+                        self.tell(line.give_up(&format!("it cannot be waited for: {errno}")));
                     }
                     self.outputs.attach(line);
                 }
@@ -303,7 +303,7 @@ impl Loop {
                 }
                 Ready::Empty => break,
                 Ready::Down => {
-                    line.set_fault("its interface is down");
+                    self.tell(line.set_fault("its interface is down"));
                     // A packet socket's read takes the error away: told once each time the interface goes down, it
                     // cannot spin, however often that is.
                     if !matches!(line.media, Media::Packet(_)) {
@@ -341,7 +341,14 @@ impl Loop {
     fn give_up(&mut self, line: &Arc<Line>, why: &str) {
         // It fails if it was taken out before.
         let _ = self.epoll.delete(line.input(self.index));
-        line.give_up(why);
+        self.tell(line.give_up(why));
+    }
+
+    /// Tells whoever listens that a port came to be at fault, if it did.
+    fn tell(&self, faulted: bool) {
+        if faulted {
+            self.shared.notices.fault();
+        }
     }
 
     /// Reads one frame or one batch and has the engine process it.

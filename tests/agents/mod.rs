@@ -7,7 +7,7 @@ pub(crate) mod controller;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use controller::OneView;
 use dvr::agent::{AgentConfig, Attachment, Controllers, DesiredFrom, run};
 use dvr::api::agent::{Converged, Request as Ask, Show as AgentShow};
 use dvr::api::switch::{
-    Bridge, CacheCounters, Flow, FlowChange, Hello, Port, PortConfig, PortCounters, PortKind, Request, Show, VlanMode,
+    Bridge, CacheCounters, Flow, FlowChange, Hello, Notices, Port, PortConfig, PortCounters, PortKind, Request, Show,
+    Standing, VlanMode,
 };
 use dvr::api::{Refusal, VERSION};
 use dvr::control::{Client, Reply, Server, Service, Stopper};
@@ -33,16 +34,21 @@ pub(crate) struct Memory {
     /// How often it was asked to show itself, as every whole pass does.
     pub(crate) shows: usize,
     pub(crate) taps: bool,
+    /// How often one of its ports failed.
+    faults: u64,
     pub(crate) refuse_port: Option<String>,
 }
 
 #[derive(Clone)]
 pub(crate) struct FakeSwitch {
-    pub(crate) memory: Arc<Mutex<Memory>>,
+    memory: Arc<Mutex<Memory>>,
+    /// Tells that it may have changed.
+    stirred: Arc<Condvar>,
 }
 
 pub(crate) fn empty() -> Memory {
-    Memory { engine: Switch::new(), ports: BTreeMap::new(), changes: 0, shows: 0, taps: false, refuse_port: None }
+    let (engine, ports) = (Switch::new(), BTreeMap::new());
+    Memory { engine, ports, changes: 0, shows: 0, taps: false, faults: 0, refuse_port: None }
 }
 
 impl FakeSwitch {
@@ -56,6 +62,15 @@ impl FakeSwitch {
 
     pub(crate) fn change(&self, bridge: &str, changes: &[FlowChange]) {
         self.memory().engine.change_flows(&ifname(bridge), changes, Timestamp::ZERO).expect("good flows");
+        self.stirred.notify_all();
+    }
+
+    /// Waits until it stands otherwise. No flow is ever met, so nothing is said.
+    fn notices(&self, known: Option<&Standing>, wait: Duration) -> Notices {
+        let stands_so = |memory: &mut Memory| known.is_none_or(|known| *known == memory.standing());
+        let waited = self.stirred.wait_timeout_while(self.memory(), wait, stands_so);
+        let (memory, _) = waited.expect("no test thread panicked");
+        Notices { said: Vec::new(), standing: memory.standing() }
     }
 }
 
@@ -64,6 +79,11 @@ pub(crate) fn ifname(text: &str) -> IfName {
 }
 
 impl Memory {
+    fn standing(&self) -> Standing {
+        let revisions = self.engine.bridges().into_iter().map(|bridge| (bridge.name, bridge.revision)).collect();
+        Standing { revisions, faults: self.faults }
+    }
+
     fn add_port(&mut self, bridge: &IfName, port: PortConfig) -> Result<(), SwitchError> {
         let dp = DpPort(u32::try_from(self.changes).expect("few ports"));
         let kind = match &port.kind {
@@ -162,8 +182,8 @@ impl Service for FakeSwitch {
     }
 
     fn answer(&self, request: Request) -> Result<Reply, Refusal> {
-        if let Request::Notices { .. } = request {
-            return Err(Refusal { message: "no flow is ever met".to_owned(), code: "none".to_owned() });
+        if let Request::Notices { wait_millis, standing, .. } = request {
+            return Ok(Reply::of(&self.notices(standing.as_ref(), Duration::from_millis(wait_millis))));
         }
         let mut memory = self.memory();
         // What a whole list of flows comes to is counted when it is known.
@@ -181,7 +201,10 @@ impl Service for FakeSwitch {
         {
             return Err(Refusal { message: format!("cannot add port {}", port.name), code: "kernel".to_owned() });
         }
-        memory.answer(request).map_err(|error| Refusal { message: error.to_string(), code: "engine".to_owned() })
+        let answer = memory.answer(request);
+        drop(memory);
+        self.stirred.notify_all();
+        answer.map_err(|error| Refusal { message: error.to_string(), code: "engine".to_owned() })
     }
 }
 
@@ -203,7 +226,7 @@ impl Bench {
         std::fs::copy(example, &topology).expect("the example is readable");
         let config =
             AgentConfig { attachment: Attachment::Auto, ..AgentConfig::new("node1", topology.clone(), run_dir) };
-        let switch = FakeSwitch { memory: Arc::new(Mutex::new(empty())) };
+        let switch = FakeSwitch { memory: Arc::new(Mutex::new(empty())), stirred: Arc::default() };
         Self { config, topology, switch, switch_server: None, agent: None }
     }
 

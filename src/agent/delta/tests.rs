@@ -66,12 +66,12 @@ fn pairs(ips: &[usize], last: u8) -> (Vec<AllowedPair>, Vec<ClaimedAddress>) {
     (allowed, claimed)
 }
 
-fn local(at: usize, last: u8, ips: &[usize], standby: bool, (mays, has): (&[usize], bool)) -> PortView {
+fn local(network: &str, at: usize, last: u8, ips: &[usize], standby: bool, (mays, has): (&[usize], bool)) -> PortView {
     let (allowed, claimed) = pairs(mays, last % 4 + 1);
     PortView {
         name: NAMES[at].to_owned(),
         id: Uuid::from_u128(9),
-        port: name(&format!("tap{at}")),
+        port: name(&format!("tap{at}-{network}")),
         mac: mac(last),
         addresses: ips.iter().map(|at| ipnet::IpNet::from(ip(*at))).collect(),
         gateways: Vec::new(),
@@ -81,6 +81,25 @@ fn local(at: usize, last: u8, ips: &[usize], standby: bool, (mays, has): (&[usiz
         allowed,
         claimed: if has { claimed } else { Vec::new() },
     }
+}
+
+/// What a port took: the first with its own MAC, the others with one that others may have too.
+fn claims(ips: &[usize], last: u8) -> Vec<ClaimedAddress> {
+    let claim = |(nth, at): (usize, &usize)| ClaimedAddress {
+        ip: ip(*at),
+        mac: mac(if nth == 0 { last } else { last % 4 + 1 }),
+    };
+    ips.iter().enumerate().map(claim).collect()
+}
+
+/// A port that is the same each time but for what it took.
+fn claiming(network: &str, at: usize, taken: &[usize]) -> PortView {
+    let last = u8::try_from(at).expect("few") % 4 + 1;
+    let all: Vec<usize> = (0..IPS.len()).collect();
+    let mut port = local(network, at, last, &[], false, (&all, false));
+    port.allowed.extend(all.iter().map(|at| AllowedPair { ip: ip(*at).into(), mac: mac(last) }));
+    port.claimed = claims(taken, last);
+    port
 }
 
 fn router(at: usize, networks: &[usize]) -> RouterView {
@@ -115,9 +134,13 @@ fn change() -> impl Strategy<Value = ViewChange> {
     prop_oneof![
         12 => (net(), port(), last(), ips(), node())
             .prop_map(|(network, at, last, ips, node)| ViewChange::RemotePort { network, port: remote(at, last, &ips, node) }),
-        2 => (net(), port(), last(), ips(), node(), any::<bool>()).prop_map(|(network, at, last, ips, node, router)| {
-            let claimed = if router { Vec::new() } else { pairs(&ips, last % 4 + 1).1 };
-            ViewChange::RemotePort { network, port: RemotePort { router, claimed, ..remote(at, last, &[], node) } }
+        6 => (net(), port(), last(), (ips(), ips()), node()).prop_map(|(network, at, last, (ips, taken), node)| {
+            let claimed = claims(&taken, last);
+            ViewChange::RemotePort { network, port: RemotePort { claimed, ..remote(at, last, &ips, node) } }
+        }),
+        6 => (net(), port(), ips()).prop_map(|(network, at, taken)| ViewChange::LocalPort { port: claiming(&network, at, &taken), network }),
+        1 => (net(), port(), last(), node()).prop_map(|(network, at, last, node)| {
+            ViewChange::RemotePort { network, port: RemotePort { router: true, ..remote(at, last, &[], node) } }
         }),
         6 => (net(), port(), node()).prop_map(|(network, at, node)| {
             ViewChange::RemotePortGone { network, name: NAMES[at].to_owned(), node: NODES[node].to_owned() }
@@ -126,7 +149,7 @@ fn change() -> impl Strategy<Value = ViewChange> {
         2 => (net(), node()).prop_map(|(network, at)| ViewChange::FloodGone { network, node: NODES[at].to_owned() }),
         2 => (net(), port(), last(), ips(), any::<bool>(), (ips(), any::<bool>())).prop_map(
             |(network, at, last, ips, standby, (mays, has))| {
-                ViewChange::LocalPort { network, port: local(at, last, &ips, standby, (&mays, has)) }
+                ViewChange::LocalPort { port: local(&network, at, last, &ips, standby, (&mays, has)), network }
             }
         ),
         1 => (net(), port()).prop_map(|(network, at)| ViewChange::LocalPortGone { network, name: NAMES[at].to_owned() }),
@@ -280,6 +303,34 @@ fn check_entries(bearers: &Bearers, view: &NodeView, made: &Made) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Input: an address that a machine here announces, then one elsewhere, then a third elsewhere, with and without a MAC of its own.
+/// Output: each time what comes of it is found without a whole pass.
+#[test]
+fn what_ports_take_takes_no_whole_pass() {
+    let mut view = furnished();
+    let blue = || NETWORKS[0].to_owned();
+    let here = |taken: &[usize]| ViewChange::LocalPort { network: blue(), port: claiming(&blue(), 0, taken) };
+    let there = |at: usize, taken: &[usize]| {
+        let claimed = claims(taken, 7);
+        ViewChange::RemotePort { network: blue(), port: RemotePort { claimed, ..remote(at, 7, &[], at) } }
+    };
+    for change in [here(&[]), there(1, &[]), there(2, &[])] {
+        assert!(view.apply(change), "nothing waits");
+    }
+    let vlans = vlans(&view);
+    let mut bearers = Bearers::of(&view);
+    let mut made = whole(&view).expect("a sound view");
+    for changes in [[here(&[2, 3]), there(1, &[])], [here(&[]), there(1, &[2, 3])], [there(1, &[3]), there(2, &[2])]] {
+        let mut delta = Delta::default();
+        for change in changes {
+            assert_eq!(bearers.take(&mut view, &vlans, change, &mut delta), Ok(Extent::Noted));
+        }
+        made.change(&delta);
+        assert_eq!(Ok(&made), whole(&view).as_ref());
+        assert!(delta.looked_at < 200, "{} things were looked at", delta.looked_at);
+    }
 }
 
 /// Input: one port more, on a network of ten remote ports and of ten thousand. Output: as many things are looked at, and

@@ -8,6 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
 
 use super::{PortError, frame, netns, tap_sys, vnet};
 use crate::types::{IfName, Mac};
@@ -28,10 +32,18 @@ fn open_node() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(NODE)
 }
 
+/// Set once a TAP was made on trial.
+static MADE: AtomicBool = AtomicBool::new(false);
+
 /// Why TAPs cannot be made by this process, with the remedy; `None` if nothing speaks against it.
 #[must_use]
 pub fn probe() -> Option<String> {
-    let error = open_node().err()?;
+    let Err(error) = open_node() else {
+        if MADE.load(Ordering::Relaxed) {
+            return None;
+        }
+        return trial().err().map(|error| format!("TAPs cannot be made, though {NODE} opens: {error}; use veth pairs"));
+    };
     let remedy = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
             "this user may not open it: `chmod 666 /dev/net/tun` as root, as distributions ship it, or use veth pairs"
@@ -42,6 +54,25 @@ pub fn probe() -> Option<String> {
         _ => "use veth pairs",
     };
     Some(format!("TAPs cannot be made: open {NODE}: {error}; {remedy}"))
+}
+
+/// Makes a TAP in a namespace that ends with the trial: what opens may be no TUN device, or one that this process may not
+/// use. Where no namespace is to be had, nothing is said against it.
+fn trial() -> Result<(), PortError> {
+    const NAME: &str = "trial";
+    let name = IfName::new(NAME).unwrap_or_else(|_| unreachable!("a legal name"));
+    let make = || {
+        if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
+            open(None, &name, None, 1)?;
+            MADE.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let failed = |source| PortError::Kernel { port: NAME.to_owned(), what: "start a thread", source };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("tap-trial".to_owned()).spawn_scoped(scope, make).map_err(failed)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Makes a TAP of `queues` queues in the namespace, link down, with this address if one is given.

@@ -7,19 +7,19 @@ use ipnet::IpNet;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached,
 };
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::datapath::router::{Closed, NeighbourUpdate, RouterLink, RouterModel, RouterRoute};
 use crate::link::kernel::mac;
+use crate::neigh::{NeighbourState, kernel as neigh};
 use crate::netlink::{Connection, Error, filter};
 use crate::netns::kernel::sysctl;
+use crate::route::kernel::ip;
 use crate::types::{IfName, Mac};
 
-/// `NUD_PERMANENT` (`linux/neighbour.h`), one bit of a set.
-const PERMANENT: u16 = 0x80;
 /// The rules every namespace has, by family: priority and table (`fib_default_rules_init()` and `fib6_rules_net_init()`).
 const DEFAULT_RULES: [(AddressFamily, &[(u32, u32)]); 2] = [
     (AddressFamily::Inet, &[(0, LOCAL), (0x7ffe, MAIN), (0x7fff, DEFAULT)]),
@@ -45,10 +45,10 @@ pub(super) enum Heard {
 /// What a notification means; `None` is one that was lost.
 pub(super) fn heard(message: Option<&RouteNetlinkMessage>) -> Heard {
     match message {
-        Some(RouteNetlinkMessage::NewNeighbour(message)) => {
+        Some(message @ RouteNetlinkMessage::NewNeighbour(_)) => {
             decode_neighbour(message).map_or(Heard::Nothing, Heard::Neighbour)
         }
-        Some(RouteNetlinkMessage::DelNeighbour(message)) => {
+        Some(message @ RouteNetlinkMessage::DelNeighbour(_)) => {
             decode_neighbour(message).map_or(Heard::Nothing, |(key, _)| Heard::Neighbour((key, None)))
         }
         _ => Heard::Change,
@@ -96,9 +96,7 @@ pub(super) fn observe(connection: &mut Connection, xtables: bool) -> Result<Resu
     }
     let mut neighbours = BTreeMap::new();
     for object in connection.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))? {
-        if let RouteNetlinkMessage::NewNeighbour(message) = object
-            && let Some((key, Some(mac))) = decode_neighbour(&message)
-        {
+        if let Some((key, Some(mac))) = decode_neighbour(&object) {
             neighbours.insert(key, mac);
         }
     }
@@ -239,31 +237,8 @@ fn decode_route(message: &RouteMessage) -> Option<RouterRoute> {
     Some(RouterRoute { local, prefix, way: link.filter(|_| plain).map(|link| (link, gateway)) })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
-}
-
 /// Which neighbour a message is about, and its address if that is for good.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum names every attribute of every kernel")]
-fn decode_neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Option<Mac>)> {
-    let header = &message.header;
-    let (mut ip, mut address) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::LinkLayerAddress(octets) => address = mac(octets),
-            _ => {}
-        }
-    }
-    let own = matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6)
-        && !header.flags.contains(NeighbourFlags::Proxy);
-    let permanent = u16::from(header.state) & PERMANENT != 0;
-    let address = address.filter(|mac| permanent && mac.is_unicast());
-    ip.filter(|_| own).map(|ip| ((header.ifindex, ip), address))
+fn decode_neighbour(message: &RouteNetlinkMessage) -> Option<((u32, IpAddr), Option<Mac>)> {
+    let (link, NeighbourState { ip, mac, permanent }) = neigh::entry(message)?;
+    Some(((link, ip), mac.filter(|mac| permanent && mac.is_unicast())))
 }
