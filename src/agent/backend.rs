@@ -43,9 +43,7 @@ pub(super) fn choose(wish: (Tunnels, FastPath), needs: Needs, netns_dir: &Path, 
     let (backend, why) = match wish {
         (Tunnels::Kernel, _) => (Backend::Kernel, "as asked".to_owned()),
         (Tunnels::Userspace, _) => (Backend::Userspace, "as asked".to_owned()),
-        (Tunnels::Auto, FastPath::On) => {
-            (Backend::Kernel, "chosen: the fast path sends by interfaces, not by the switch's sockets".to_owned())
-        }
+        (Tunnels::Auto, FastPath::On) => by_fast_path(by_the_kernel(&needs)),
         (Tunnels::Auto, FastPath::Off) => {
             // Whoever changes what works interrupts it.
             let kept = netns_dir.join(TUNNELS_NETNS).exists();
@@ -53,6 +51,18 @@ pub(super) fn choose(wish: (Tunnels, FastPath), needs: Needs, netns_dir: &Path, 
         }
     };
     Choice { needs, backend, why }
+}
+
+/// The choice under the fast path, which sends by interfaces, given whether the kernel's devices can be had.
+fn by_fast_path(kernel: Result<(), String>) -> (Backend, String) {
+    match kernel {
+        Ok(()) => {
+            (Backend::Kernel, "chosen: the fast path sends by interfaces, not by the switch's sockets".to_owned())
+        }
+        Err(error) => {
+            (Backend::Userspace, format!("chosen: what is tunnelled has no fast path, for the kernel: {error}"))
+        }
+    }
 }
 
 /// The choice among what can be had.
@@ -170,5 +180,12 @@ mod tests {
             let (chosen, why) = decide(kept, || switch.clone(), || kernel.clone());
             assert!(chosen == backend && why.contains(word), "{chosen:?}: {why}");
         }
+    }
+
+    #[test]
+    fn without_devices_the_fast_path_leaves_tunnels_to_the_switch() {
+        assert_eq!(by_fast_path(Ok(())).0, Backend::Kernel);
+        let (backend, why) = by_fast_path(Err("no gretap".to_owned()));
+        assert!(backend == Backend::Userspace && why.contains("no gretap"), "{why}");
     }
 }

@@ -121,6 +121,11 @@ pub enum Request {
     /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
     /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
     FastPath,
+    /// The flows in the kernel, one by one. Answered with [`Offloaded`].
+    Offloaded {
+        /// How many to tell at most: those that carried most.
+        most: usize,
+    },
     /// What flows' `controller(userdata=…)` actions said and no listener said to have heard, and how the switch stands:
     /// waits for something to be said, or to change. Answered with [`Notices`].
     Notices {
@@ -398,6 +403,30 @@ pub struct FastPathCounters {
     pub packets: u64,
     /// Flows that were not taken: for lack of room, or because the kernel refused them.
     pub refused: u64,
+}
+
+/// The flows in the kernel, in answer to [`Request::Offloaded`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Offloaded {
+    /// How many there are.
+    pub total: u64,
+    /// Those that carried most, by falling numbers of frames; as many as were asked for.
+    pub flows: Vec<OffloadedFlow>,
+}
+
+/// A flow in the kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OffloadedFlow {
+    /// Which frames are its, in the text of flows: by which port they come, and what counts of them.
+    pub matching: String,
+    /// What becomes of them, as `ofproto/trace` shows datapath actions, the last of them the port they leave by.
+    pub actions: String,
+    /// Frames it carried.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Since when it has carried none, in seconds; as of the last look, which is taken once a second.
+    pub idle_secs: f64,
 }
 
 /// A port's counters. A super-frame counts once.

@@ -92,7 +92,7 @@ pub enum Command {
     /// to br-int.
     Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
-    Show(ReadArgs),
+    Show(ShowArgs),
     /// The flows of a bridge, in the text of `ovs-ofctl dump-flows`
     DumpFlows(DumpFlowsArgs),
     /// Add a flow to a bridge, in the text of `ovs-ofctl add-flow`
@@ -444,6 +444,17 @@ pub struct ReadArgs {
     /// How to print it
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What `show` takes.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Of whom, and how to print it
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Also the flows that the kernel carries out for the switch, the busiest COUNT of them (100)
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
+    pub offloaded: Option<usize>,
 }
 
 /// What `trace` takes.
