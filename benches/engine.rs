@@ -8,11 +8,14 @@
 mod alloc_sys;
 #[path = "engine/rig.rs"]
 mod rig;
+#[path = "engine/stream.rs"]
+mod stream;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use dvr::api::switch::FlowChange;
 use dvr::types::Timestamp;
 use rig::{Bench, LEARN, LEARNING, STATIONS, bridge, masked, rewrite, walked};
+use stream::{Stream, join};
 
 #[global_allocator]
 static ALLOCATOR: alloc_sys::Counting = alloc_sys::Counting;
@@ -85,6 +88,14 @@ fn revalidation(c: &mut Criterion) {
     group.finish();
 }
 
+/// What tunnels do to streams.
+fn streams(c: &mut Criterion) {
+    let mut stream = Stream::new();
+    c.bench_function("cut 45 segments", |b| b.iter(|| stream.cut()));
+    let segments = stream.segments();
+    c.bench_function("join 45 segments", |b| b.iter(|| join(&segments)));
+}
+
 /// Flows of the bench of many.
 const FLOWS: u32 = 100_000;
 
@@ -131,5 +142,5 @@ fn memory(_: &mut Criterion) {
     println!("memory: {flow} octets a flow (of {FLOWS}, texts not kept), {entry} a cache entry (of {entries})");
 }
 
-criterion_group!(benches, packets, revalidation, memory, tables);
+criterion_group!(benches, packets, streams, revalidation, memory, tables);
 criterion_main!(benches);

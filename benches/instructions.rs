@@ -9,10 +9,13 @@
 #[path = "engine/rig.rs"]
 #[expect(dead_code, reason = "the other bench measures more")]
 mod rig;
+#[path = "engine/stream.rs"]
+mod stream;
 
 use std::process::{Command, ExitCode};
 
 use rig::{Bench, LEARN, masked, rewrite, walked};
+use stream::{Stream, join};
 
 /// Packets of the run that is subtracted: all that is done once is in it.
 const FEW: u32 = 2_000;
@@ -36,7 +39,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "masked hit, 32 masks", budget: 2_590, run: |packets| masked_hits(packets, 32) },
     Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
     Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
-    Scenario { name: "learn a new address", budget: 20_000, run: learned },
+    Scenario { name: "learn a new address", budget: 19_000, run: learned },
+    Scenario { name: "cut 45 segments", budget: 57_000, run: cut },
+    Scenario { name: "join 45 segments", budget: 68_000, run: joined },
 ];
 
 fn exact(packets: u32) {
@@ -57,6 +62,16 @@ fn misses(packets: u32, tables: u32) {
 fn learned(packets: u32) {
     let mut bench = Bench::new([LEARN.to_owned()]);
     (0..packets).for_each(|station| bench.run_of(station));
+}
+
+fn cut(packets: u32) {
+    let mut stream = Stream::new();
+    (0..packets).for_each(|_| stream.cut());
+}
+
+fn joined(packets: u32) {
+    let segments = Stream::new().segments();
+    (0..packets).for_each(|_| join(&segments));
 }
 
 /// Instructions of a whole run of this program.

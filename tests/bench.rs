@@ -2,6 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/fast.rs"]
+#[expect(dead_code, reason = "nobody but the bench brings labs up here")]
+mod fast;
 #[path = "support/user.rs"]
 #[expect(dead_code, reason = "labs need more of it")]
 mod user;
@@ -45,6 +48,25 @@ fn a_short_bench_is_complete_and_leaves_nothing() {
             }
         }
         assert_eq!(processes("41"), Vec::<String>::new());
+    }
+}
+
+/// Input: peers that take BPF. Output: a figure of each, or that it takes what this user has not.
+#[test]
+fn peers_that_take_bpf_are_measured_or_said_to_be_left_out() {
+    let words = "bench --peers kernel-bpf,fast --baseline fast --measures tcp1 --rounds 1 --seconds 0.047 -o json";
+    let user = User::new("bench-bpf", false);
+    let output = user.run_bare(&words.split(' ').collect::<Vec<_>>());
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let left_out = report["left_out"].as_array().expect("a list");
+    let may = fast::has_bpf("peers of the bench that take BPF");
+    for peer in ["kernel-bpf", "fast"] {
+        let rows = report["rows"].as_array().expect("a list");
+        let row = rows.iter().find(|row| row["metric"] == "tcp1" && row["way"] == "routed");
+        let figure = row.and_then(|row| row["figures"][peer]["spread"]["median"].as_f64());
+        let excuse = left_out.iter().filter_map(Value::as_str).find(|why| why.starts_with(&format!("{peer}:")));
+        assert_eq!(figure.is_some(), may, "{peer}: {report:#}");
+        assert_eq!(excuse.is_some_and(|why| why.contains("CAP_BPF")), !may, "{peer}: {left_out:?}");
     }
 }
 

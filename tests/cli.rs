@@ -160,6 +160,23 @@ fn completions_and_manual_are_generated() {
     assert!(man.contains("no\\-stats") && man.contains("lab"), "the commands' own options are missing");
 }
 
+/// Output: a page for each command, so that every page that one names is there.
+#[test]
+fn every_page_that_the_manual_names_is_there() {
+    let dir = scratch().join("man");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let (output, _, err) = dvr(&["man", "--dir", &dir.display().to_string()]);
+    assert!(output.status.success(), "{err}");
+    let page = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(page("dvr-controller.1").contains("etcd") && page("dvr-lab-up.1").contains("fast"));
+    for whole in ["dvr.1", "dvr-lab.1", "dvr-certs.1"] {
+        let text = page(whole).replace('\\', "");
+        let named: Vec<&str> = text.lines().filter_map(|line| line.strip_suffix("(1)")).collect();
+        assert!(named.len() > 2, "{whole} names {named:?}");
+        named.into_iter().for_each(|name| assert!(!page(&format!("{name}.1")).is_empty()));
+    }
+}
+
 /// Every file of flows that is compared is made from this one.
 const FLOWS: &str = "\
 # classify

@@ -13,10 +13,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use dvr::datapath::DropReason;
 use dvr::datapath::port::Batch;
 use dvr::datapath::port::gre::{Endpoint, Sender, open, read};
-use dvr::datapath::{Checksum, HEADROOM, Offload, Packet, TunnelMeta};
+use dvr::datapath::{Checksum, Offload, TunnelMeta};
 use dvr::wire::checksum;
-use endpoints::{Ledger, frame};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use endpoints::{Ledger, frame, hand, wait, whole};
 use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
 
 fn ip(text: &str) -> IpAddr {
@@ -37,19 +36,11 @@ fn pairs() -> [(Endpoint, Endpoint); 2] {
 }
 
 fn meta(from: &Endpoint, to: &Endpoint, id: u64) -> TunnelMeta {
-    TunnelMeta { id, src: from.local, dst: to.local, tos: 2, ttl: 64 }
+    endpoints::meta(from.local, to.local, id)
 }
 
-fn send(
-    sender: &mut Sender,
-    from: &Endpoint,
-    meta: &TunnelMeta,
-    (frame, offload): &(Vec<u8>, Offload),
-    ledger: &Ledger,
-) {
-    let mut room = [&[0; HEADROOM], &frame[..]].concat();
-    let end = room.len();
-    sender.send(from, meta, &mut Packet::new(&mut room, HEADROOM, end, &[], *offload), ledger);
+fn send(sender: &mut Sender, from: &Endpoint, meta: &TunnelMeta, frame: &(Vec<u8>, Offload), ledger: &Ledger) {
+    hand(frame, |packet| sender.send(from, meta, packet, ledger));
 }
 
 /// What came by an endpoint: the tunnel's word, the frame and what is left to do on it, or why not.
@@ -59,14 +50,12 @@ type Came = Result<(TunnelMeta, Vec<u8>, Offload), DropReason>;
 fn receive(at: &Endpoint, enough: impl Fn(&[Came]) -> bool) -> Vec<Came> {
     let (mut batch, mut came) = (Batch::default(), Vec::new());
     while !enough(&came) {
-        let mut waiting = [PollFd::new(at.socket.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("a good descriptor");
-        assert!(ready > 0, "only {} came", came.len());
+        wait([at.socket.as_fd()], &came.len());
         read(at, &mut batch, |arrival| {
-            came.push(
-                arrival
-                    .map(|(meta, packet)| (*meta, [packet.head(), &packet.tail().concat()].concat(), packet.offload)),
-            );
+            came.push(arrival.map(|(meta, packet)| {
+                let (frame, offload) = whole(packet);
+                (*meta, frame, offload)
+            }));
         });
     }
     came
@@ -214,10 +203,7 @@ fn each_frame_is_one_workers() {
             let mut seen: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
             let mut batch = Batch::default();
             while seen.values().map(Vec::len).sum::<usize>() < 128 {
-                let mut waiting: Vec<PollFd<'_>> =
-                    workers.iter().map(|endpoint| PollFd::new(endpoint.socket.as_fd(), PollFlags::POLLIN)).collect();
-                let ready = poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("good descriptors");
-                assert!(ready > 0, "{seen:?}");
+                wait(workers.iter().map(|endpoint| endpoint.socket.as_fd()), &seen);
                 for (worker, endpoint) in workers.iter().enumerate() {
                     read(endpoint, &mut batch, |arrival| {
                         let (_, packet) = arrival.expect("only frames were sent");

@@ -7,8 +7,8 @@
 //! `data/neutron-br-int.flows` and `data/neutron-br-tun.flows` are what Neutron would have written for node2, and
 //! `data/ovs-node.sh` is the rest of its agent. In userspace it makes no TAP, and so runs wherever a lab does. Where
 //! `openvswitch-switch` is not installed a line says so, and nothing is tested; with `DVR_REQUIRE_PEERS=1`, as in CI, that
-//! is a failure. The kernel's datapath takes its module, which `tests/vm/ovs` boots a kernel for, and
-//! `DVR_REQUIRE_KERNEL_OVS=1` there makes its lack a failure.
+//! is a failure. The kernel's datapath takes its module, which `tests/vm/suite` boots a kernel for, and
+//! `DVR_REQUIRE_KERNEL=1` there makes its lack a failure.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -252,7 +252,7 @@ fn joins_a_lab(kind: &str) {
 fn joins_a_lab_by_the_kernel(kind: &str) {
     if !(nix::unistd::geteuid().is_root() && Path::new("/sys/module/openvswitch").exists()) {
         let missing = format!("not root, or no module openvswitch: {kind} was not tried with OVS's kernel datapath");
-        assert!(std::env::var_os("DVR_REQUIRE_KERNEL_OVS").is_none(), "{missing}");
+        assert!(std::env::var_os("DVR_REQUIRE_KERNEL").is_none(), "{missing}");
         println!("{missing}");
     } else if is_installed(kind) {
         joins_the_lab_of(&User::new(&format!("ovs-kernel-{kind}"), false), Datapath::Kernel, kind);

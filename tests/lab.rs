@@ -1,8 +1,10 @@
 //! A whole lab, by the very program a user runs: up, looked into, tested, down; as whoever runs the tests, and as a plain
-//! user if that is root.
+//! user if that is root, and with the kernel fast path where that can be had.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/fast.rs"]
+mod fast;
 #[path = "support/user.rs"]
 mod user;
 
@@ -29,7 +31,7 @@ fn processes(text: &str) -> Vec<String> {
 
 #[test]
 fn the_example_works_and_leaves_nothing() {
-    for user in User::everybody("example") {
+    for user in fast::every_way("example") {
         let told = user.up(None);
         for word in ["node1", "node2", "blue1", "10.2.0.20", "first ping", "dvr lab down"] {
             assert!(told.contains(word), "`lab up` does not tell of {word}:\n{told}");
@@ -119,7 +121,7 @@ fn a_command_ends_with_who_runs_it() {
 fn every_example_keeps_its_promises() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/topologies");
     for (file, reach, isolated) in [("dual-stack", 24, 0), ("tenants", 12, 18), ("large", 748, 1_000)] {
-        for user in User::everybody(file) {
+        for user in fast::every_way(file) {
             let text = std::fs::read_to_string(dir.join(file).with_extension("yaml")).expect("an example");
             // Where a plain user may read it, too.
             let copy = std::env::temp_dir().join(format!("{}.yaml", user.lab));
@@ -137,16 +139,17 @@ fn every_example_keeps_its_promises() {
 /// A cut wire is noticed: a test that cannot fail proves nothing.
 #[test]
 fn a_cut_wire_fails_the_test_until_it_is_healed() {
-    let user = User::new("cut", false);
-    user.up(None);
-    user.good(&["lab", "cut", "node1", "node2"]);
-    let output = user.run(&["lab", "test", "-o", "json"]);
-    assert_eq!(output.status.code(), Some(1));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let failures = report["failures"].as_array().expect("a list").len();
-    assert_eq!(failures, 8, "each of four VMs misses the two on the other node: {report}");
-    user.good(&["lab", "heal", "node1", "node2"]);
-    user.good(&["lab", "test"]);
+    for user in fast::every_way("cut") {
+        user.up(None);
+        user.good(&["lab", "cut", "node1", "node2"]);
+        let output = user.run(&["lab", "test", "-o", "json"]);
+        assert_eq!(output.status.code(), Some(1));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let failures = report["failures"].as_array().expect("a list").len();
+        assert_eq!(failures, 8, "each of four VMs misses the two on the other node: {report}");
+        user.good(&["lab", "heal", "node1", "node2"]);
+        user.good(&["lab", "test"]);
+    }
 }
 
 #[test]
@@ -242,7 +245,7 @@ fn flows_can_be_added_and_removed() {
 
 #[test]
 fn a_killed_daemon_is_missed_and_comes_back() {
-    for user in User::everybody("kill") {
+    for user in fast::every_way("kill") {
         user.up(None);
         assert!(user.good(&["lab", "kill", "node1", "all"]).contains("agent"));
         assert_eq!(user.run(&["show", "node1"]).status.code(), Some(1), "its daemons are gone");

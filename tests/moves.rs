@@ -4,6 +4,8 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stderr, reason = "what is measured is told, and not asserted")]
 
+#[path = "support/fast.rs"]
+mod fast;
 #[path = "support/user.rs"]
 #[expect(dead_code, reason = "every test binary uses its own part of this")]
 mod user;
@@ -145,7 +147,7 @@ vms:      {{b2: {{node: node2, network: blue, ip: 10.1.0.12}}, o3: {{node: node3
 /// was put and nowhere else, the ping goes on after each move, and in the end every node is as it was.
 #[test]
 fn a_router_moves_between_all_nodes_and_one() {
-    for user in User::everybody("router-moves") {
+    for user in fast::every_way("router-moves") {
         let file = Scratch::new(&user, &with_router(""));
         user.up(Some(&file.0));
         let nodes = ["node1", "node2", "node3"];
@@ -190,7 +192,7 @@ fn populated(user: &User, node: &str, mac: &str) -> Vec<Value> {
 /// on the one in use; then on the other, and gone from the first.
 #[test]
 fn a_machine_moves_live() {
-    for user in User::everybody("vm-moves") {
+    for user in fast::every_way("vm-moves") {
         let file = Scratch::new(&user, &with_router(""));
         user.up(Some(&file.0));
         let mac = user.json(&["get", "vm", "b2", "-o", "json"])[0]["mac"].clone();

@@ -9,22 +9,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex};
 
 use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
-use dvr::datapath::{
-    DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
-};
+use dvr::datapath::{DpPort, Ingress, NewPort, NewPortKind, Switch, TunnelMeta};
 use dvr::model::Topology;
-use dvr::model::view::{NetworkView, NodeView, PortView, RouterPort, TunnelKind};
+use dvr::model::view::{NetworkView, PortView, RouterPort};
 use dvr::placement;
-use dvr::program::{
-    Announced, LEARNED_COOKIE, Program, ProgramFlow, gre_port, local_vlans, tunnel_peers_by, vxlan_port,
-};
-use dvr::types::{IfName, Mac, Timestamp, VlanId};
+use dvr::program::{Announced, ProgramFlow};
+use dvr::types::{Mac, Timestamp};
 use dvr::wire::checksum;
 use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src};
 use proptest::prelude::*;
+use simulated::{FRAMES_MAX, Sent, SimNode, TUNNELS, name, v4, v6};
 
 #[path = "program_sim/announced.rs"]
 mod announced;
@@ -38,6 +34,8 @@ mod mesh;
 mod moves;
 #[path = "program_sim/routers.rs"]
 mod routers;
+#[path = "support/simulated.rs"]
+mod simulated;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -55,27 +53,6 @@ vms:
   teal1: {node: node3, network: teal}
   teal2: {node: node1, network: teal}
 ";
-
-/// The datapath port all tunnels of a node share.
-const TUNNELS: DpPort = DpPort(1000);
-
-/// The datapath port of a kind's tunnels.
-const fn tunnels(kind: TunnelKind) -> DpPort {
-    match kind {
-        TunnelKind::Vxlan => TUNNELS,
-        TunnelKind::Gre => DpPort(TUNNELS.0 + 1),
-    }
-}
-/// Frames one frame may become before it counts as a loop.
-const FRAMES_MAX: usize = 100;
-
-struct SimNode {
-    view: NodeView,
-    switch: Mutex<Switch>,
-    worker: Worker,
-    ports: BTreeMap<DpPort, String>,
-    vlans: BTreeMap<uuid::Uuid, VlanId>,
-}
 
 struct Sim {
     nodes: Vec<SimNode>,
@@ -104,87 +81,6 @@ struct Outcome {
     announced: Vec<Announced>,
 }
 
-/// Keeps what is sent.
-#[derive(Default)]
-struct Sent(Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)>, Vec<Vec<u8>>);
-
-impl Egress for Sent {
-    fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
-        self.0.push((port, tunnel.copied(), packet.head().to_vec()));
-    }
-
-    fn say(&mut self, said: &Arc<[u8]>) {
-        self.1.push(said.to_vec());
-    }
-}
-
-fn name(text: &str) -> IfName {
-    IfName::new(text).expect("a legal name")
-}
-
-impl SimNode {
-    fn new(view: NodeView) -> Self {
-        let vlans = local_vlans(&BTreeMap::new(), view.networks.iter().map(|network| network.id)).expect("few");
-        let program = Program::of(&view, &vlans).expect("a good view");
-        let mut switch = Switch::new();
-        let (br_int, br_tun) = (name("br-int"), name("br-tun"));
-        for bridge in [&br_int, &br_tun] {
-            switch.add_bridge(bridge, BridgeMode::Flow).expect("a new name");
-        }
-        let mut add = |bridge: &IfName, port: &IfName, kind| {
-            let port = NewPort { name: port.clone(), kind, vlan: VlanMode::Trunk, number: None };
-            switch.add_port(bridge, port).expect("a new port");
-        };
-        add(&br_int, &name("patch-tun"), NewPortKind::Patch { peer: name("patch-int") });
-        add(&br_tun, &name("patch-int"), NewPortKind::Patch { peer: name("patch-tun") });
-        let machines = view.networks.iter().flat_map(|network| &network.local_ports).map(|vm| &vm.port);
-        let routers = view.routers.iter().flat_map(|router| &router.interfaces).map(|port| &port.ifname);
-        let mut ports = BTreeMap::new();
-        for (dp, port) in (1..).map(DpPort).zip(machines.chain(routers)) {
-            add(&br_int, port, NewPortKind::Netdev { dp });
-            ports.insert(dp, port.to_string());
-        }
-        for kind in TunnelKind::ALL {
-            let needed = tunnel_peers_by(kind, &view);
-            for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
-                let pair = (view.node.tunnel_ip, peer.tunnel_ip);
-                let tunnel = NewPortKind::Vxlan { dp: tunnels(kind), local: pair.0, remote: pair.1 };
-                let port = match kind {
-                    TunnelKind::Vxlan => vxlan_port(peer.tunnel_ip),
-                    TunnelKind::Gre => gre_port(peer.tunnel_ip),
-                };
-                add(&br_tun, &port, tunnel);
-            }
-        }
-        for (bridge, flows) in [(&br_int, &program.br_int), (&br_tun, &program.br_tun)] {
-            let changes: Vec<FlowChange> = flows.iter().map(|flow| FlowChange::Add(flow.to_string())).collect();
-            switch.change_flows(bridge, &changes, Timestamp::ZERO).unwrap_or_else(|error| panic!("{bridge}: {error}"));
-        }
-        Self { view, switch: Mutex::new(switch), worker: Worker::new(), ports, vlans }
-    }
-
-    fn process(&mut self, ingress: &Ingress, frame: &[u8]) -> Sent {
-        let mut room = vec![0; HEADROOM];
-        room.extend_from_slice(frame);
-        let end = room.len();
-        let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
-        let mut sent = Sent::default();
-        self.worker.process(&self.switch, ingress, &mut packet, Timestamp::from_secs(1), &mut sent);
-        sent
-    }
-
-    fn dp(&self, port: &str) -> DpPort {
-        *self.ports.iter().find(|(_, name)| *name == port).unwrap_or_else(|| panic!("no port {port}")).0
-    }
-
-    fn learned(&self) -> Vec<String> {
-        let switch = self.switch.lock().expect("no thread panicked");
-        let dump = |bridge| switch.dump_flows(&name(bridge), "", true, Timestamp::ZERO).expect("it is there");
-        let flows = dump("br-int").into_iter().chain(dump("br-tun"));
-        flows.filter(|flow| flow.cookie == LEARNED_COOKIE).map(|flow| flow.line).collect()
-    }
-}
-
 impl Sim {
     fn new() -> Self {
         Self::of(TOPOLOGY)
@@ -205,10 +101,7 @@ impl Sim {
 
     /// Where a machine is, and its port.
     fn vm(&self, name: &str) -> (String, PortView) {
-        let of_node = |node: &SimNode| {
-            let mut all = node.view.networks.iter().flat_map(|network| &network.local_ports);
-            all.find(|vm| vm.name == name).map(|vm| (node.view.node.name.clone(), vm.clone()))
-        };
+        let of_node = |node: &SimNode| Some((node.view.node.name.clone(), node.vm(name)?.clone()));
         self.nodes.iter().find_map(of_node).expect("a machine of the topology")
     }
 
@@ -217,16 +110,15 @@ impl Sim {
     }
 
     fn v4(&self, vm: &str) -> Ipv4Addr {
-        v4_of(self.vm(vm).1.addresses.iter().map(ipnet::IpNet::addr))
+        v4(&self.vm(vm).1.addresses)
     }
 
     fn v6(&self, vm: &str) -> Ipv6Addr {
-        v6_of(self.vm(vm).1.addresses.iter().map(ipnet::IpNet::addr))
+        v6(&self.vm(vm).1.addresses)
     }
 
     fn router(&self, network: &str) -> RouterPort {
-        let ports = &self.nodes[0].view.routers[0].interfaces;
-        ports.iter().find(|port| port.network == network).expect("r1 is on it").clone()
+        self.nodes[0].router(network)
     }
 
     fn host_mac(&self, node: &str) -> Mac {
@@ -299,14 +191,6 @@ impl Outcome {
     }
 }
 
-fn v4_of(ips: impl Iterator<Item = IpAddr>) -> Ipv4Addr {
-    ips.filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }).next().expect("an IPv4 address")
-}
-
-fn v6_of(ips: impl Iterator<Item = IpAddr>) -> Ipv6Addr {
-    ips.filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }).next().expect("an IPv6 address")
-}
-
 /// Whether an ICMPv6 message's checksum is right.
 fn is_sound(frame: &[u8]) -> bool {
     let message = &frame[54..];
@@ -354,7 +238,7 @@ fn questions_are_answered_where_they_are_asked() {
     let mut sim = Sim::new();
     let asker = (sim.mac("blue1"), sim.v4("blue1"));
     let router = sim.router("blue");
-    let gateway = v4_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let gateway = v4(&router.addresses);
     for (ip, mac) in [(gateway, router.mac), (sim.v4("blue2"), sim.mac("blue2"))] {
         let outcome = sim.send_vm("blue1", question(asker, ip));
         assert!(outcome.wired.is_empty(), "{outcome:?}");
@@ -365,7 +249,7 @@ fn questions_are_answered_where_they_are_asked() {
     let outcome = sim.send("node1", router.ifname.as_str(), question((router.mac, gateway), sim.v4("blue2")));
     assert_eq!(outcome.only().frame, arp(router.mac, 2, (sim.mac("blue2"), sim.v4("blue2")), (router.mac, gateway)));
     let asker = (sim.mac("blue1"), sim.v6("blue1"));
-    let gateway = v6_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let gateway = v6(&router.addresses);
     for (ip, mac, flags) in [
         (gateway, router.mac, 0xe0),
         (router.mac.link_local(), router.mac, 0xe0),
@@ -416,7 +300,7 @@ fn a_router_asks_and_is_answered_under_the_host_mac() {
     let mut sim = Sim::new();
     let router = sim.router("blue");
     let (host, blue2) = (sim.host_mac("node1"), sim.mac("blue2"));
-    let ip = v4_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let ip = v4(&router.addresses);
     let unknown = Ipv4Addr::new(10, 1, 0, 200);
     let outcome = sim.send("node1", router.ifname.as_str(), question((router.mac, ip), unknown));
     assert_eq!(outcome.wired.len(), 1);
@@ -427,7 +311,7 @@ fn a_router_asks_and_is_answered_under_the_host_mac() {
     assert_eq!(outcome.only().port, router.ifname.as_str());
     assert_eq!(outcome.only().frame, arp(router.mac, 2, (blue2, unknown), (router.mac, ip)));
 
-    let ip = v6_of(router.addresses.iter().map(ipnet::IpNet::addr));
+    let ip = v6(&router.addresses);
     let unknown: Ipv6Addr = "fd00:1::200".parse().expect("an address");
     let outcome = sim.send("node1", router.ifname.as_str(), solicitation((router.mac, ip), unknown));
     assert_eq!(outcome.wired.len(), 1);

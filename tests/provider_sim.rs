@@ -9,26 +9,22 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Mutex;
+use std::net::Ipv4Addr;
 
-use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
-use dvr::datapath::{
-    DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
-};
+use dvr::datapath::{Ingress, TunnelMeta};
 use dvr::model::Topology;
-use dvr::model::view::{NodeView, PortView, RouterPort, TunnelKind};
+use dvr::model::view::{PortView, RouterPort};
 use dvr::placement;
-use dvr::program::{
-    BR_INT, BR_TUN, LEARNED_COOKIE, PATCH_INT, PATCH_TUN, Program, local_vlans, physical_networks, tunnel_peers_by,
-    vxlan_port,
-};
-use dvr::types::{IfName, Mac, Timestamp};
+use dvr::types::Mac;
 use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src};
 use proptest::prelude::*;
+use simulated::{FRAMES_MAX, SimNode, WIRE, v4, v6};
 
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/simulated.rs"]
+#[expect(dead_code, reason = "every test binary uses its own part of this")]
+mod simulated;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -56,96 +52,6 @@ vms:
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// The networks on the wire, with their tags.
 const TAGS: [(&str, Option<u16>); 3] = [("blue", Some(100)), ("orange", Some(200)), ("white", None)];
-/// The datapath port of a node's tunnels.
-const TUNNELS: DpPort = DpPort(1000);
-/// The datapath port of a node's interface on the physical network.
-const WIRE: DpPort = DpPort(1001);
-/// Frames one frame may become before it counts as a loop.
-const FRAMES_MAX: usize = 100;
-
-struct SimNode {
-    view: NodeView,
-    switch: Mutex<Switch>,
-    worker: Worker,
-    ports: BTreeMap<DpPort, String>,
-}
-
-/// Keeps what is sent.
-#[derive(Default)]
-struct Sent(Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)>);
-
-impl Egress for Sent {
-    fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
-        self.0.push((port, tunnel.copied(), packet.head().to_vec()));
-    }
-}
-
-fn name(text: &str) -> IfName {
-    IfName::new(text).expect("a legal name")
-}
-
-impl SimNode {
-    fn new(view: NodeView) -> Self {
-        let vlans = local_vlans(&BTreeMap::new(), view.networks.iter().map(|network| network.id)).expect("few");
-        let program = Program::of(&view, &vlans).expect("a good view");
-        let mut switch = Switch::new();
-        let (br_int, br_tun) = (name(BR_INT), name(BR_TUN));
-        let physical = physical_networks(&view);
-        let others: Vec<IfName> = physical.keys().map(|physical| physical.bridge()).collect();
-        for bridge in [&br_int, &br_tun].into_iter().chain(&others) {
-            switch.add_bridge(bridge, BridgeMode::Flow).expect("a new name");
-        }
-        let mut add = |bridge: &IfName, port: &IfName, kind| {
-            let port = NewPort { name: port.clone(), kind, vlan: VlanMode::Trunk, number: None };
-            switch.add_port(bridge, port).expect("a new port");
-        };
-        add(&br_int, &name(PATCH_TUN), NewPortKind::Patch { peer: name(PATCH_INT) });
-        add(&br_tun, &name(PATCH_INT), NewPortKind::Patch { peer: name(PATCH_TUN) });
-        for (physical, interface) in &physical {
-            let bridge = physical.bridge();
-            add(&br_int, &physical.int_port(), NewPortKind::Patch { peer: physical.phy_port() });
-            add(&bridge, &physical.phy_port(), NewPortKind::Patch { peer: physical.int_port() });
-            add(&bridge, interface, NewPortKind::Netdev { dp: WIRE });
-        }
-        let machines = view.networks.iter().flat_map(|network| &network.local_ports).map(|vm| &vm.port);
-        let routers = view.routers.iter().flat_map(|router| &router.interfaces).map(|port| &port.ifname);
-        let mut ports = BTreeMap::new();
-        for (dp, port) in (1..).map(DpPort).zip(machines.chain(routers)) {
-            add(&br_int, port, NewPortKind::Netdev { dp });
-            ports.insert(dp, port.to_string());
-        }
-        let needed = tunnel_peers_by(TunnelKind::Vxlan, &view);
-        for peer in view.peers.iter().filter(|peer| needed.contains(peer.name.as_str())) {
-            let (local, remote) = (view.node.tunnel_ip, peer.tunnel_ip);
-            add(&br_tun, &vxlan_port(remote), NewPortKind::Vxlan { dp: TUNNELS, local, remote });
-        }
-        let flows = program.providers.iter().map(|(physical, flows)| (physical.bridge(), flows));
-        for (bridge, flows) in [(br_int, &program.br_int), (br_tun, &program.br_tun)].into_iter().chain(flows) {
-            let changes: Vec<FlowChange> = flows.iter().map(|flow| FlowChange::Add(flow.to_string())).collect();
-            switch.change_flows(&bridge, &changes, Timestamp::ZERO).unwrap_or_else(|error| panic!("{bridge}: {error}"));
-        }
-        Self { view, switch: Mutex::new(switch), worker: Worker::new(), ports }
-    }
-
-    fn process(&mut self, ingress: &Ingress, frame: &[u8]) -> Vec<(DpPort, Option<TunnelMeta>, Vec<u8>)> {
-        let mut room = vec![0; HEADROOM];
-        room.extend_from_slice(frame);
-        let end = room.len();
-        let mut packet = Packet::new(&mut room, HEADROOM, end, &[], Offload::default());
-        let mut sent = Sent::default();
-        self.worker.process(&self.switch, ingress, &mut packet, Timestamp::from_secs(1), &mut sent);
-        sent.0
-    }
-
-    fn learned(&self) -> Vec<String> {
-        let switch = self.switch.lock().expect("no thread panicked");
-        let bridges = switch.bridges();
-        let dump = |bridge: &IfName| switch.dump_flows(bridge, "", true, Timestamp::ZERO).expect("it is there");
-        let flows = bridges.iter().flat_map(|bridge| dump(&bridge.name));
-        flows.filter(|flow| flow.cookie == LEARNED_COOKIE).map(|flow| flow.line).collect()
-    }
-}
-
 /// A switch of hardware: by VLAN and address, the node behind whose port it is.
 #[derive(Default)]
 struct Hardware {
@@ -217,10 +123,7 @@ impl Sim {
 
     /// Where a machine is, and its port.
     fn vm(&self, name: &str) -> (usize, PortView) {
-        let of_node = |(index, node): (usize, &SimNode)| {
-            let mut all = node.view.networks.iter().flat_map(|network| &network.local_ports);
-            all.find(|vm| vm.name == name).map(|vm| (index, vm.clone()))
-        };
+        let of_node = |(index, node): (usize, &SimNode)| Some((index, node.vm(name)?.clone()));
         self.nodes.iter().enumerate().find_map(of_node).expect("a machine of the topology")
     }
 
@@ -233,12 +136,11 @@ impl Sim {
     }
 
     fn ip(&self, vm: &str) -> Ipv4Addr {
-        v4(self.vm(vm).1.addresses.iter())
+        v4(&self.vm(vm).1.addresses)
     }
 
     fn router(&self, network: &str) -> RouterPort {
-        let ports = &self.nodes[0].view.routers[0].interfaces;
-        ports.iter().find(|port| port.network == network).expect("r1 is on it").clone()
+        self.nodes[0].router(network)
     }
 
     fn host_mac(&self, node: usize) -> Mac {
@@ -252,9 +154,8 @@ impl Sim {
 
     /// Sends a frame into a node's port and follows everything that becomes of it.
     fn send(&mut self, node: usize, port: &str, frame: Vec<u8>) -> Outcome {
-        let found = self.nodes[node].ports.iter().find(|(_, name)| *name == port);
-        let dp = *found.unwrap_or_else(|| panic!("no port {port}")).0;
-        self.follow(VecDeque::from([(node, Ingress { port: dp, tunnel: None }, frame)]))
+        let ingress = Ingress { port: self.nodes[node].dp(port), tunnel: None };
+        self.follow(VecDeque::from([(node, ingress, frame)]))
     }
 
     /// A frame from somewhere on the physical network, to every node.
@@ -269,7 +170,7 @@ impl Sim {
         while let Some((at, ingress, frame)) = queue.pop_front() {
             frames += 1;
             assert!(frames < FRAMES_MAX, "a loop: {outcome:?}");
-            for (port, tunnel, frame) in self.nodes[at].process(&ingress, &frame) {
+            for (port, tunnel, frame) in self.nodes[at].process(&ingress, &frame).0 {
                 if let Some(tunnel) = tunnel {
                     let is_it = |node: &SimNode| node.view.node.tunnel_ip == tunnel.dst;
                     let to = self.nodes.iter().position(is_it).expect("tunnels lead to nodes");
@@ -289,16 +190,6 @@ impl Sim {
         }
         outcome
     }
-}
-
-fn v4<'a>(mut addresses: impl Iterator<Item = &'a ipnet::IpNet>) -> Ipv4Addr {
-    let found = addresses.find_map(|net| if let IpAddr::V4(ip) = net.addr() { Some(ip) } else { None });
-    found.expect("an IPv4 address")
-}
-
-fn v6<'a>(mut addresses: impl Iterator<Item = &'a ipnet::IpNet>) -> Ipv6Addr {
-    let found = addresses.find_map(|net| if let IpAddr::V6(ip) = net.addr() { Some(ip) } else { None });
-    found.expect("an IPv6 address")
 }
 
 /// The VLAN of a frame.
@@ -394,7 +285,7 @@ fn questions_are_answered_where_they_are_asked() {
     let mut sim = Sim::new();
     let asker = (sim.mac("blue1"), sim.ip("blue1"));
     let router = sim.router("blue");
-    let gateway = v4(router.addresses.iter());
+    let gateway = v4(&router.addresses);
     for (ip, mac, leaves) in [(sim.ip("blue2"), sim.mac("blue2"), 0), (gateway, router.mac, 1)] {
         let frame = question(asker, ip);
         let outcome = sim.send_vm("blue1", frame.clone());
@@ -411,8 +302,8 @@ fn questions_are_answered_where_they_are_asked() {
     let frame = ipv4(asker.0, router.mac, (Ipv4Addr::new(10, 9, 0, 1), asker.1));
     sim.send(1, router.ifname.as_str(), frame);
     assert_eq!(sim.hardware.stations.get(&(Some(100), asker.0)), Some(&0));
-    let asker6 = (asker.0, v6(sim.vm("blue1").1.addresses.iter()));
-    let outcome = sim.send_vm("blue1", solicitation(asker6, v6(router.addresses.iter())));
+    let asker6 = (asker.0, v6(&sim.vm("blue1").1.addresses));
+    let outcome = sim.send_vm("blue1", solicitation(asker6, v6(&router.addresses)));
     assert_eq!(outcome.delivered.iter().filter(|at| at.port == sim.port("blue1")).count(), 1);
 }
 
@@ -424,7 +315,7 @@ fn a_router_asks_and_is_answered_under_the_host_mac() {
     let (host, other) = (sim.host_mac(0), Mac::new([2, 0, 0, 0, 0, 9]));
     for (network, vlan) in TAGS {
         let router = sim.router(network);
-        let ip = v4(router.addresses.iter());
+        let ip = v4(&router.addresses);
         let unknown = Ipv4Addr::from_bits(ip.to_bits() + 199);
         let outcome = sim.send(0, router.ifname.as_str(), question((router.mac, ip), unknown));
         assert_eq!(outcome.wired, [("node1", tagged(vlan, &question((host, ip), unknown)))], "in the payload too");
@@ -436,7 +327,7 @@ fn a_router_asks_and_is_answered_under_the_host_mac() {
         assert!(sim.outside(&tagged(Some(300), &answer)).is_nothing(), "another VLAN's answer was heard");
     }
     let router = sim.router("blue");
-    let (ip, unknown) = (v6(router.addresses.iter()), "fd00:1::200".parse().expect("an address"));
+    let (ip, unknown) = (v6(&router.addresses), "fd00:1::200".parse().expect("an address"));
     let outcome = sim.send(0, router.ifname.as_str(), solicitation((router.mac, ip), unknown));
     let (_, frame) = &outcome.wired[0];
     assert_eq!(

@@ -1,8 +1,10 @@
 //! Routed packets go past their router's namespace, and all that the namespace does besides forwarding still happens: the
-//! very program a user runs, on labs, as whoever runs the tests and as a plain user.
+//! very program a user runs, on labs, as whoever runs the tests and as a plain user, and by the kernel fast path.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/fast.rs"]
+mod fast;
 #[path = "support/user.rs"]
 mod user;
 
@@ -63,7 +65,7 @@ fn up(user: &User) {
 
 #[test]
 fn what_is_forwarded_goes_past_the_namespace_and_is_counted() {
-    for user in User::everybody("past") {
+    for user in fast::every_way("past") {
         up(&user);
         let (kernel, past) = (total(&user), router(&user)["packets"].as_u64().expect("a counter"));
         for _ in 0..5 {
@@ -89,7 +91,7 @@ fn what_is_forwarded_goes_past_the_namespace_and_is_counted() {
 /// Input: packets that routers answer. Output: the router's kernel does, others still go past it.
 #[test]
 fn what_a_router_answers_it_is_asked() {
-    for user in User::everybody("answer") {
+    for user in fast::every_way("answer") {
         up(&user);
         let said = ping(&user, &["-t", "1"]);
         assert!(said.contains("From 10.1.0.1") && said.contains("Time to live exceeded"), "{said}");
@@ -112,7 +114,7 @@ fn what_a_router_answers_it_is_asked() {
 /// Input: changes in the router's namespace. Output: the next packets are under them.
 #[test]
 fn what_is_done_in_the_namespace_holds_for_what_goes_past_it() {
-    for user in User::everybody("obey") {
+    for user in fast::every_way("obey") {
         up(&user);
         let inside = |words: &[&str]| {
             let all: Vec<&str> = ["lab", "exec", "node1/r1", "--"].iter().chain(words).copied().collect();

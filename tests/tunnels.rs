@@ -97,15 +97,20 @@ fn large_packets_pass_by_the_switch_over_any_underlay() {
 }
 
 #[test]
-fn large_packets_pass_by_the_kernel_over_any_underlay() {
-    for (kind, underlay, device) in [
-        ("vxlan", OVER_V4, "vxlan"),
-        ("vxlan", OVER_V6, "vxlan"),
-        ("gre", OVER_V4, "gretap"),
-        ("gre", OVER_V6, "ip6gretap"),
-    ] {
+fn large_packets_pass_by_the_kernels_vxlan_over_any_underlay() {
+    for underlay in [OVER_V4, OVER_V6] {
+        if has_devices("vxlan") {
+            large_packets_pass("kernel", "vxlan", underlay);
+        }
+    }
+}
+
+/// `tests/vm/suite` runs this on a kernel that has the devices.
+#[test]
+fn large_packets_pass_by_the_kernels_gre_over_any_underlay() {
+    for (underlay, device) in [(OVER_V4, "gretap"), (OVER_V6, "ip6gretap")] {
         if has_devices(device) {
-            large_packets_pass("kernel", kind, underlay);
+            large_packets_pass("kernel", "gre", underlay);
         }
     }
 }
@@ -127,7 +132,7 @@ fn doctor_names_the_hop_that_is_too_small() {
             };
             let words = |finding: &Value| finding["found"].as_str().expect("a text").to_owned();
             let fine = words(&told("node1", "node2"));
-            assert!(fine.contains("chosen: as fast") && fine.contains(&format!("{needed} octets pass")), "{fine}");
+            assert!(fine.contains("chosen: ") && fine.contains(&format!("{needed} octets pass")), "{fine}");
             let set = |node: &str, mtu: &str| {
                 user.good(&["lab", "exec", node, "--", "ip", "link", "set", "eth0", "mtu", mtu]);
             };

@@ -11,9 +11,8 @@ use std::os::fd::AsFd;
 
 use dvr::datapath::port::Batch;
 use dvr::datapath::port::vxlan::{Endpoint, Sender, open, read};
-use dvr::datapath::{Checksum, DropReason, HEADROOM, Offload, Packet, TunnelMeta};
-use endpoints::{Ledger, frame};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use dvr::datapath::{Checksum, DropReason, Offload, TunnelMeta};
+use endpoints::{Ledger, frame, hand, wait, whole};
 
 /// An endpoint at 127.x.y.`host`, its own for each test process and test.
 fn endpoint(test: u8, host: u8) -> Endpoint {
@@ -23,19 +22,11 @@ fn endpoint(test: u8, host: u8) -> Endpoint {
 }
 
 fn meta(from: &Endpoint, to: &Endpoint, id: u64) -> TunnelMeta {
-    TunnelMeta { id, src: from.local, dst: to.local, tos: 0, ttl: 0 }
+    endpoints::meta(from.local, to.local, id)
 }
 
-fn send(
-    sender: &mut Sender,
-    from: &Endpoint,
-    meta: &TunnelMeta,
-    (frame, offload): &(Vec<u8>, Offload),
-    ledger: &Ledger,
-) {
-    let mut room = [&[0; HEADROOM], &frame[..]].concat();
-    let end = room.len();
-    sender.send(from, meta, &mut Packet::new(&mut room, HEADROOM, end, &[], *offload), ledger);
+fn send(sender: &mut Sender, from: &Endpoint, meta: &TunnelMeta, frame: &(Vec<u8>, Offload), ledger: &Ledger) {
+    hand(frame, |packet| sender.send(from, meta, packet, ledger));
 }
 
 /// Reads until so many octets of frames have come.
@@ -43,12 +34,11 @@ fn receive(at: &Endpoint, octets: usize) -> Vec<(TunnelMeta, Vec<u8>, Offload)> 
     let mut batch = Batch::default();
     let mut frames = Vec::new();
     while frames.iter().map(|(_, frame, _): &(_, Vec<u8>, _)| frame.len()).sum::<usize>() < octets {
-        let mut waiting = [PollFd::new(at.receive.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("a good descriptor");
-        assert!(ready > 0, "only {} frames came", frames.len());
+        wait([at.receive.as_fd()], &frames.len());
         read(at, &mut batch, |arrival| {
             let (meta, packet) = arrival.expect("only frames were sent");
-            frames.push((*meta, [packet.head(), &packet.tail().concat()].concat(), packet.offload));
+            let (frame, offload) = whole(packet);
+            frames.push((*meta, frame, offload));
         });
     }
     frames
@@ -126,8 +116,7 @@ fn datagrams_without_a_frame_are_named() {
     }
     let (mut batch, mut seen) = (Batch::default(), Vec::new());
     while seen.len() < 8 {
-        let mut waiting = [PollFd::new(to.receive.as_fd(), PollFlags::POLLIN)];
-        assert!(poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("a good descriptor") > 0, "{seen:?}");
+        wait([to.receive.as_fd()], &seen);
         read(&to, &mut batch, |arrival| seen.push(arrival.map(|(meta, packet)| (meta.id, packet.len()))));
     }
     let bad = Err(DropReason::BadTunnel);

@@ -6,7 +6,8 @@ mod support;
 
 use core::net::IpAddr;
 
-use dvr::datapath::port::way::{End, Room, ways};
+use dvr::api::agent::Room;
+use dvr::datapath::port::way::{End, ways};
 
 /// Here, a router, and there behind a link of 1400 octets: the router is named, by either family.
 #[test]

@@ -43,9 +43,7 @@ pub(super) fn choose(wish: (Tunnels, FastPath), needs: Needs, netns_dir: &Path, 
     let (backend, why) = match wish {
         (Tunnels::Kernel, _) => (Backend::Kernel, "as asked".to_owned()),
         (Tunnels::Userspace, _) => (Backend::Userspace, "as asked".to_owned()),
-        (Tunnels::Auto, FastPath::On) => {
-            (Backend::Kernel, "chosen: the fast path sends by interfaces, not by the switch's sockets".to_owned())
-        }
+        (Tunnels::Auto, FastPath::On) => by_fast_path(by_the_kernel(&needs)),
         (Tunnels::Auto, FastPath::Off) => {
             // Whoever changes what works interrupts it.
             let kept = netns_dir.join(TUNNELS_NETNS).exists();
@@ -53,6 +51,18 @@ pub(super) fn choose(wish: (Tunnels, FastPath), needs: Needs, netns_dir: &Path, 
         }
     };
     Choice { needs, backend, why }
+}
+
+/// The choice under the fast path, which sends by interfaces, given whether the kernel's devices can be had.
+fn by_fast_path(kernel: Result<(), String>) -> (Backend, String) {
+    match kernel {
+        Ok(()) => {
+            (Backend::Kernel, "chosen: the fast path sends by interfaces, not by the switch's sockets".to_owned())
+        }
+        Err(error) => {
+            (Backend::Userspace, format!("chosen: what is tunnelled has no fast path, for the kernel: {error}"))
+        }
+    }
 }
 
 /// The choice among what can be had.
@@ -66,7 +76,8 @@ fn decide(
         return (Backend::Kernel, why.to_owned());
     }
     let Err(refused) = switch() else {
-        return (Backend::Userspace, "chosen: as fast as the kernel, and tells senders of what is too big".to_owned());
+        let why = "chosen: only the switch tells senders of what the underlay is too small for";
+        return (Backend::Userspace, why.to_owned());
     };
     match kernel() {
         Ok(()) => (Backend::Kernel, format!("chosen: the switch cannot: {refused}")),
@@ -159,15 +170,22 @@ mod tests {
     fn the_switch_before_the_kernel_and_what_is_there_before_both() {
         let no = |why: &str| Err(why.to_owned());
         for (kept, switch, kernel, backend, word) in [
-            (false, Ok(()), Ok(()), Backend::Userspace, "chosen: as fast"),
-            (false, Ok(()), no("no devices"), Backend::Userspace, "chosen: as fast"),
+            (false, Ok(()), Ok(()), Backend::Userspace, "chosen: only the switch"),
+            (false, Ok(()), no("no devices"), Backend::Userspace, "chosen: only the switch"),
             (false, no("port taken"), Ok(()), Backend::Kernel, "the switch cannot: port taken"),
             (false, no("port taken"), no("no devices"), Backend::Userspace, "port taken; the kernel: no devices"),
             (true, Ok(()), Ok(()), Backend::Kernel, "kept"),
-            (true, Ok(()), no("no devices"), Backend::Userspace, "chosen: as fast"),
+            (true, Ok(()), no("no devices"), Backend::Userspace, "chosen: only the switch"),
         ] {
             let (chosen, why) = decide(kept, || switch.clone(), || kernel.clone());
             assert!(chosen == backend && why.contains(word), "{chosen:?}: {why}");
         }
+    }
+
+    #[test]
+    fn without_devices_the_fast_path_leaves_tunnels_to_the_switch() {
+        assert_eq!(by_fast_path(Ok(())).0, Backend::Kernel);
+        let (backend, why) = by_fast_path(Err("no gretap".to_owned()));
+        assert!(backend == Backend::Userspace && why.contains("no gretap"), "{why}");
     }
 }

@@ -24,13 +24,15 @@ use super::saved::{self, Known, Saver};
 use crate::model::view::{NodeView, ViewChange};
 use crate::rpc::proto::view_reply::What;
 use crate::rpc::proto::{BeatRequest, ViewReply, ViewRequest};
-use crate::rpc::{Address, Addresses, Client, RpcError, connect};
+use crate::rpc::{Address, Addresses, Client, RpcError, connect, cut_errors};
 use crate::tls::{self, Identity};
 
 /// The first wait before a controller is tried again, and the longest; each failure in a row adds half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(3), Duration::from_secs(2));
 /// How often a node says that it lives, and how soon it may say again how it is when that changed.
 const BEAT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
+/// The latter for a node that was not made to any view yet: whoever brings it up looks for that.
+const BEAT_EARLY: Duration = Duration::from_millis(50);
 /// Octets of a whole view at most.
 const WHOLE_MAX: usize = 512 << 20;
 
@@ -44,9 +46,6 @@ pub struct Controllers {
     /// Where this node's tunnels end; `None`: where desired state says.
     pub tunnel_ip: Option<IpAddr>,
 }
-
-/// Errors that a controller is told at most, and octets of each: it takes messages of 64 KiB from a node.
-const ERRORS: (usize, usize) = (32, 1024);
 
 /// Changes kept for the agent one by one; with more, it takes the whole again, which then costs less.
 const FRESH_MAX: usize = 1024;
@@ -81,8 +80,24 @@ struct Shared {
     taken: u64,
     /// The revision that the node is made to.
     applied: u64,
-    /// What stands in the way of a later one.
+    /// What stands in the way of a later one, as far as a controller is told.
     errors: Vec<String>,
+}
+
+impl Shared {
+    /// What a controller is told: how far the node is, and what stands in the way. That it has been told nothing yet is no
+    /// news to whoever is about to tell it.
+    fn said(&self) -> (u64, Vec<String>) {
+        (self.applied, if self.known.is_some() { self.errors.clone() } else { Vec::new() })
+    }
+
+    /// Takes in a whole view. What stood in the way while there was none says nothing of it.
+    fn begin(&mut self, known: Known) {
+        if self.known.replace(known).is_none() {
+            self.errors.clear();
+        }
+        self.fresh = Fresh::Whole;
+    }
 }
 
 /// The agent's side of the link.
@@ -153,11 +168,12 @@ impl Desired for Link {
     }
 
     fn came_to(&mut self, errors: &[String]) {
+        let errors = cut_errors(errors.to_vec());
         let mut shared = lock(&self.shared);
         let applied = if errors.is_empty() { shared.taken } else { shared.applied };
         if applied != shared.applied || errors != shared.errors {
             shared.applied = applied;
-            shared.errors = errors.to_vec();
+            shared.errors = errors;
             self.changed.notify_one();
         }
     }
@@ -217,7 +233,7 @@ impl End {
                 (false, _) => tracing::warn!(node = self.node, error = %ended, known, "no link to the controller"),
             }
             self.troubled(trouble);
-            retry = if heard { RETRY.0 } else { retry };
+            retry = next_wait(retry, heard, &ended);
             sleep(retry.mul_f64(spread(&self.node))).await;
             retry = retry.mul_f64(1.5).min(RETRY.1);
         }
@@ -305,13 +321,13 @@ impl End {
                 }
                 let octets = core::mem::take(whole);
                 let view: Arc<NodeView> = Arc::new(serde_json::from_slice(&octets).map_err(|error| error.to_string())?);
-                let mut shared = lock(&self.shared);
-                shared.known = Some(Known { epoch, revision, view });
-                shared.fresh = Fresh::Whole;
+                lock(&self.shared).begin(Known { epoch, revision, view });
                 true
             }
             Some(What::Changes(octets)) => {
                 let changes: Vec<ViewChange> = serde_json::from_slice(&octets).map_err(|error| error.to_string())?;
+                // Only how far it has come: nothing to do, and not worth writing down.
+                let is_news = !changes.is_empty();
                 let mut shared = lock(&self.shared);
                 let Shared { known, fresh, .. } = &mut *shared;
                 let Some(known) = known else { return Err("changes come before the whole".to_owned()) };
@@ -324,7 +340,7 @@ impl End {
                 }
                 known.revision = revision;
                 fresh.add(changes);
-                true
+                is_news
             }
         };
         if changed {
@@ -334,35 +350,29 @@ impl End {
     }
 }
 
-/// As much of what stands in the way as a controller is told: the first errors say what is wrong.
-fn cut(errors: &[String]) -> Vec<String> {
-    let (most, octets) = ERRORS;
-    let short = |error: &String| {
-        if error.len() <= octets {
-            error.clone()
-        } else {
-            format!("{}…", &error[..error.floor_char_boundary(octets)])
-        }
-    };
-    let left = errors.len().saturating_sub(most);
-    let rest = (left > 0).then(|| format!("and {left} more"));
-    errors.iter().take(most).map(short).chain(rest).collect()
-}
-
 /// Says that the node lives, and how it is, until dropped. What fails here fails on the stream too, which tells.
 async fn beat(mut client: Client, node: String, shared: Arc<Mutex<Shared>>, changed: Arc<Notify>) {
     loop {
-        let request = {
-            let shared = lock(&shared);
-            BeatRequest { node: node.clone(), applied: shared.applied, errors: cut(&shared.errors) }
-        };
+        let (applied, errors) = lock(&shared).said();
+        let request = BeatRequest { node: node.clone(), applied, errors };
         if let Err(status) = client.beat(request).await {
             tracing::debug!(node, %status, "a beat was not heard");
         }
         let (most, least) = BEAT;
-        sleep(least).await;
+        let rest = if applied == 0 { BEAT_EARLY } else { least };
+        sleep(rest).await;
         // A beat that is due anyway is as good as one for a change.
-        let _due = timeout(most - least, changed.notified()).await;
+        let _due = timeout(most - rest, changed.notified()).await;
+    }
+}
+
+/// How long to wait after a session that ended, before `spread`, when the last wait was to be followed by one of `grown`.
+/// What makes no sense will make none the next moment, however much of it was heard.
+fn next_wait(grown: Duration, heard: bool, ended: &Ended) -> Duration {
+    match ended {
+        Ended::Nonsense { .. } => grown,
+        Ended::Rpc(_) | Ended::Tls(_) | Ended::Closed(_) if heard => RETRY.0,
+        Ended::Rpc(_) | Ended::Tls(_) | Ended::Closed(_) => grown,
     }
 }
 
@@ -386,15 +396,44 @@ mod tests {
         assert!(sorted.len() > 50, "{} different", sorted.len());
     }
 
-    /// Input: more errors than fit a message, long ones of letters of two octets. Output: the first ones, cut between
-    /// letters, and how many more there are; few short ones as they are.
+    /// Input: a node in trouble that was told nothing yet, then its view, then another. Output: what was in the way before
+    /// there was a view is not told; what is then stays until the agent says otherwise.
     #[test]
-    fn what_a_controller_is_told_fits_its_limit() {
-        let few = ["no switch".to_owned(), "no link".to_owned()];
-        assert_eq!(cut(&few), few);
-        let told = cut(&vec![format!("x{}", "é".repeat(40_000)); 64]);
-        assert_eq!((told.len(), told[ERRORS.0].as_str()), (ERRORS.0 + 1, "and 32 more"));
-        assert!(told[0].starts_with("xéé") && told[0].ends_with("é…"));
-        assert!(told.iter().map(String::len).sum::<usize>() < 48 << 10);
+    fn trouble_counts_from_the_first_view_on() {
+        let topology = crate::model::Topology::example();
+        let view = Arc::new(crate::placement::view(&topology, "node1").expect("it has the node"));
+        let errors = vec!["no switch".to_owned()];
+        let mut shared = Shared {
+            known: None,
+            fresh: Fresh::Whole,
+            trouble: String::new(),
+            taken: 0,
+            applied: 0,
+            errors: errors.clone(),
+        };
+        assert_eq!(shared.said(), (0, Vec::new()));
+        let known = |revision| Known { epoch: "one".to_owned(), revision, view: Arc::clone(&view) };
+        shared.begin(known(7));
+        assert_eq!(shared.said(), (0, Vec::new()));
+        shared.errors.clone_from(&errors);
+        shared.begin(known(9));
+        assert_eq!(shared.said(), (0, errors));
+    }
+
+    /// Input: ends of sessions in which something was heard, or nothing. Output: only after one that made sense the waits
+    /// begin anew; a controller of another release is not asked for whole views without a pause.
+    #[test]
+    fn waits_begin_anew_only_after_a_session_that_made_sense() {
+        let address = || Address::Unix("/run/dvr/controller.sock".into());
+        let nonsense = || Ended::Nonsense { address: address(), why: "it says nothing".to_owned() };
+        let long = RETRY.1;
+        for (ended, heard, expected) in [
+            (Ended::Closed(address()), true, RETRY.0),
+            (Ended::Closed(address()), false, long),
+            (nonsense(), true, long),
+            (nonsense(), false, long),
+        ] {
+            assert_eq!(next_wait(long, heard, &ended), expected, "{ended}, heard: {heard}");
+        }
     }
 }

@@ -72,8 +72,8 @@ pub enum Attachment {
 /// What is to make a node's tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tunnels {
-    /// What can be had here: the switch, which is as fast and tells senders of what is too big, unless it may not have its
-    /// sockets and the kernel may have its devices. Devices that are there already are kept.
+    /// What can be had here: the switch, which tells senders of what the underlay is too small for, unless it may not have
+    /// its sockets and the kernel may have its devices. Devices that are there already are kept.
     #[default]
     Auto,
     /// The kernel's devices, or an error.

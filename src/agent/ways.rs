@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use crate::api::agent::{PeerPath, Room};
+use crate::api::agent::PeerPath;
 use crate::datapath::port::{PortError, way};
 use crate::model::view::{NetworkView, NodeView, Peer};
 use crate::program;
@@ -23,13 +23,7 @@ pub(super) fn tried(view: &NodeView) -> Result<Vec<PeerPath>, PortError> {
         tunnel_ip: peer.tunnel_ip,
         needed: end.needed,
         answered_micros: way.answered.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
-        room: match way.room {
-            way::Room::Enough => Room::Enough,
-            way::Room::Interface { mtu } => Room::Interface { mtu },
-            way::Room::Hop { hop, mtu } => Room::Hop { hop, mtu },
-            way::Room::Silent { passes } => Room::Silent { passes },
-            way::Room::Unknown => Room::Unknown,
-        },
+        room: way.room,
     };
     Ok(peers().zip(ends).zip(ways).map(told).collect())
 }

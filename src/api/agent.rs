@@ -218,7 +218,7 @@ pub struct PeerPath {
 }
 
 /// Whether packets of the size needed pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Room {
     /// They do.
@@ -237,10 +237,10 @@ pub enum Room {
     },
     /// Somebody on the way takes less, and says nothing.
     Silent {
-        /// The octets that passed.
+        /// The octets of the largest that passed, of those that were tried.
         passes: u32,
     },
-    /// It cannot be told, for nothing answers.
+    /// It cannot be told: nothing answers, or it was not tried.
     Unknown,
 }
 

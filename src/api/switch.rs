@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{IfName, Mac, VlanId};
 
+mod fast_path;
+pub use fast_path::{FastPathCounters, FastPathState, Offloaded, OffloadedFlow};
+
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -121,6 +124,11 @@ pub enum Request {
     /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
     /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
     FastPath,
+    /// The flows in the kernel, one by one. Answered with [`Offloaded`].
+    Offloaded {
+        /// How many to tell at most: those that carried most.
+        most: usize,
+    },
     /// What flows' `controller(userdata=…)` actions said and no listener said to have heard, and how the switch stands:
     /// waits for something to be said, or to change. Answered with [`Notices`].
     Notices {
@@ -375,29 +383,6 @@ pub struct Port {
     /// What became of the fast path that it may have; `None` if it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_path: Option<FastPathState>,
-}
-
-/// A port's fast path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FastPathState {
-    /// The port waits for [`Request::FastPath`], and takes no frames yet.
-    Waiting,
-    /// It is there.
-    On,
-    /// It cannot be had, and why; the port works without.
-    Refused(String),
-}
-
-/// What the kernel carries out for the switch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FastPathCounters {
-    /// Flows in the kernel now.
-    pub flows: u64,
-    /// Frames it carried; they are among those of ports and flows.
-    pub packets: u64,
-    /// Flows that were not taken: for lack of room, or because the kernel refused them.
-    pub refused: u64,
 }
 
 /// A port's counters. A super-frame counts once.

@@ -29,6 +29,7 @@ fn colour(peer: PeerKind) -> &'static str {
     match peer {
         PeerKind::Veth => "#b8bec6",
         PeerKind::Kernel => "#6f7d8c",
+        PeerKind::KernelBpf => "#95a3b1",
         PeerKind::Ovs => "#d99a4e",
         PeerKind::Dvr => "#2f7fb8",
         PeerKind::DvrTunnels => "#7db4d8",
@@ -108,6 +109,7 @@ mod tests {
             measures: vec![Measure::Tcp1],
             ways: vec![Way::Bridged],
             rounds: 2,
+            seconds_most: None,
             millis: 10,
             wire: true,
             baseline: PeerKind::Kernel,

@@ -54,6 +54,8 @@ pub enum PeerKind {
     Veth,
     /// The kernel's bridges and vxlan devices; namespaces route, nf_tables puts host MACs for routers'.
     Kernel,
+    /// The same, but BPF at traffic control puts host MACs.
+    KernelBpf,
     /// Open vSwitch with its userspace datapath.
     Ovs,
     /// A lab of this program: its switch in userspace.
@@ -68,6 +70,7 @@ words!(
     "peer",
     Veth = "veth",
     Kernel = "kernel",
+    KernelBpf = "kernel-bpf",
     Ovs = "ovs",
     Dvr = "dvr",
     DvrTunnels = "dvr-tunnels",
@@ -81,6 +84,7 @@ impl PeerKind {
         match self {
             Self::Veth => "one veth pair between the two machines: what sockets and namespaces cost",
             Self::Kernel => "bridge + vxlan, routed in namespaces, host MACs by nf_tables (netdev egress)",
+            Self::KernelBpf => "the same, host MACs by tc-BPF (clsact egress)",
             Self::Ovs => "Open vSwitch, userspace datapath, the same by flows",
             Self::Dvr => "a lab of dvr, its switch and tunnels in userspace",
             Self::DvrTunnels => "a lab of dvr, its tunnels the kernel's devices",
@@ -124,7 +128,7 @@ pub enum Measure {
     Cold,
     /// Ten thousand ports more on another node: how long that takes, and how fast it is with them.
     Ports,
-    /// Memory of the switch with many ports elsewhere.
+    /// Memory of the switch with many ports elsewhere; in the first round alone, for it hardly differs.
     Memory,
 }
 words!(

@@ -14,6 +14,7 @@
 
 mod act;
 mod addresses;
+mod bpf;
 pub mod chart;
 mod device;
 mod device_sys;

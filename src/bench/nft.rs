@@ -37,22 +37,22 @@ const LINK_LAYER: u32 = 0;
 const SOURCE: (u32, u32) = (6, 6);
 const TABLE: &[u8] = b"bench\0";
 
-/// Has frames that leave by `device` of the caller's namespace bear the second address of a pair as their source where it
-/// was the first.
+/// Has frames that leave by `device` of the caller's namespace bear the address `to` as their source where it was `from`.
 ///
 /// # Errors
 /// [`Error::Os`] with what the kernel said.
-pub(super) fn rewrite_sources(device: &IfName, pairs: &[(Mac, Mac)]) -> Result<(), Error> {
+pub(super) fn rewrite_source(device: &IfName, from: Mac, to: Mac) -> Result<(), Error> {
     let name = [device.as_str().as_bytes(), b"\0"].concat();
     let hook = [number(1, EGRESS), number(2, 0), attribute(3, &name)].concat();
     let chain =
         [attribute(1, TABLE), attribute(3, &name), attribute(4 | NESTED, &hook), attribute(7, b"filter\0")].concat();
-    let mut messages = vec![(NEW_TABLE, NLM_F_CREATE, attribute(1, TABLE)), (NEW_CHAIN, NLM_F_CREATE, chain)];
-    messages.extend(pairs.iter().map(|(from, to)| {
-        let rule = [attribute(1, TABLE), attribute(2, &name), attribute(4 | NESTED, &expressions(*from, *to))].concat();
-        (NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, rule)
-    }));
-    send(&messages).map_err(|source| Error::os(format!("write nf_tables rules for {device}"), source))
+    let rule = [attribute(1, TABLE), attribute(2, &name), attribute(4 | NESTED, &expressions(from, to))].concat();
+    let messages = [
+        (NEW_TABLE, NLM_F_CREATE, attribute(1, TABLE)),
+        (NEW_CHAIN, NLM_F_CREATE, chain),
+        (NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, rule),
+    ];
+    send(&messages).map_err(|source| Error::os(format!("write an nf_tables rule for {device}"), source))
 }
 
 /// Load the source, compare, put the other there.

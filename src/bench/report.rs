@@ -16,8 +16,10 @@ pub struct Settings {
     pub measures: Vec<Measure>,
     /// Between whom.
     pub ways: Vec<Way>,
-    /// How often.
+    /// How often; in a report, how often it was.
     pub rounds: u32,
+    /// After how many seconds no round is begun any more, nor one that would not be over by then; `None` for no such bound.
+    pub seconds_most: Option<u64>,
     /// How long each run of traffic lasts, in milliseconds.
     pub millis: u64,
     /// Whether headline figures are measured again while the underlay segments nothing.
@@ -267,6 +269,7 @@ mod tests {
             measures: Measure::ALL.to_vec(),
             ways: Way::ALL.to_vec(),
             rounds: 3,
+            seconds_most: None,
             millis: 1_000,
             wire: false,
             baseline: PeerKind::Kernel,

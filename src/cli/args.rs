@@ -92,7 +92,7 @@ pub enum Command {
     /// to br-int.
     Purge(PurgeArgs),
     /// Bridges, ports, tunnels, namespaces and routers, like `ovs-vsctl show`
-    Show(ReadArgs),
+    Show(ShowArgs),
     /// The flows of a bridge, in the text of `ovs-ofctl dump-flows`
     DumpFlows(DumpFlowsArgs),
     /// Add a flow to a bridge, in the text of `ovs-ofctl add-flow`
@@ -137,8 +137,12 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual, or write its pages (roff)
+    Man {
+        /// Write a page for each command into this directory, as `man` looks for them, instead of printing all as one
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// A lab's process 1; started by `dvr lab up`
     #[command(hide = true)]
     LabInit {
@@ -440,6 +444,17 @@ pub struct ReadArgs {
     /// How to print it
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What `show` takes.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Of whom, and how to print it
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// Also the flows that the kernel carries out for the switch, the busiest COUNT of them (100)
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
+    pub offloaded: Option<usize>,
 }
 
 /// What `trace` takes.

@@ -16,8 +16,8 @@ use crate::lab::{self, Stage};
 /// What `bench` takes.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Whom to measure: `veth`, `kernel`, `ovs`, `dvr`; `dvr-tunnels`, which is dvr with the kernel's tunnels; `fast`, which
-    /// is dvr with the kernel fast path and takes root
+    /// Whom to measure: `veth`, `kernel`, `ovs`, `dvr`; `dvr-tunnels`, which is dvr with the kernel's tunnels; and, which
+    /// take root, `kernel-bpf` and `fast`, which is dvr with the kernel fast path
     #[arg(long, value_name = "PEER[,…]", value_delimiter = ',', default_value = "veth,kernel,ovs,dvr")]
     peers: Vec<PeerKind>,
     /// What to measure: `tcp1`, `tcp4`, `pps1`, `pps1000`, `lossless`, `rtt`, `first`, `cold`, `ports`, `memory`
@@ -34,6 +34,9 @@ pub struct BenchArgs {
     /// How often; the order of peers differs each time
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+    /// Begin no round that would not be over after so many minutes; at least one is made
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=1_440))]
+    within: Option<u64>,
     /// How long each run of traffic lasts
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
@@ -72,14 +75,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When it cannot begin, or the report cannot be written.
 pub(super) fn bench(args: BenchArgs) -> Result<u8, CliError> {
-    let BenchArgs { peers, measures, ways, rounds, seconds, wire, baseline, svg, output: form } = args;
+    let BenchArgs { peers, measures, ways, rounds, within, seconds, wire, baseline, svg, output: form } = args;
     if let Some(dir) = &svg {
         std::fs::create_dir_all(dir).map_err(|source| CliError::Create { path: dir.clone(), source })?;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 10 and 3,600,000")]
     let millis = (seconds * 1e3) as u64;
-    let settings =
-        Settings { peers: once(peers), measures: once(measures), ways: once(ways), rounds, millis, wire, baseline };
+    let (peers, measures, ways) = (once(peers), once(measures), once(ways));
+    let seconds_most = within.map(|minutes| minutes * 60);
+    let settings = Settings { peers, measures, ways, rounds, seconds_most, millis, wire, baseline };
     let report = bench::run(settings, &["bench-stage", "outside"], output::complain)
         .map_err(|error| CliError::Ended(error.to_string()))?;
     for (name, text) in svg.iter().flat_map(|_| chart::charts(&report)) {

@@ -22,6 +22,13 @@ pub(super) fn certs(command: &CertsCommand) -> Result<u8, CliError> {
                 authority.key.display()
             )
         }
+        CertsCommand::Controller(at) => {
+            let made = tls::issue(&at.dir, &Identity::Controller).map_err(failed)?;
+            format!(
+                "{}copy both to each controller's host, and start its controller anew\n",
+                told("controllers", &made)
+            )
+        }
         CertsCommand::Node { node, at } => {
             let made = tls::issue(&at.dir, &Identity::Node(node.clone())).map_err(failed)?;
             told(&format!("node `{node}`"), &made)

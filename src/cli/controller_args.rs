@@ -158,6 +158,8 @@ pub struct DeleteArgs {
 pub enum CertsCommand {
     /// An authority, and the certificate that every controller bears
     Init(CertsArgs),
+    /// The controllers' anew, before it ends; each shows it from its next start on
+    Controller(CertsArgs),
     /// A node's, which lets its agent see that node's view and nothing else
     Node {
         /// The node.

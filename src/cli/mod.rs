@@ -29,6 +29,7 @@ mod trace;
 mod walk;
 mod wishes;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -92,13 +93,21 @@ fn run(cli: Cli) -> Result<u8, CliError> {
             clap_complete::generate(shell, &mut Cli::command(), "dvr", &mut octets);
             output::print(&String::from_utf8_lossy(&octets))
         }
-        Command::Man => manual(),
+        Command::Man { dir: Some(dir) } => manual_pages(&dir),
+        Command::Man { dir: None } => manual(),
         Command::LabInit { name, dir, inside } => daemons::lab_init(&name, &dir, inside),
         Command::LabKeep { node } => daemons::lab_keep(&node),
         Command::LabStart { node, daemon } => labs::start(node.as_deref(), daemon),
         Command::DoctorProbe => probe::main(),
         Command::BenchStage { life, task } => bench::stage(life, &task),
     }
+}
+
+/// Writes the manual page of the program, and of each of its commands.
+fn manual_pages(dir: &Path) -> Result<u8, CliError> {
+    let failed = |source| CliError::Create { path: dir.to_path_buf(), source };
+    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
+    Ok(error::DONE)
 }
 
 /// Prints one manual page: the program's, then a section for each of its commands.

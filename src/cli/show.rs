@@ -2,24 +2,28 @@
 
 use serde::Serialize;
 
-use super::args::ReadArgs;
+use super::args::{ReadArgs, ShowArgs};
 use super::error::{CliError, DONE, FAILED};
 use super::{output, paths, target};
 use crate::api::agent::{self, PeerPath, Show as AgentShow};
 use crate::api::switch::{
-    self, Bridge, BridgeMode, FastPathState, Port, PortKind, Router, Show as SwitchShow, VlanMode,
+    self, Bridge, BridgeMode, FastPathState, Offloaded, OffloadedFlow, Port, PortKind, Router, Show as SwitchShow,
+    VlanMode,
 };
 use crate::datapath::DropReason;
 use crate::lab::Daemon;
 
 /// A node, as far as its daemons answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Shown {
     node: String,
     agent: Option<AgentShow>,
     /// The ways to the other nodes.
     paths: Vec<PeerPath>,
     switch: Option<SwitchShow>,
+    /// The flows in the kernel, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloaded: Option<Offloaded>,
     errors: Vec<String>,
 }
 
@@ -27,11 +31,11 @@ struct Shown {
 ///
 /// # Errors
 /// When there is no such node.
-pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
+pub(super) fn show(args: &ShowArgs) -> Result<u8, CliError> {
+    let ShowArgs { read: ReadArgs { node, name, output: form }, offloaded } = args;
     let mut nodes = Vec::new();
-    for site in target::sites(args.name.as_ref(), args.node.as_deref())? {
-        let mut shown =
-            Shown { node: site.node.clone(), agent: None, paths: Vec::new(), switch: None, errors: Vec::new() };
+    for site in target::sites(name.as_ref(), node.as_deref())? {
+        let mut shown = Shown { node: site.node.clone(), ..Shown::default() };
         // A switch that serves a user without an agent lacks nothing.
         let alone = site.has_no(Daemon::Agent);
         match target::ask(&site, Daemon::Agent, &agent::Request::Show) {
@@ -49,9 +53,15 @@ pub(super) fn show(args: &ReadArgs) -> Result<u8, CliError> {
             Ok(show) => shown.switch = Some(show),
             Err(error) => shown.errors.push(why(error)),
         }
+        if let Some(most) = offloaded.filter(|_| shown.switch.is_some()) {
+            match target::ask(&site, Daemon::Switch, &switch::Request::Offloaded { most }) {
+                Ok(flows) => shown.offloaded = Some(flows),
+                Err(error) => shown.errors.push(why(error)),
+            }
+        }
         nodes.push(shown);
     }
-    output::render(args.output.output, &nodes, |nodes| nodes.iter().map(text).collect())?;
+    output::render(form.output, &nodes, |nodes| nodes.iter().map(text).collect())?;
     Ok(if nodes.iter().all(|node| node.errors.is_empty()) { DONE } else { FAILED })
 }
 
@@ -83,6 +93,9 @@ fn text(shown: &Shown) -> String {
                 fast.flows, fast.packets, fast.refused
             ));
         }
+        if let Some(offloaded) = &shown.offloaded {
+            out.push_str(&offloaded_text(offloaded));
+        }
         for Router { netns, through, packets, bytes } in &switch.routers {
             let all = through.as_ref().map_or_else(String::new, |why| format!("; all go through by now: {why}"));
             out.push_str(&format!("    Past {}: {packets} frames, {bytes} octets{all}\n", netns.display()));
@@ -92,6 +105,22 @@ fn text(shown: &Shown) -> String {
             let meaning = known.map_or("of a reason that only its own release knows", DropReason::meaning);
             out.push_str(&format!("    Dropped: {count} {reason}: {meaning}\n"));
         }
+    }
+    out
+}
+
+/// The flows in the kernel, as OVS shows those of its datapath.
+fn offloaded_text(offloaded: &Offloaded) -> String {
+    let Offloaded { total, flows } = offloaded;
+    let mut out = String::new();
+    for OffloadedFlow { matching, actions, packets, bytes, idle_secs } in flows {
+        out.push_str(&format!(
+            "        {matching}, packets:{packets}, bytes:{bytes}, used:{idle_secs:.1}s, actions:{actions}\n"
+        ));
+    }
+    let told = flows.len() as u64;
+    if told < *total {
+        out.push_str(&format!("        and {} more: --offloaded={total} tells all\n", total - told));
     }
     out
 }

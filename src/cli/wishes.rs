@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::error::CliError;
-use crate::model::{Object, Resource, Topology, Underlay};
+use crate::model::{Object, Resource, Topology};
 use crate::rpc::RpcError;
 use crate::rpc::proto::{Edit, edit};
 
@@ -41,12 +42,8 @@ struct Printed {
     health: Option<IgnoredAny>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    Many(Vec<Printed>),
-    One(Box<Printed>),
-}
+/// Values of a list of resources read at most: a hundred thousand ports, as `get` prints them, are half of that.
+const VALUES_MAX: usize = 5_000_000;
 
 impl Wishes {
     /// Reads and checks a file; `-` is standard input.
@@ -69,11 +66,9 @@ impl Wishes {
     }
 
     fn of_topology(origin: &str, text: &str) -> Result<Self, CliError> {
-        let (topology, wishes) =
+        let (underlay, wishes) =
             Topology::wishes(text, origin).map_err(|error| CliError::Refused(error.to_string()))?;
-        let underlay = topology.underlay();
-        // A file that says nothing of it has the usual one, and asks for none.
-        let underlay = if *underlay == Underlay::default() { Vec::new() } else { json(underlay)? };
+        let underlay = underlay.as_ref().map(json).transpose()?.unwrap_or_default();
         let mut all =
             Self { origin: origin.to_owned(), edits: Vec::new(), objects: BTreeMap::new(), underlay, whole: true };
         for wish in wishes {
@@ -84,19 +79,24 @@ impl Wishes {
     }
 
     fn of_resources(origin: &str, text: &str) -> Result<Self, CliError> {
-        let printed = serde_saphyr::from_str::<OneOrMany>(text).map_err(|error| {
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: VALUES_MAX, max_events: 2 * VALUES_MAX, max_documents: 1 },
+            strict_booleans: true,
+            with_snippet: false,
+        };
+        let read: Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             CliError::Refused(format!(
                 "{origin}: neither a topology nor resources as `dvr get -o yaml` prints them: {error}"
             ))
         })?;
-        let printed = match printed {
-            OneOrMany::Many(all) => all,
-            OneOrMany::One(one) => vec![*one],
-        };
+        let read = if let Value::Array(all) = read { all } else { vec![read] };
         let underlay = Vec::new();
         let mut all =
             Self { origin: origin.to_owned(), edits: Vec::new(), objects: BTreeMap::new(), underlay, whole: false };
-        for Printed { resource, revision, live: _, health: _ } in printed {
+        for (number, value) in (1..).zip(read) {
+            let called = called(number, &value);
+            let Printed { resource, revision, live: _, health: _ } = serde_json::from_value(value)
+                .map_err(|error| CliError::Refused(format!("{origin}: {called}: {error}")))?;
             all.edits.push(put(&resource, revision)?);
             all.objects.insert(resource.object(), None);
         }
@@ -124,6 +124,15 @@ impl Wishes {
     }
 }
 
+/// What a resource of a list is called in messages: what it says of itself, as far as it does.
+fn called(number: usize, value: &Value) -> String {
+    let text = |key| value.get(key).and_then(Value::as_str);
+    match (text("kind"), text("name")) {
+        (Some(kind), Some(name)) => format!("{kind} `{name}`"),
+        (kind, _) => format!("{} {number} of the list", kind.unwrap_or("resource")),
+    }
+}
+
 /// Whether a text holds resources, and not a topology: these are a list, or begin with a kind.
 fn is_list(text: &str) -> bool {
     let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with(['#', '%']));
@@ -131,7 +140,7 @@ fn is_list(text: &str) -> bool {
     match lines.next() {
         Some(first) if first.starts_with(['-', '[']) => true,
         Some(first) if first.starts_with('{') => {
-            serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.get("kind").is_some())
+            serde_json::from_str::<Value>(text).is_ok_and(|value| value.get("kind").is_some())
         }
         Some(_) => text.lines().any(|line| line.starts_with("kind:")),
         None => false,
@@ -169,11 +178,31 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_told_with_its_place() {
-        for (text, word) in
-            [("version: 1\nnodes: {n: {adress: x}}\n", "test:2:"), ("- kind: nod\n  name: x\n", "test: neither")]
-        {
+        for (text, words) in [
+            ("version: 1\nnodes: {n: {adress: x}}\n", &["test:2:"][..]),
+            ("- kind: nod\n  name: x\n", &["test: nod `x`: unknown variant `nod`", "`node`"]),
+            ("- {kind: node, name: n1}\n- {kind: port, name: p}\n", &["test: port `p`: missing field `network`"]),
+            ("kind: port\nname: p\nnetwork: a\nnod: n1\n", &["test: port `p`: unknown field `nod`", "`node`"]),
+            ("- {kind: port, name: p, network: a, mac: x}\n", &["test: port `p`: ", "MAC"]),
+            ("- {kind: port}\n", &["test: port 1 of the list: missing field `name`"]),
+            ("- kind: [\n", &["test: neither"]),
+        ] {
             let error = Wishes::of("test", text).err().expect("it is refused").to_string();
-            assert!(error.contains(word), "{error}");
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
+    }
+
+    /// Input: more resources than a reader of YAML takes unless it is told to. Output: all of them.
+    #[test]
+    fn what_get_prints_is_read_however_much_it_is() {
+        let port = |number: usize| {
+            let ip = format!("10.{}.{}.{}", 1 + number / 65_536, number / 256 % 256, number % 256);
+            let text = format!(r#"{{"kind":"port","name":"p{number}","network":"a","node":"n1","ips":["{ip}"]}}"#);
+            serde_json::from_str::<Resource>(&text).expect("a resource")
+        };
+        let all: Vec<Resource> = (0..20_000).map(port).collect();
+        let text = serde_saphyr::to_string(&all).expect("it is printed");
+        let wishes = Wishes::of("test", &text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(wishes.edits.len(), all.len());
     }
 }

@@ -24,6 +24,9 @@ const EDITS_WAITING: usize = 2 * super::write::EDITS_MAX;
 /// milliseconds in which nobody else is heard.
 const WHOLES: usize = 8;
 
+/// Lists that are made at once: each is a copy of all that it tells, as long as it is read.
+const LISTS: usize = 16;
+
 /// What happened since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counters {
@@ -74,6 +77,8 @@ pub(super) struct Hub {
     pub(super) waiting: Semaphore,
     /// A permit for each whole view on its way.
     pub(super) wholes: Semaphore,
+    /// A permit for each list on its way.
+    pub(super) lists: Semaphore,
     /// Addresses that ports announced.
     pub(super) claims: Claims,
     /// The places of connections.
@@ -95,6 +100,7 @@ impl Hub {
             writers: tokio::sync::Mutex::default(),
             waiting: Semaphore::new(EDITS_WAITING),
             wholes: Semaphore::new(WHOLES),
+            lists: Semaphore::new(LISTS),
             claims: Claims::default(),
             places: Mutex::default(),
             heard: Mutex::default(),

@@ -9,14 +9,14 @@ use prost::Message;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch::Receiver;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::arrival::arrive;
 use super::hub::{Counters, Hub, lock};
 use super::world::{Cursor, Health, News, Next};
-use crate::model::Object;
+use crate::model::{Kind, Object, Resource};
 use crate::rpc::PART_LEN;
 use crate::rpc::proto::view_reply::What;
 use crate::rpc::proto::{
@@ -37,8 +37,16 @@ const LIST_PART: usize = 500;
 const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// How long a whole view may take to be sent before the next may be made: a reader may be slow, or not read at all.
 const WHOLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stream is silent before its node is told how far it has come with nothing for it. A controller that starts
+/// anew goes on with nodes that know all that was written.
+const MARK_AFTER: Duration = Duration::from_secs(10);
+/// How long a list may take to be read, before its place is another's.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// How long a controller that is behind the one an agent came from may take to follow.
 const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// No changes, in JSON.
+const NO_CHANGES: &[u8] = b"[]";
 
 /// What a streaming call answers with.
 pub(super) type Stream<T> = ReceiverStream<Result<T, Status>>;
@@ -226,6 +234,13 @@ async fn show(
                 tokio::select! {
                     () = sender.closed() => return Err(Gone),
                     changed = pulse.changed() => changed.map_err(|_| Gone)?,
+                    () = sleep(MARK_AFTER) => {
+                        let passed = hub.world().passed(node, cursor);
+                        if let Some(revision) = passed {
+                            voice.say(revision, What::Changes(NO_CHANGES.to_vec())).await?;
+                            cursor = Cursor::At(revision);
+                        }
+                    }
                 }
             }
             Next::Changes(changes) => {
@@ -290,45 +305,75 @@ fn item(object: &Object, revision: Revision, resource: Vec<u8>, health: Option<&
     Item { name, revision, resource, live: health.map(|health| health.lives), health: health.map(told) }
 }
 
+/// One resource that is listed.
+struct Found {
+    at: Revision,
+    health: Option<Health>,
+    resource: Resource,
+}
+
 /// What is desired now.
 pub(super) fn list(hub: &Arc<Hub>, request: ListRequest) -> Stream<ListReply> {
     let filter = Filter { kind: request.kind, name: request.name };
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
-    let (revision, found) = {
-        let world = hub.world();
-        let resources = crate::model::Kind::ALL
-            .into_iter()
-            .filter(|kind| filter.kind.is_empty() || filter.kind == kind.word())
-            .flat_map(|kind| match filter.name.as_str() {
-                "" => world.fabric().list(kind),
-                name => world.fabric().get(&Object::new(kind, name)).into_iter().collect(),
-            });
-        let found: Vec<_> = resources
-            .map(|resource| {
-                let object = resource.object();
-                (world.changed(&object).unwrap_or(world.revision), world.health(&object), object, resource)
-            })
-            .collect();
-        (world.revision, found)
-    };
+    let hub = Arc::clone(hub);
     tokio::spawn(async move {
-        let (mut items, mut octets) = (Vec::new(), 0);
-        for (at, health, object, resource) in found {
-            let next = item(&object, at, super::keys::value(&resource), health.as_ref());
-            octets += next.encoded_len();
-            items.push(next);
-            if items.len() >= LIST_PART || octets >= PART_LEN {
-                octets = 0;
-                let items = core::mem::take(&mut items);
-                if sender.send(Ok(ListReply { revision, items })).await.is_err() {
-                    return;
-                }
-            }
-        }
-        // The last part; the only one, and empty, if there is nothing.
-        let _gone = sender.send(Ok(ListReply { revision, items })).await;
+        // Whatever ends it is the other side's going.
+        let _gone = told_of(&hub, &filter, &sender, LIST_LIMIT).await;
     });
     ReceiverStream::new(receiver)
+}
+
+/// Lists, as soon as there is room for a copy of all that is listed, and for so long.
+async fn told_of(
+    hub: &Hub,
+    filter: &Filter,
+    sender: &Sender<Result<ListReply, Status>>,
+    limit: Duration,
+) -> Result<(), Gone> {
+    let _place = tokio::select! {
+        () = sender.closed() => return Err(Gone),
+        place = hub.lists.acquire() => place.map_err(|_| Gone)?,
+    };
+    let Ok(sent) = timeout(limit, send_all(hub, filter, sender)).await else {
+        hub.counted(|counters| counters.limited += 1);
+        let why = format!("the list was not read within {} s: ask for it again, or for less", limit.as_secs());
+        return sender.try_send(Err(Status::deadline_exceeded(why))).map_err(|_| Gone);
+    };
+    sent
+}
+
+async fn send_all(hub: &Hub, filter: &Filter, sender: &Sender<Result<ListReply, Status>>) -> Result<(), Gone> {
+    let (revision, found) = found(hub, filter);
+    let (mut items, mut octets) = (Vec::new(), 0);
+    for Found { at, health, resource } in found {
+        let next = item(&resource.object(), at, super::keys::value(&resource), health.as_ref());
+        octets += next.encoded_len();
+        items.push(next);
+        if items.len() >= LIST_PART || octets >= PART_LEN {
+            octets = 0;
+            let items = core::mem::take(&mut items);
+            sender.send(Ok(ListReply { revision, items })).await.map_err(|_| Gone)?;
+        }
+    }
+    // The last part; the only one, and empty, if there is nothing.
+    sender.send(Ok(ListReply { revision, items })).await.map_err(|_| Gone)
+}
+
+/// What a filter takes of what is desired, and of which revision that is.
+fn found(hub: &Hub, filter: &Filter) -> (Revision, Vec<Found>) {
+    let world = hub.world();
+    let kinds = Kind::ALL.into_iter().filter(|kind| filter.kind.is_empty() || filter.kind == kind.word());
+    let resources = kinds.flat_map(|kind| match filter.name.as_str() {
+        "" => world.fabric().list(kind),
+        name => world.fabric().get(&Object::new(kind, name)).into_iter().collect(),
+    });
+    let of = |resource: Resource| {
+        let object = resource.object();
+        let at = world.changed(&object).unwrap_or(world.revision);
+        Found { at, health: world.health(&object), resource }
+    };
+    (world.revision, resources.map(of).collect())
 }
 
 /// What changes.

@@ -129,6 +129,8 @@ pub(super) struct World {
     live: Live,
     /// When `serial` was last put.
     pub(super) serial: Option<Revision>,
+    /// When anything last changed that nodes are told of; what lives changes more often.
+    written: Revision,
     alive: BTreeMap<String, Alive>,
     nodes: BTreeMap<String, Slot>,
     news: Ring<Arc<[News]>>,
@@ -147,6 +149,7 @@ impl World {
             desired: Arc::default(),
             live: Live::default(),
             serial: None,
+            written: 0,
             alive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             news: Ring::new(0, WATCH_HISTORY),
@@ -155,7 +158,7 @@ impl World {
         }
     }
 
-    /// Takes in all of the store. Who was being told starts anew.
+    /// Takes in all of the store. Who was being told starts anew, unless nothing was written since it was told all.
     pub(super) fn load(&mut self, snapshot: &Snapshot) {
         let mut fabric = Fabric::default();
         let mut resources = Vec::new();
@@ -185,22 +188,25 @@ impl World {
         for resource in resources {
             fabric.put(resource);
         }
+        // Every write puts `serial`, one that only deletes as well.
+        self.written = self.serial.unwrap_or(snapshot.revision);
         self.reset(Desired { fabric, revisions }, snapshot.revision);
     }
 
-    /// Starts everybody anew from this state.
+    /// Starts everybody anew from this state who has not been told all that was written.
     fn reset(&mut self, desired: Desired, revision: Revision) {
+        let written = self.written;
         self.live = Live::of(&desired.fabric);
         self.revision = revision;
         self.news.clear(revision);
         let there = desired.fabric.nodes();
         self.nodes.retain(|name, slot| there.contains_key(name) || slot.pulse.receiver_count() > 0);
         for name in there.keys() {
-            self.nodes.entry(name.clone()).or_insert_with(|| Slot::new(revision));
+            self.nodes.entry(name.clone()).or_insert_with(|| Slot::new(written));
         }
         for slot in self.nodes.values_mut() {
-            slot.told.clear(revision);
-            slot.last = revision;
+            slot.told.clear(written);
+            slot.last = written;
             slot.pulse.send_replace(revision);
         }
         self.desired = Arc::new(desired);
@@ -214,7 +220,11 @@ impl World {
         let mut underlay = None;
         self.revision = batch.revision;
         for change in &batch.changes {
-            match (Key::of(change.key()), change) {
+            let key = Key::of(change.key());
+            if matches!(key, Key::Object(_) | Key::Underlay | Key::Serial) {
+                self.written = batch.revision;
+            }
+            match (key, change) {
                 (Key::Object(object), Change::Put(entry)) => {
                     let Some(resource) = self.resource(&object, entry) else {
                         self.foreign += 1;
@@ -403,6 +413,14 @@ impl World {
             return if changes.is_empty() { Next::Nothing } else { Next::Changes(changes) };
         }
         Next::Anew
+    }
+
+    /// The revision up to which nothing was for this node, if more was written than its stream has come to: whoever knows it
+    /// can go on from there wherever it asks next.
+    pub(super) fn passed(&self, node: &str, cursor: Cursor) -> Option<Revision> {
+        let Cursor::At(revision) = cursor else { return None };
+        let is_all = matches!(self.next(node, cursor), Next::Nothing);
+        (is_all && revision < self.written).then_some(self.revision)
     }
 
     /// All that a node is to hold, and of which revision that is; `None` if there is no such node.

@@ -4,11 +4,13 @@
 //! still win; each in stages, and no further than a stage at which no flow agrees. Whatever was tried is reported, as
 //! bits and as [`Parts`]: those decided the outcome.
 
+use std::sync::Arc;
+
 use hashbrown::hash_table::Entry as Place;
 use hashbrown::{HashMap, HashTable};
 
 use super::key::{self, Key, Mask, MaskShape};
-use super::matching::Match;
+use super::matching::{Kept, Match};
 use super::revision::{Parts, Revisions, Tag};
 use super::table::FlowRef;
 
@@ -30,7 +32,8 @@ pub(crate) struct Classifier {
 struct Subtable {
     mask: Mask,
     digest: u64,
-    shape: MaskShape,
+    /// Its flows share it.
+    shape: Arc<MaskShape>,
     max_priority: u16,
     /// How many flows have each priority.
     priorities: std::collections::BTreeMap<u16, usize>,
@@ -42,7 +45,8 @@ struct Subtable {
 /// The flows with one mask and value, highest priority first.
 #[derive(Clone, Debug)]
 struct Entry {
-    words: Box<[u64]>,
+    /// Its flows share them.
+    words: Arc<[u64]>,
     first: (u16, FlowRef),
     /// The others, if there are any: mostly there are none, and that takes one word.
     #[expect(clippy::box_collection, reason = "a vector without items is three words in each of a million entries")]
@@ -80,7 +84,7 @@ impl Entry {
 
 impl Subtable {
     fn new(mask: &Mask, priority: u16) -> Self {
-        let shape = MaskShape::staged(mask);
+        let shape = Arc::new(MaskShape::staged(mask));
         Self {
             mask: mask.clone(),
             digest: mask.digest(),
@@ -200,8 +204,9 @@ impl Classifier {
         }
     }
 
-    /// Adds a flow; the caller made sure there is none with this match and priority.
-    pub(crate) fn insert(&mut self, matching: &Match, priority: u16, flow: FlowRef, revisions: &Revisions) {
+    /// Adds a flow; the caller made sure there is none with this match and priority. Returns the match as the flow is to
+    /// keep it.
+    pub(crate) fn insert(&mut self, matching: &Match, priority: u16, flow: FlowRef, revisions: &Revisions) -> Kept {
         let index = match self.by_mask.get(&matching.mask) {
             Some(index) => *index,
             None => self.new_subtable(&matching.mask, priority, revisions),
@@ -209,19 +214,25 @@ impl Classifier {
         let subtable = &mut self.subtables[index];
         let hash = subtable.shape.hash(&matching.value);
         let Subtable { shape, entries, .. } = subtable;
-        match entries.find_mut(hash, |entry| shape.equals(&matching.value, &entry.words)) {
-            Some(entry) => entry.insert((priority, flow)),
+        let words = match entries.find_mut(hash, |entry| shape.equals(&matching.value, &entry.words)) {
+            Some(entry) => {
+                entry.insert((priority, flow));
+                Arc::clone(&entry.words)
+            }
             None => {
-                let words = shape.pick(&matching.value);
-                let entry = Entry { words, first: (priority, flow), more: None };
+                let words: Arc<[u64]> = shape.pick(&matching.value);
+                let entry = Entry { words: Arc::clone(&words), first: (priority, flow), more: None };
                 entries.insert_unique(hash, entry, |entry| key::hash_picked(&entry.words));
                 subtable.enter(&matching.value);
+                words
             }
-        }
+        };
+        let kept = Kept::Among(Arc::clone(&subtable.shape), words);
         *subtable.priorities.entry(priority).or_insert(0) += 1;
         subtable.touch(&matching.value, self.word, revisions);
         self.len += 1;
         self.settle(index, revisions);
+        kept
     }
 
     /// Removes the flow with exactly this match and priority, which is there.

@@ -7,7 +7,7 @@ use super::error::SwitchError;
 use super::matching::Kept;
 use super::switch::Switch;
 use super::table::{Filter, Flow, FlowRef};
-use super::text::{FlowText, Use};
+use super::text::{FlowText, Read, Use};
 use crate::api::switch::FlowChange;
 use crate::types::{IfName, Timestamp};
 
@@ -122,20 +122,22 @@ impl Switch {
 
 impl PortNumbers {
     /// Reads changes of flows: all of them, or with an error none.
-    pub(crate) fn read(&self, changes: &[FlowChange]) -> Result<Vec<Change>, SwitchError> {
-        let read = |(index, change): (usize, &FlowChange)| {
+    pub(crate) fn read<'a>(&self, changes: &'a [FlowChange]) -> Result<Vec<Change>, SwitchError> {
+        let mut actions = Read::new();
+        let mut parse = |text: &'a str, purpose| FlowText::parse_among(text, purpose, self, &mut actions);
+        let read = |(index, change): (usize, &'a FlowChange)| {
             let parsed = match change {
-                FlowChange::Add(text) => FlowText::parse(text, Use::Add, self).map(Change::Add),
-                FlowChange::Modify(text) => {
-                    FlowText::parse(text, Use::Modify, self).map(|flow| Change::Modify { flow, strict: false })
-                }
+                FlowChange::Add(text) => parse(text, Use::Add).map(Change::Add),
+                FlowChange::Modify(text) => parse(text, Use::Modify).map(|flow| Change::Modify { flow, strict: false }),
                 FlowChange::ModifyStrict(text) => {
-                    FlowText::parse(text, Use::Modify, self).map(|flow| Change::Modify { flow, strict: true })
+                    parse(text, Use::Modify).map(|flow| Change::Modify { flow, strict: true })
                 }
-                FlowChange::Delete(text) => FlowText::parse(text, Use::Delete { strict: false }, self)
-                    .map(|flow| Change::Delete { flow, strict: false }),
-                FlowChange::DeleteStrict(text) => FlowText::parse(text, Use::Delete { strict: true }, self)
-                    .map(|flow| Change::Delete { flow, strict: true }),
+                FlowChange::Delete(text) => {
+                    parse(text, Use::Delete { strict: false }).map(|flow| Change::Delete { flow, strict: false })
+                }
+                FlowChange::DeleteStrict(text) => {
+                    parse(text, Use::Delete { strict: true }).map(|flow| Change::Delete { flow, strict: true })
+                }
             };
             parsed.map_err(|source| SwitchError::BadFlow { number: index + 1, count: changes.len(), source })
         };

@@ -348,8 +348,13 @@ impl MaskShape {
     }
 
     /// The masked words of `key`, without those the mask does not look at.
-    pub(crate) fn pick(&self, key: &Key) -> Box<[u64]> {
+    pub(crate) fn pick<Words: FromIterator<u64>>(&self, key: &Key) -> Words {
         self.words.iter().map(|(index, bits)| key.0[usize::from(*index)] & bits).collect()
+    }
+
+    /// What was picked: place, bits of the mask, and value of each; the bits of a word may be in several stages.
+    pub(crate) fn unpick(&self, picked: &[u64]) -> impl Iterator<Item = (usize, u64, u64)> {
+        self.words.iter().zip(picked).map(|((index, bits), word)| (usize::from(*index), *bits, *word))
     }
 
     pub(crate) fn equals(&self, key: &Key, picked: &[u64]) -> bool {

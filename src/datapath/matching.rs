@@ -1,7 +1,9 @@
 //! A masked match, and what OpenFlow calls normal: no bits for fields the packets cannot have.
 
+use std::sync::Arc;
+
 use super::field::{Field, Info, Needs};
-use super::key::{self, Bits, Key, Mask, Place, WORDS};
+use super::key::{self, Bits, Key, Mask, MaskShape, Place};
 use crate::wire::{ethernet, ipv4, nd};
 
 /// The priority of a flow that names none (`OFP_DEFAULT_PRIORITY`).
@@ -150,43 +152,44 @@ impl Match {
     }
 }
 
-/// A match as a flow keeps it: the words of the mask that are not zero, each beside the value's. A flow looks at three to six
-/// words of a key's [`WORDS`], and there may be a million flows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
-    /// Which words of a key these are: one bit each, the lowest for the first.
-    places: u32,
-    /// Each word's mask, and its value under that.
-    words: Box<[(u64, u64)]>,
+/// A match as a flow keeps it: a flow looks at three to six words of a key's thirty, and there may be a million flows.
+#[derive(Clone, Debug)]
+pub(crate) enum Kept {
+    /// Until the flow is in a table: the words that the mask has bits of, each with its place, its mask and its value.
+    Apart(Box<[(u8, u64, u64)]>),
+    /// In a table: what all flows of one mask share, and this flow's words, which the table finds it by.
+    Among(Arc<MaskShape>, Arc<[u64]>),
 }
 
-const _: () = assert!(WORDS <= u32::BITS as usize, "a bit for each word");
+const _: () = assert!(size_of::<Kept>() == 24, "a match of three words");
 
 impl Kept {
     /// What says the same as `matching`.
     pub(crate) fn of(matching: &Match) -> Self {
-        let mut places = 0;
         let mut words = Vec::with_capacity(matching.mask.0.iter().filter(|mask| **mask != 0).count());
-        for (at, (mask, value)) in matching.mask.0.iter().zip(&matching.value.0).enumerate() {
+        for (at, (mask, value)) in (0..).zip(matching.mask.0.iter().zip(&matching.value.0)) {
             if *mask != 0 {
-                places |= 1_u32 << at;
-                words.push((*mask, value & mask));
+                words.push((at, *mask, value & mask));
             }
         }
-        Self { places, words: words.into() }
+        Self::Apart(words.into())
     }
 
-    /// The places of the words, with mask and value.
+    /// The places of the words, with mask and value; the bits of a word may be told in several parts.
     fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
-        let places = (0..WORDS).filter(|at| self.places & 1_u32 << at != 0);
-        places.zip(&self.words).map(|(at, (mask, value))| (at, *mask, *value))
+        let (apart, among) = match self {
+            Self::Apart(words) => (&**words, None),
+            Self::Among(shape, words) => (&[][..], Some(shape.unpick(words))),
+        };
+        apart.iter().map(|(at, mask, value)| (usize::from(*at), *mask, *value)).chain(among.into_iter().flatten())
     }
 
     /// The match, to be looked at field by field.
     pub(crate) fn whole(&self) -> Match {
         let mut whole = Match::ANY;
         for (at, mask, value) in self.words() {
-            (whole.mask.0[at], whole.value.0[at]) = (mask, value);
+            whole.mask.0[at] |= mask;
+            whole.value.0[at] |= value;
         }
         whole
     }

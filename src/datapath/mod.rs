@@ -50,7 +50,7 @@ pub use bridge::{BridgeView, NewPort, NewPortKind, PortView};
 pub use drop::DropReason;
 pub use error::SwitchError;
 pub use io::{DpPort, Egress, Ingress, TunnelMeta};
-pub use offer::{Changes, Grounds, Offer};
+pub use offer::{Changes, Grounds, Offer, describe};
 pub use packet::{Checksum, HEADROOM, Offload, Packet, SegmentKind, Segmentation};
 pub use steps::{change_flows, dump_flows, replace_flows, sync_flows};
 pub use switch::Switch;

@@ -4,6 +4,8 @@
 //! if all it looked at is among the octets that such a party can look at. What it rests on goes with it, so that it is
 //! known when it no longer stands; what was done in its name comes back as counts.
 
+mod text;
+
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,9 +18,11 @@ use super::switch::Switch;
 use super::table::FlowRef;
 use super::xlate::{BridgeId, Effect};
 use crate::fastpath::layout::at;
-use crate::fastpath::{Count, Family, Octets, Rewrite};
+use crate::fastpath::{Count, Kind, Octets, Rewrite};
 use crate::types::{Mac, Timestamp};
-use crate::wire::{ethernet, ipv4, nd};
+use crate::wire::{ethernet, nd};
+
+pub use text::describe;
 
 /// Frames that a worker sees of an entry before it offers it: what comes once is not worth it.
 pub(crate) const FRAMES_FIRST: u8 = 1;
@@ -83,27 +87,30 @@ const V6: [Spot; 5] = [
     (key::IPV6_LABEL, at::NETWORK, 32),
 ];
 
+/// The fields of its network header.
+const fn network(kind: Kind) -> &'static [Spot; 5] {
+    if kind.is_v6() { &V6 } else { &V4 }
+}
+
+/// Where its transport header begins.
+const fn transport(kind: Kind) -> usize {
+    if kind.is_v6() { at::IPV6_TRANSPORT } else { at::IPV4_TRANSPORT }
+}
+
 /// Which octets of a frame of this kind the mask looks at. What else it looks at is the same in all frames that are taken
 /// for this kind: no tag, no fragment, no tunnel, nothing of ARP or neighbour discovery.
-fn octets_of(mask: &Mask, family: Family, protocol: u8) -> Octets {
+fn octets_of(mask: &Mask, kind: Kind) -> Octets {
     let mut octets = Octets::ZERO;
-    let network = match family {
-        Family::V4 => &V4,
-        Family::V6 => &V6,
-    };
-    for (place, at, bits) in ETHERNET.iter().chain(network) {
+    for (place, at, bits) in ETHERNET.iter().chain(network(kind)) {
         octets.raise(*at, *bits, mask.get(*place));
     }
-    let transport = match family {
-        Family::V4 => at::IPV4_TRANSPORT,
-        Family::V6 => {
-            // The class lies between version and label.
-            octets.raise(at::NETWORK, 16, mask.get(key::IP_TOS) << 4);
-            at::IPV6_TRANSPORT
-        }
-    };
+    if kind.is_v6() {
+        // The class lies between version and label.
+        octets.raise(at::NETWORK, 16, mask.get(key::IP_TOS) << 4);
+    }
+    let transport = transport(kind);
     let (source, destination) = (mask.get(key::TP_SRC), mask.get(key::TP_DST));
-    if matches!(protocol, ipv4::PROTOCOL_ICMP | ipv4::PROTOCOL_ICMPV6) {
+    if matches!(kind, Kind::Icmp4 | Kind::Icmp6) {
         octets.raise(transport, 8, source & 0xff);
         octets.raise(transport + 1, 8, destination & 0xff);
     } else {
@@ -113,9 +120,8 @@ fn octets_of(mask: &Mask, family: Family, protocol: u8) -> Octets {
     octets
 }
 
-/// The family of a frame that the fast path may take: what its programs take for plain, as the key tells it.
-fn plain(key: &Key, head: &[u8]) -> Option<(Family, u8)> {
-    let protocol = u8::try_from(key.get(key::IP_PROTO)).ok()?;
+/// The kind of a frame that the fast path may take: what its programs take for plain, as the key tells it.
+fn plain(key: &Key, head: &[u8]) -> Option<Kind> {
     let octet = |at: usize| head.get(at).copied();
     let untagged = !key.is_tagged() && key.get(key::VLAN_TPID) == 0;
     let unicast = octet(0)? & 1 == 0;
@@ -125,30 +131,24 @@ fn plain(key: &Key, head: &[u8]) -> Option<(Family, u8)> {
         return None;
     }
     // A header that was not believed left no protocol in the key.
-    let known = [ipv4::PROTOCOL_TCP, ipv4::PROTOCOL_UDP];
-    match key.get16(key::ETH_TYPE) {
-        ethernet::TYPE_IPV4 => {
-            let plain = octet(at::NETWORK)? == 0x45 && octet(at::IPV4_PROTOCOL)? == protocol;
-            let known = known.contains(&protocol) || protocol == ipv4::PROTOCOL_ICMP;
-            (plain && known && read(key, head, at::IPV4_TRANSPORT, protocol)).then_some((Family::V4, protocol))
-        }
-        ethernet::TYPE_IPV6 => {
-            let plain = octet(at::NETWORK)? >> 4 == 6 && octet(at::IPV6_NEXT)? == protocol;
-            let known = known.contains(&protocol)
-                || protocol == ipv4::PROTOCOL_ICMPV6
-                    && !(nd::ROUTER_SOLICITATION..=nd::REDIRECT).contains(&octet(at::IPV6_TRANSPORT)?);
-            (plain && known && read(key, head, at::IPV6_TRANSPORT, protocol)).then_some((Family::V6, protocol))
-        }
-        _ => None,
-    }
+    let protocol = u8::try_from(key.get(key::IP_PROTO)).ok()?;
+    let (v6, plain) = match key.get16(key::ETH_TYPE) {
+        ethernet::TYPE_IPV4 => (false, octet(at::NETWORK)? == 0x45 && octet(at::IPV4_PROTOCOL)? == protocol),
+        ethernet::TYPE_IPV6 => (true, octet(at::NETWORK)? >> 4 == 6 && octet(at::IPV6_NEXT)? == protocol),
+        _ => return None,
+    };
+    let kind = Kind::of(v6, protocol)?;
+    let discovers = || (nd::ROUTER_SOLICITATION..=nd::REDIRECT).contains(&octet(at::IPV6_TRANSPORT).unwrap_or(0));
+    (plain && read(key, head, kind) && !(kind == Kind::Icmp6 && discovers())).then_some(kind)
 }
 
 /// Whether the key has what stands where ports, or type and code, are in the frame; a transport header cut short has none.
-fn read(key: &Key, head: &[u8], at: usize, protocol: u8) -> bool {
+fn read(key: &Key, head: &[u8], kind: Kind) -> bool {
+    let at = transport(kind);
     let Some([a, b, c, d]) = head.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()) else {
         return false;
     };
-    let expected = if matches!(protocol, ipv4::PROTOCOL_ICMP | ipv4::PROTOCOL_ICMPV6) {
+    let expected = if matches!(kind, Kind::Icmp4 | Kind::Icmp6) {
         (u16::from(a), u16::from(b))
     } else {
         (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
@@ -159,16 +159,15 @@ fn read(key: &Key, head: &[u8], at: usize, protocol: u8) -> bool {
 /// A frame that a cache entry decides, as it is before that.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    family: Family,
-    protocol: u8,
+    kind: Kind,
     octets: Octets,
 }
 
 impl Sample {
     /// The frame, if it is one of those that can be taken.
     pub(crate) fn of(key: &Key, head: &[u8]) -> Option<Self> {
-        let (family, protocol) = plain(key, head)?;
-        Some(Self { family, protocol, octets: Octets::of(head) })
+        let kind = plain(key, head)?;
+        Some(Self { kind, octets: Octets::of(head) })
     }
 }
 
@@ -212,7 +211,7 @@ pub struct Offer<'a> {
     /// The port that they leave by.
     pub to: DpPort,
     /// What kind of frames they are.
-    pub family: Family,
+    pub kind: Kind,
     /// The first octets of one of them, as it came in.
     pub frame: Octets,
     /// Which octets tell them from others.
@@ -245,17 +244,14 @@ impl<'a> Offer<'a> {
     pub(crate) fn of(from: DpPort, sample: &Sample, entry: Offered<'a>) -> Self {
         let Offered { deed, mask, guard, revisions, revision, tags, flows, effects } = entry;
         let Deed { to, destination, source, ttl } = deed;
-        let Sample { family, protocol, octets: frame } = sample;
-        let old = match family {
-            Family::V4 => frame.0[at::IPV4_TTL],
-            Family::V6 => frame.0[at::IPV6_HOPS],
-        };
+        let Sample { kind, octets: frame } = sample;
+        let old = frame.0[if kind.is_v6() { at::IPV6_HOPS } else { at::IPV4_TTL }];
         Self {
             from,
             to,
-            family: *family,
+            kind: *kind,
             frame: *frame,
-            mask: octets_of(mask, *family, *protocol),
+            mask: octets_of(mask, *kind),
             rewrite: Rewrite { destination, source, ttl: ttl.map(|ttl| (old, ttl)) },
             past_router: guard.map(|guard| guard.mtu),
             revisions,
@@ -317,7 +313,7 @@ mod tests {
 
     /// What was offered of each frame.
     #[derive(Default)]
-    struct Taker(Vec<(Family, Octets, Rewrite, bool)>);
+    struct Taker(Vec<(Kind, Octets, Rewrite, bool)>);
 
     impl Egress for Taker {
         fn transmit(&mut self, _: DpPort, _: Option<&TunnelMeta>, _: &mut Packet<'_>) {}
@@ -327,7 +323,7 @@ mod tests {
         }
 
         fn offer(&mut self, offer: &Offer<'_>, _: Timestamp) {
-            self.0.push((offer.family, offer.mask, offer.rewrite, offer.grounds().stand()));
+            self.0.push((offer.kind, offer.mask, offer.rewrite, offer.grounds().stand()));
         }
     }
 
@@ -355,7 +351,7 @@ mod tests {
     }
 
     /// Sends a frame so often, and tells what was offered.
-    fn offers(switch: &Mutex<Switch>, frame: &[u8], times: usize) -> Vec<(Family, Octets, Rewrite, bool)> {
+    fn offers(switch: &Mutex<Switch>, frame: &[u8], times: usize) -> Vec<(Kind, Octets, Rewrite, bool)> {
         let (mut worker, mut taker) = (Worker::new(), Taker::default());
         for _ in 0..times {
             let mut room = frame.to_vec();
@@ -392,8 +388,8 @@ mod tests {
         ];
         for (flow, rewrite, counts) in cases {
             let offered = offers(&switch(&[flow]), &datagram(), 3);
-            let [(family, mask, as_rewritten, stands)] = offered.as_slice() else { panic!("{flow}: {offered:?}") };
-            assert_eq!((*family, *as_rewritten, *stands), (Family::V4, rewrite, true), "{flow}");
+            let [(kind, mask, as_rewritten, stands)] = offered.as_slice() else { panic!("{flow}: {offered:?}") };
+            assert_eq!((*kind, *as_rewritten, *stands), (Kind::Udp4, rewrite, true), "{flow}");
             assert!(counts.iter().all(|at| mask.0[*at] == 0xff), "{flow}: {mask:?}");
             assert_eq!(mask.0[at::IPV4_TRANSPORT..at::IPV4_TRANSPORT + 2], [0, 0], "nobody looks at the source port");
         }

@@ -529,10 +529,11 @@ impl Switch {
         let (idle_timeout, hard_timeout, send_flow_rem, importance) =
             old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, 0), kept);
         let before = old.cloned().map(Box::new);
+        let matching = &flow.matching;
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
-            matching: Kept::of(&flow.matching),
+            matching: Kept::of(matching),
             cookie: flow.cookie,
             actions: Arc::clone(&flow.actions),
             idle_timeout,
@@ -550,7 +551,7 @@ impl Switch {
                 held.tables.replace(known, flow);
                 known
             }
-            None => held.tables.insert(flow),
+            None => held.tables.insert_new(flow, matching),
         };
         self.revisions.publish();
         Learnt::New { flow, before }

@@ -240,8 +240,8 @@ impl Tables {
         })
     }
 
-    /// Adds a flow with this match, where there is none.
-    fn insert_new(&mut self, flow: Flow, matching: &Match) -> FlowRef {
+    /// Adds a flow with this match, where there is none with its table and priority.
+    pub(crate) fn insert_new(&mut self, mut flow: Flow, matching: &Match) -> FlowRef {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -254,7 +254,7 @@ impl Tables {
         let reference = FlowRef { slot, serial };
         let word = table_word(self.bridge, flow.table);
         let classifier = self.tables.entry(flow.table).or_insert_with(|| Classifier::new(word));
-        classifier.insert(matching, flow.priority, reference, &self.revisions);
+        flow.matching = classifier.insert(matching, flow.priority, reference, &self.revisions);
         self.account(reference, &flow);
         let held = &mut self.slots[slot as usize];
         (held.serial, held.flow) = (serial, Some(Box::new(flow)));
@@ -263,12 +263,14 @@ impl Tables {
     }
 
     /// Puts `flow` where one with the same table, match and priority is, as its continuation.
-    pub(crate) fn replace(&mut self, reference: FlowRef, flow: Flow) {
+    pub(crate) fn replace(&mut self, reference: FlowRef, mut flow: Flow) {
         if let Some(classifier) = self.tables.get(&flow.table) {
             classifier.touch(&flow.matching.whole(), &self.revisions);
         }
         let Some(old) = self.slots[reference.slot as usize].flow.take() else { return };
         let orphans = self.discount(reference, &old, &flow.actions);
+        // The same, and shared with the table.
+        flow.matching = old.matching;
         self.account(reference, &flow);
         self.slots[reference.slot as usize].flow = Some(Box::new(flow));
         self.remove_learned(&orphans);

@@ -1,5 +1,6 @@
 //! The kernel's side of the fast path: the table, the programs, and where they hang.
 
+use core::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -8,7 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::asm::{AsmError, Program};
-use super::layout::{self, Count, Family, HIT_LEN, KEY_LEN, MASK_SLOTS, Octets, Rewrite, VALUE_LEN, Way};
+use super::layout::{self, Count, HIT_LEN, KEY_LEN, Kind, MASK_SLOTS, Octets, Rewrite, VALUE_LEN, Way};
 use super::program::{self, Map as Role};
 use super::sys::{self, Map, MapKind, ProgramKind};
 use crate::netlink::{Connection, Error as NetlinkError};
@@ -17,6 +18,11 @@ use crate::wire::ethernet;
 
 /// Most flows in the kernel. While a mask is replaced each is there twice.
 pub const LIMIT_FLOWS: u32 = 32_768;
+
+/// Kinds of frames, each with a mask of its own.
+const KINDS: usize = Kind::ALL.len();
+const KINDS_U32: u32 = Kind::Icmp6 as u32 + 1;
+const _: () = assert!(KINDS_U32 as usize == KINDS);
 
 /// The number and preference of our filter among an interface's: another's with both would be taken for ours.
 const HANDLE: u32 = 0x6476_7266;
@@ -56,9 +62,9 @@ pub enum Error {
         /// What its verifier said last.
         said: String,
     },
-    /// The ingress filter cannot be set or removed.
-    #[error("cannot {what} the ingress filter of {port}: {source}")]
-    Ingress {
+    /// An interface's filter cannot be set or removed.
+    #[error("cannot {what} the BPF filter of {port}: {source}")]
+    Filter {
         /// What was attempted.
         what: &'static str,
         /// The interface.
@@ -105,14 +111,14 @@ pub struct FastPath {
     filter: OwnedFd,
     deaf: OwnedFd,
     ingress: OwnedFd,
-    /// By family: the mask that counts and its number.
-    current: [(Octets, u32); 2],
+    /// By kind: the mask that counts and its number.
+    current: [(Octets, u32); KINDS],
 }
 
 /// A mask that is to count next: flows are put in under it before it does.
 #[derive(Debug)]
 pub struct NextMask {
-    family: Family,
+    kind: Kind,
     mask: Octets,
     number: u32,
 }
@@ -123,6 +129,11 @@ impl NextMask {
     pub fn key(&self, frame: &Octets, ifindex: u32) -> FlowKey {
         FlowKey(frame.key(&self.mask, number16(self.number), ifindex))
     }
+}
+
+/// The number of a kind's first mask, whose zeroes are in the map from the start.
+const fn first_number(kind: Kind) -> u32 {
+    kind as u32 * MASK_SLOTS
 }
 
 fn number16(number: u32) -> u16 {
@@ -139,8 +150,8 @@ impl FastPath {
             return Err(Error::BigEndian);
         }
         let made = |name| move |source| Error::Map { name, source };
-        let chosen = Map::create("dvr_chosen", MapKind::Array, 2).map_err(made("dvr_chosen"))?;
-        let masks = Map::create("dvr_masks", MapKind::Array, 2 * MASK_SLOTS).map_err(made("dvr_masks"))?;
+        let chosen = Map::create("dvr_chosen", MapKind::Array, KINDS_U32).map_err(made("dvr_chosen"))?;
+        let masks = Map::create("dvr_masks", MapKind::Array, KINDS_U32 * MASK_SLOTS).map_err(made("dvr_masks"))?;
         let flows = Map::create("dvr_flows", MapKind::Hash, 2 * LIMIT_FLOWS).map_err(made("dvr_flows"))?;
         let hit = Map::create("dvr_hit", MapKind::PerCpuArray, 1).map_err(made("dvr_hit"))?;
         let descriptor = |role: &Role| match role {
@@ -160,23 +171,24 @@ impl FastPath {
         let filter = load("dvr_filter", ProgramKind::SocketFilter, program::socket_filter())?;
         let deaf = load("dvr_deaf", ProgramKind::SocketFilter, program::deaf_filter())?;
         let ingress = load("dvr_ingress", ProgramKind::TrafficControl, program::ingress())?;
-        let current = [(Octets::ZERO, 0), (Octets::ZERO, MASK_SLOTS)];
+        let current = Kind::ALL.map(|kind| (Octets::ZERO, first_number(kind)));
         let path = Self { chosen, masks, flows, _hit: hit, filter, deaf, ingress, current };
-        // The second family's numbers begin behind the first one's, whose are in the map from the start.
-        path.choose(&NextMask { family: Family::V6, mask: Octets::ZERO, number: MASK_SLOTS })?;
+        for kind in Kind::ALL {
+            path.choose(&NextMask { kind, mask: Octets::ZERO, number: first_number(kind) })?;
+        }
         Ok(path)
     }
 
-    /// The mask that counts for a family.
+    /// The mask that counts for a kind.
     #[must_use]
-    pub fn mask(&self, family: Family) -> &Octets {
-        &self.current[family as usize].0
+    pub fn mask(&self, kind: Kind) -> &Octets {
+        &self.current[kind as usize].0
     }
 
     /// The key of frames like this one that come by the interface.
     #[must_use]
-    pub fn key(&self, family: Family, frame: &Octets, ifindex: u32) -> FlowKey {
-        let (mask, number) = &self.current[family as usize];
+    pub fn key(&self, kind: Kind, frame: &Octets, ifindex: u32) -> FlowKey {
+        let (mask, number) = &self.current[kind as usize];
         FlowKey(frame.key(mask, number16(*number), ifindex))
     }
 
@@ -184,8 +196,8 @@ impl FastPath {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Table`].
-    pub fn insert(&self, family: Family, key: &FlowKey, rewrite: &Rewrite, way: &Way) -> Result<(), Error> {
-        self.flows.update(&key.0, &layout::encode(family, rewrite, way)).map_err(|source| {
+    pub fn insert(&self, kind: Kind, key: &FlowKey, rewrite: &Rewrite, way: &Way) -> Result<(), Error> {
+        self.flows.update(&key.0, &layout::encode(kind, rewrite, way)).map_err(|source| {
             if source.raw_os_error() == Some(libc::E2BIG) { Error::Full } else { Error::Table(source) }
         })
     }
@@ -202,21 +214,18 @@ impl FastPath {
         self.flows.take(&key.0).map_or_else(|_| Count::default(), |value| Count::of(&value))
     }
 
-    /// A mask with more ones, which does not count yet.
+    /// Another mask, which does not count yet.
     ///
     /// # Errors
     /// [`Error::Table`].
-    pub fn widen(&self, family: Family, more: &Octets) -> Result<NextMask, Error> {
-        let (mask, number) = &self.current[family as usize];
-        let mut mask = *mask;
-        mask.union(more);
-        let base = family as u32 * MASK_SLOTS;
+    pub fn prepare(&self, kind: Kind, mask: Octets) -> Result<NextMask, Error> {
+        let (base, number) = (first_number(kind), self.current[kind as usize].1);
         let number = base + (number - base + 1) % MASK_SLOTS;
         // A key's last octets are not the frame's: they are written after the mask was laid over it.
         let mut octets = [0; KEY_LEN];
         octets[..mask.0.len()].copy_from_slice(&mask.0);
         self.masks.update(&number.to_ne_bytes(), &octets).map_err(Error::Table)?;
-        Ok(NextMask { family, mask, number })
+        Ok(NextMask { kind, mask, number })
     }
 
     /// Has a mask count from now on. What was put in under another is met no more, and is to be removed.
@@ -225,12 +234,12 @@ impl FastPath {
     /// [`Error::Table`].
     pub fn adopt(&mut self, next: &NextMask) -> Result<(), Error> {
         self.choose(next)?;
-        self.current[next.family as usize] = (next.mask, next.number);
+        self.current[next.kind as usize] = (next.mask, next.number);
         Ok(())
     }
 
     fn choose(&self, next: &NextMask) -> Result<(), Error> {
-        let index = (next.family as u32).to_ne_bytes();
+        let index = (next.kind as u32).to_ne_bytes();
         self.chosen.update(&index, &u64::from(next.number).to_ne_bytes()).map_err(Error::Table)
     }
 
@@ -254,31 +263,65 @@ impl FastPath {
     /// is one of the interface's namespace.
     ///
     /// # Errors
-    /// [`Error::Ingress`].
+    /// [`Error::Filter`].
     pub fn attach(&self, connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
-        let failed = |what| move |source| Error::Ingress { what, port: port.clone(), source };
-        let mut qdisc = TcMessage::with_index(ifindex.cast_signed());
-        qdisc.header.parent = TcHandle::CLSACT;
-        qdisc.header.handle = TcHandle { major: u16::MAX, minor: 0 };
-        qdisc.attributes.push(TcAttribute::Kind("clsact".to_owned()));
-        match connection.request(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(error) if !error.is_exists() => return Err(failed("make room for")(error)),
-            Ok(()) | Err(_) => {}
-        }
-        let mut filter = filter_message(ifindex);
-        filter.attributes.push(TcAttribute::Options(
-            [
-                TcFilterBpfOption::ProgFd(self.ingress.as_raw_fd().cast_unsigned()),
-                TcFilterBpfOption::ProgName(NAME.to_owned()),
-                TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-            ]
-            .map(TcOption::Bpf)
-            .into(),
-        ));
-        connection
-            .request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(failed("set"))
+        hang(connection, (port, ifindex), (TcHandle::MIN_INGRESS, NAME), self.ingress.as_fd())
     }
+}
+
+/// A program without maps that is an interface's filter of what leaves by it.
+#[derive(Debug)]
+pub(crate) struct EgressFilter(OwnedFd);
+
+impl EgressFilter {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub(crate) fn load(name: &'static str, program: &Program<Infallible>) -> Result<Self, Error> {
+        let insns = program.link(|no_map| match *no_map {});
+        let loaded = sys::load_program(name, ProgramKind::TrafficControl, &insns, c"Apache-2.0");
+        loaded.map(Self).map_err(|(source, said)| Error::Load { name, source, said })
+    }
+
+    /// Sets it. The connection is one of the interface's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Filter`].
+    pub(crate) fn attach(&self, connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
+        hang(connection, (port, ifindex), (TcHandle::MIN_EGRESS, "dvr-egress"), self.0.as_fd())
+    }
+}
+
+/// Makes a program an interface's filter of what comes or leaves by it, in place of one that was set so before.
+fn hang(
+    connection: &mut Connection,
+    (port, ifindex): (&IfName, u32),
+    (hook, name): (u16, &str),
+    program: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let failed = |what| move |source| Error::Filter { what, port: port.clone(), source };
+    let mut qdisc = TcMessage::with_index(ifindex.cast_signed());
+    qdisc.header.parent = TcHandle::CLSACT;
+    qdisc.header.handle = TcHandle { major: u16::MAX, minor: 0 };
+    qdisc.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    match connection.request(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL) {
+        Err(error) if !error.is_exists() => return Err(failed("make room for")(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let mut filter = filter_message(ifindex, hook);
+    filter.attributes.push(TcAttribute::Options(
+        [
+            TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
+            TcFilterBpfOption::ProgName(name.to_owned()),
+            TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+        ]
+        .map(TcOption::Bpf)
+        .into(),
+    ));
+    connection
+        .request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(failed("set"))
 }
 
 /// Has a packet socket get everything.
@@ -300,21 +343,21 @@ pub fn mtu(port: &IfName, socket: BorrowedFd<'_>) -> Result<u32, Error> {
 /// Removes our ingress filter from an interface; none there is as good. The connection is one of the interface's namespace.
 ///
 /// # Errors
-/// [`Error::Ingress`].
+/// [`Error::Filter`].
 pub fn detach(connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
-    match connection.request(RouteNetlinkMessage::DelTrafficFilter(filter_message(ifindex)), 0) {
+    match connection.request(RouteNetlinkMessage::DelTrafficFilter(filter_message(ifindex, TcHandle::MIN_INGRESS)), 0) {
         // EINVAL is what it says of an interface without such a qdisc (`__tcf_qdisc_find()`, `net/sched/cls_api.c`).
         Err(error) if !error.is_absent() && error.errno() != Some(nix::errno::Errno::EINVAL) => {
-            Err(Error::Ingress { what: "remove", port: port.clone(), source: error })
+            Err(Error::Filter { what: "remove", port: port.clone(), source: error })
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// What names our filter on an interface.
-fn filter_message(ifindex: u32) -> TcMessage {
+fn filter_message(ifindex: u32, hook: u16) -> TcMessage {
     let mut filter = TcMessage::with_index(ifindex.cast_signed());
-    filter.header.parent = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+    filter.header.parent = TcHandle { major: u16::MAX, minor: hook };
     filter.header.handle = HANDLE.into();
     // Preference, and the protocol in network order (`TC_H_MAKE(prio << 16, protocol)`).
     filter.header.info = u32::from(PREFERENCE) << 16 | u32::from(PROTOCOL_ALL.to_be());
@@ -331,9 +374,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_both_families_are_told_apart_and_the_first_mask_is_empty() {
-        let next = NextMask { family: Family::V6, mask: Octets::ZERO, number: MASK_SLOTS };
-        let first = Octets::ZERO.key(&Octets::ZERO, 0, 7);
-        assert_ne!(next.key(&Octets::ZERO, 7), FlowKey(first));
+    fn keys_of_all_kinds_are_told_apart_though_their_first_masks_are_empty() {
+        let key = |kind| NextMask { kind, mask: Octets::ZERO, number: first_number(kind) }.key(&Octets::ZERO, 7);
+        assert_eq!(Kind::ALL.map(key).into_iter().collect::<std::collections::BTreeSet<_>>().len(), KINDS);
     }
 }

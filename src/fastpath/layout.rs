@@ -1,27 +1,28 @@
 //! What lies in the maps that switch and programs share, octet by octet.
 //!
 //! ```text
-//! CHOSEN  2 × 8     by family: which mask counts, a number that the kernel's program reads at once
-//! MASKS   2·64 × 64 by family and that number: which octets of a frame count
+//! CHOSEN  6 × 8     by kind of frame: which mask counts, a number that the kernel's program reads at once
+//! MASKS   6·64 × 64 by kind and that number: which octets of a frame count
 //! FLOWS   64 → 48   a frame's first octets where its mask has ones, to what becomes of it
 //! HIT     40        of each processor: what the socket's program found last, for the ingress program after it
 //! ```
 //! A key is a frame's first octets as they came, so that nothing is parsed twice: Ethernet, IPv4 without options or IPv6
-//! without extension headers, and the four octets behind that are ports or type and code. Where no flow in the kernel
-//! looks, the mask has zeroes, and one entry stands for many frames.
+//! without extension headers, and the four octets behind that are ports or type and code. Where no flow of its kind in the
+//! kernel looks, the mask has zeroes, and one entry stands for many frames.
 
 use crate::types::Mac;
+use crate::wire::ipv4;
 
 /// Octets of a key.
 pub const KEY_LEN: usize = 64;
 /// Octets of a frame that a key can hold: Ethernet, IPv6, ports.
 pub const FRAME_LEN: usize = 58;
-/// Where a key has the number of its family and mask.
+/// Where a key has the number of its kind and mask.
 pub(super) const KEY_MASK: usize = 58;
 /// Where a key has the index of the interface that the frame came by.
 pub(super) const KEY_IFINDEX: usize = 60;
 
-/// Masks of one family that are told apart. The program reads a mask's number and then the mask; a number is used again
+/// Masks of one kind that are told apart. The program reads a mask's number and then the mask; a number is used again
 /// after so many others.
 pub(super) const MASK_SLOTS: u32 = 64;
 
@@ -61,13 +62,50 @@ pub mod at {
     pub const IPV6_TRANSPORT: usize = 54;
 }
 
-/// Which kind of frame a key is of.
+/// Which kind of frame a key is of. Each kind has a mask of its own: where flows of one look, they do not tell frames of
+/// another apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4 = 0,
-    /// IPv6.
-    V6 = 1,
+pub enum Kind {
+    /// TCP over IPv4.
+    Tcp4 = 0,
+    /// UDP over IPv4.
+    Udp4 = 1,
+    /// ICMP.
+    Icmp4 = 2,
+    /// TCP over IPv6.
+    Tcp6 = 3,
+    /// UDP over IPv6.
+    Udp6 = 4,
+    /// ICMPv6.
+    Icmp6 = 5,
+}
+
+impl Kind {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 6] = [Self::Tcp4, Self::Udp4, Self::Icmp4, Self::Tcp6, Self::Udp6, Self::Icmp6];
+
+    /// Whether it is of IPv6.
+    #[must_use]
+    pub const fn is_v6(self) -> bool {
+        matches!(self, Self::Tcp6 | Self::Udp6 | Self::Icmp6)
+    }
+
+    /// The number of its protocol in the IP header.
+    #[must_use]
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::Tcp4 | Self::Tcp6 => ipv4::PROTOCOL_TCP,
+            Self::Udp4 | Self::Udp6 => ipv4::PROTOCOL_UDP,
+            Self::Icmp4 => ipv4::PROTOCOL_ICMP,
+            Self::Icmp6 => ipv4::PROTOCOL_ICMPV6,
+        }
+    }
+
+    /// The kind with this protocol; `None` if there is none.
+    #[must_use]
+    pub fn of(v6: bool, protocol: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| (kind.is_v6(), kind.protocol()) == (v6, protocol))
+    }
 }
 
 /// A frame's first octets, or which of them count.
@@ -94,6 +132,12 @@ impl Octets {
         for (to, from) in self.0[at..at + length].iter_mut().zip(&octets[octets.len() - length..]) {
             *to |= from;
         }
+    }
+
+    /// The number that `bits` bits, 128 at most, from octet `at` on make: the lowest ones, if they are no whole octets.
+    #[must_use]
+    pub fn number(&self, at: usize, bits: usize) -> u128 {
+        self.0[at..at + bits.div_ceil(8)].iter().fold(0, |number, octet| number << 8 | u128::from(*octet))
     }
 
     /// Adds the ones of `other`.
@@ -179,7 +223,7 @@ pub const HIT_LEN: usize = 8 + value::ACTION_LEN;
 
 /// The value for a new key.
 #[must_use]
-pub fn encode(family: Family, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
+pub fn encode(kind: Kind, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
     let mut octets = [0; VALUE_LEN];
     let mut put = |at: usize, part: &[u8]| octets[at..at + part.len()].copy_from_slice(part);
     let mut flags = 0;
@@ -192,10 +236,7 @@ pub fn encode(family: Family, rewrite: &Rewrite, way: &Way) -> [u8; VALUE_LEN] {
         put(value::SOURCE, &mac.octets());
     }
     if let Some((old, new)) = rewrite.ttl {
-        flags |= match family {
-            Family::V4 => flag::IPV4_TTL,
-            Family::V6 => flag::IPV6_HOPS,
-        };
+        flags |= if kind.is_v6() { flag::IPV6_HOPS } else { flag::IPV4_TTL };
         put(value::TTL, &[new]);
         put(value::OLD_WORD, &[old, 0]);
         put(value::NEW_WORD, &[new, 0]);
@@ -275,7 +316,7 @@ mod tests {
     #[test]
     fn a_value_says_what_changes_and_counts_from_zero() {
         let rewrite = Rewrite { destination: None, source: Some(Mac::new([2, 0, 0, 0, 0, 9])), ttl: Some((64, 63)) };
-        let octets = encode(Family::V6, &rewrite, &Way { ifindex: 9, mtu: 1450, pair: true, strict: false });
+        let octets = encode(Kind::Udp6, &rewrite, &Way { ifindex: 9, mtu: 1450, pair: true, strict: false });
         assert_eq!(octets[value::FLAGS..value::TTL], (flag::SOURCE | flag::IPV6_HOPS | flag::PAIR).to_ne_bytes());
         assert_eq!(octets[value::SOURCE..value::FLAGS], [2, 0, 0, 0, 0, 9]);
         assert_eq!((octets[value::TTL], octets[value::OLD_WORD]), (63, 64));

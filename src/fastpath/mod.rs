@@ -17,4 +17,4 @@ pub mod program;
 #[cfg(feature = "kernel")]
 mod sys;
 
-pub use layout::{Count, Family, Octets, Rewrite, Way};
+pub use layout::{Count, Kind, Octets, Rewrite, Way};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::document::{Document, Entries, Text};
+use super::document::{Document, Entries, Text, UnderlayDoc};
 use super::problem::DocumentError;
 use super::resource::{Kind, Object, Resource};
-use super::topology::Topology;
+use super::topology::{Topology, Underlay};
 
 /// A resource as a document asks for it: what it leaves out is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,12 @@ pub struct Wish {
 }
 
 impl Topology {
-    /// Reads and checks a document like [`Topology::parse`], and gives beside the topology what it asks for, by kind in the
-    /// order in which they depend on each other.
+    /// Reads and checks a document like [`Topology::parse`], and gives what it asks for: what carries the tunnels, if it says
+    /// anything of that; and resources, by kind in the order in which they depend on each other.
     ///
     /// # Errors
     /// As [`Topology::parse`].
-    pub fn wishes(text: &str, origin: &str) -> Result<(Self, Vec<Wish>), DocumentError> {
+    pub fn wishes(text: &str, origin: &str) -> Result<(Option<Underlay>, Vec<Wish>), DocumentError> {
         let topology = Self::parse(text, origin)?;
         let document = super::document::read(text).map_err(|bad| DocumentError::shape(origin, text, *bad))?;
         let places = places(&document);
@@ -34,7 +34,9 @@ impl Topology {
             Wish { resource, line, column }
         };
         let wishes = topology.resources().into_iter().map(wish).collect();
-        Ok((topology, wishes))
+        let UnderlayDoc { cidr, mtu, vxlan_port } = &document.underlay;
+        let is_said = [cidr, mtu, vxlan_port].into_iter().any(Option::is_some);
+        Ok((is_said.then(|| topology.underlay().clone()), wishes))
     }
 }
 
@@ -108,8 +110,12 @@ vms:
   v1: {node: n1, network: a}
   v2: {node: n2, network: a, ip: 10.1.0.9}
 ";
-        let (topology, wishes) = Topology::wishes(text, "test").expect("it is right");
-        assert_eq!(wishes.len(), topology.resources().len());
+        let (underlay, wishes) = Topology::wishes(text, "test").expect("it is right");
+        assert_eq!((underlay, wishes.len()), (None, 6));
+        // What is said is asked for, also what would be so without a word.
+        let said = format!("underlay: {{mtu: 1500}}\n{text}");
+        let (underlay, _) = Topology::wishes(&said, "test").expect("it is right");
+        assert_eq!(underlay, Some(Underlay::default()));
         let told: Vec<String> = wishes
             .iter()
             .map(|wish| {

@@ -14,3 +14,18 @@ pub fn cut_errors(mut errors: Vec<String>) -> Vec<String> {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Input: more errors than are told, long ones of letters of two octets; few short ones. Output: the first, cut between
+    /// letters; the others as they are.
+    #[test]
+    fn the_first_errors_are_told_and_none_is_cut_within_a_letter() {
+        let few = vec!["no switch".to_owned(), "no link".to_owned()];
+        assert_eq!(cut_errors(few.clone()), few);
+        let told = cut_errors(vec![format!("x{}", "é".repeat(40_000)); 64]);
+        assert_eq!(told, vec![format!("x{}", "é".repeat((ERROR_LEN - 1) / 2)); ERRORS_MAX]);
+    }
+}

@@ -5,6 +5,8 @@
 //! Workers offer decisions under the same lock and by the same test, so none that was overtaken is put in afterwards.
 //! Nobody holds this lock and the switch's at once.
 
+mod list;
+
 use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -20,7 +22,7 @@ use crate::api::switch::{FastPathCounters, FastPathState};
 use crate::datapath::port::{PortError, within};
 use crate::datapath::{Changes, DpPort, Grounds, Offer, Switch};
 use crate::fastpath::kernel::{self, FastPath, FlowKey, LIMIT_FLOWS};
-use crate::fastpath::{Count, Family, Octets, Rewrite, Way};
+use crate::fastpath::{Count, Kind, Octets, Rewrite, Way};
 use crate::link::kernel::{Exit, exit};
 use crate::netlink::Connection;
 use crate::types::{IfName, Timestamp};
@@ -53,7 +55,7 @@ enum State {
 /// A decision in the kernel.
 #[derive(Debug)]
 struct Flow {
-    family: Family,
+    kind: Kind,
     /// The first octets of one of its frames.
     frame: Octets,
     from: DpPort,
@@ -66,6 +68,8 @@ struct Flow {
     counted: Count,
     /// What was counted under an earlier key and is not yet credited.
     owed: Count,
+    /// What was credited for it.
+    carried: Count,
     used: Timestamp,
 }
 
@@ -83,6 +87,8 @@ struct Inner {
     path: Option<Result<FastPath, String>>,
     lines: BTreeMap<DpPort, FastLine>,
     flows: BTreeMap<FlowKey, Flow>,
+    /// How many of them are of each kind.
+    held: [usize; Kind::ALL.len()],
     /// For flows that are no longer there.
     gone: Vec<Credit>,
     packets: u64,
@@ -260,7 +266,7 @@ impl Inner {
         // Redirection is within a namespace; and a frame that goes out where it came in must go out, not in again.
         if from.space != to.space
             || offer.from == offer.to
-            || flows.contains_key(&path.key(offer.family, &offer.frame, entry.index))
+            || flows.contains_key(&path.key(offer.kind, &offer.frame, entry.index))
         {
             return true;
         }
@@ -272,7 +278,7 @@ impl Inner {
         let way = Way { ifindex: exit.index, mtu, pair: exit.pair, strict: offer.past_router.is_some() };
         let ifindex = entry.index;
         let flow = Flow {
-            family: offer.family,
+            kind: offer.kind,
             frame: offer.frame,
             from: offer.from,
             to: offer.to,
@@ -282,61 +288,74 @@ impl Inner {
             grounds,
             counted: Count::default(),
             owed: Count::default(),
+            carried: Count::default(),
             used: now,
         };
-        if !path.mask(offer.family).contains(&offer.mask) && !self.widen(offer.family, &offer.mask) {
+        if !self.admit(offer.kind, &offer.mask) {
             return false;
         }
-        let Self { path: Some(Ok(path)), flows, gone, .. } = self else { return true };
-        let key = path.key(offer.family, &offer.frame, ifindex);
+        let Self { path: Some(Ok(path)), flows, held, gone, .. } = self else { return true };
+        let key = path.key(offer.kind, &offer.frame, ifindex);
         if flows.contains_key(&key) {
             return true;
         }
         if flows.len() >= LIMIT_FLOWS as usize || gone.len() >= GONE_MAX {
             return false;
         }
-        if let Err(error) = path.insert(offer.family, &key, &flow.rewrite, &flow.way) {
+        if let Err(error) = path.insert(offer.kind, &key, &flow.rewrite, &flow.way) {
             tracing::debug!(%error, "a flow is not offloaded");
             return false;
         }
         flows.insert(key, flow);
+        held[offer.kind as usize] += 1;
         true
     }
 
-    /// Has more octets count for a family: every flow of it is put in anew under the wider mask, which counts only then.
-    fn widen(&mut self, family: Family, more: &Octets) -> bool {
+    /// Has these octets count for a kind, if they do not: with those of the flows of that kind, and with no others, so that
+    /// what looked more closely is forgotten once nothing of the kind is there.
+    fn admit(&mut self, kind: Kind, more: &Octets) -> bool {
+        let Self { path: Some(Ok(path)), held, .. } = self else { return false };
+        let mut mask = *more;
+        if held[kind as usize] > 0 {
+            mask.union(path.mask(kind));
+        }
+        mask == *path.mask(kind) || self.lay(kind, mask)
+    }
+
+    /// Has this mask count for a kind: every flow of it is put in anew under that mask, which counts only then.
+    fn lay(&mut self, kind: Kind, mask: Octets) -> bool {
         let Self { path: Some(Ok(path)), flows, .. } = self else { return false };
-        let next = match path.widen(family, more) {
+        let next = match path.prepare(kind, mask) {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!(%error, "the fast path takes no new kind of flow");
                 return false;
             }
         };
-        let old: Vec<FlowKey> = flows.iter().filter(|(_, flow)| flow.family == family).map(|(key, _)| *key).collect();
+        let old: Vec<FlowKey> = flows.iter().filter(|(_, flow)| flow.kind == kind).map(|(key, _)| *key).collect();
         let mut moved = Vec::with_capacity(old.len());
         for key in &old {
             let Some(flow) = flows.get(key) else { continue };
-            let wider = next.key(&flow.frame, flow.ifindex);
-            if path.insert(family, &wider, &flow.rewrite, &flow.way).is_ok() {
-                moved.push((*key, wider));
+            let new = next.key(&flow.frame, flow.ifindex);
+            if path.insert(kind, &new, &flow.rewrite, &flow.way).is_ok() {
+                moved.push((*key, new));
             }
         }
         if let Err(error) = path.adopt(&next) {
             tracing::warn!(%error, "the fast path takes no new kind of flow");
-            for (_, wider) in moved {
-                let _nothing_counted = path.remove(&wider);
+            for (_, new) in moved {
+                let _nothing_counted = path.remove(&new);
             }
             return false;
         }
-        for (key, wider) in moved {
+        for (key, new) in moved {
             if let Some(mut flow) = flows.remove(&key) {
                 flow.owed = path.remove(&key).since(flow.counted).and(flow.owed);
                 flow.counted = Count::default();
-                flows.insert(wider, flow);
+                flows.insert(new, flow);
             }
         }
-        // What found no room under the wider mask.
+        // What found no room under it.
         for key in old {
             self.take(&key);
         }
@@ -353,8 +372,9 @@ impl Inner {
 
     /// Removes a flow; what it did is credited later.
     fn take(&mut self, key: &FlowKey) {
-        let Self { path: Some(Ok(path)), flows, gone, .. } = self else { return };
+        let Self { path: Some(Ok(path)), flows, held, gone, .. } = self else { return };
         let Some(flow) = flows.remove(key) else { return };
+        held[flow.kind as usize] -= 1;
         let count = path.remove(key).since(flow.counted).and(flow.owed);
         if count.packets > 0 {
             gone.push(Credit { grounds: flow.grounds, count, used: flow.used });
@@ -375,7 +395,7 @@ impl Inner {
             let count = counted.since(flow.counted).and(flow.owed);
             (flow.counted, flow.owed) = (counted, Count::default());
             if count.packets > 0 {
-                flow.used = now;
+                (flow.used, flow.carried) = (now, flow.carried.and(count));
                 credits.push(Credit { grounds: Arc::clone(&flow.grounds), count, used: now });
                 ports.push(((flow.from, flow.to), count));
             } else if now.since(flow.used).as_secs() >= IDLE_SECS {
@@ -475,6 +495,6 @@ pub(super) fn clear(name: &IfName, netns: &Path) {
 fn unhang(name: &IfName, index: u32) -> Result<(), kernel::Error> {
     match Connection::open() {
         Ok(mut connection) => kernel::detach(&mut connection, name, index),
-        Err(source) => Err(kernel::Error::Ingress { what: "remove", port: name.clone(), source }),
+        Err(source) => Err(kernel::Error::Filter { what: "remove", port: name.clone(), source }),
     }
 }

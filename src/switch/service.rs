@@ -202,6 +202,10 @@ impl SwitchService {
                 self.shared.fast.engage();
                 Reply::of(&())
             }
+            Request::Offloaded { most } => {
+                super::refresh(&self.shared, &self.links)?;
+                Reply::of(&self.shared.fast.list(most, clock::monotonic()))
+            }
             Request::Notices { wait_millis, heard, standing } => {
                 let wait = Duration::from_millis(wait_millis).min(NOTICE_WAIT);
                 Reply::of(&self.shared.notices.take(heard, standing.as_ref(), wait))

@@ -43,7 +43,7 @@ pub fn identity_of(der: &[u8]) -> Option<Identity> {
 
 fn files(dir: &Path, identity: &Identity) -> Result<(Certificate, tonic::transport::Identity), TlsError> {
     let command = match identity {
-        Identity::Controller => "`dvr certs init` makes it".to_owned(),
+        Identity::Controller => "`dvr certs controller` makes it where the authority is; copy it here".to_owned(),
         Identity::Node(node) => format!("`dvr certs node {node}` makes it where the authority is; copy it here"),
         Identity::Client(name) => format!("`dvr certs client {name}` makes it where the authority is; copy it here"),
     };

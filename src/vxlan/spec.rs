@@ -6,22 +6,19 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use crate::types::{IfName, Mac, Vni};
+use crate::wire::{ethernet, ipv4, ipv6, udp, vxlan};
 
 /// What a tunnelled frame needs between the underlay's MTU and its own: the inner Ethernet header (14), VXLAN's (8,
 /// RFC 7348 §5), UDP's (8), and the outer IP header's (20, or 40 for IPv6). The outer Ethernet header counts for nothing:
 /// Linux's MTU leaves it out on both sides.
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "a sum of four small constants")]
 pub const fn overhead_octets(endpoint: IpAddr) -> u32 {
-    const INNER_ETHERNET: u32 = 14;
-    const VXLAN: u32 = 8;
-    const UDP: u32 = 8;
-    INNER_ETHERNET
-        + VXLAN
-        + UDP
-        + match endpoint {
-            IpAddr::V4(_) => 20,
-            IpAddr::V6(_) => 40,
-        }
+    let outer = match endpoint {
+        IpAddr::V4(_) => ipv4::HEADER_LEN,
+        IpAddr::V6(_) => ipv6::HEADER_LEN,
+    };
+    (ethernet::HEADER_LEN + vxlan::HEADER_LEN + udp::HEADER_LEN + outer) as u32
 }
 
 /// The name of the port to a remote endpoint: `vxlan-` and what [`IfName::of_endpoint`] makes of the address.

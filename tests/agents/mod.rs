@@ -173,7 +173,8 @@ impl Memory {
             | Request::UnpinFdb { .. }
             | Request::Notices { .. }
             | Request::FastPath
-            | Request::FlushFdb { .. } => panic!("an agent has no use for it"),
+            | Request::FlushFdb { .. }
+            | Request::Offloaded { .. } => panic!("an agent has no use for it"),
         })
     }
 }

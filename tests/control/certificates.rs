@@ -13,7 +13,7 @@ use tonic::transport::{Certificate, ClientTlsConfig};
 
 use crate::loopback::place;
 use crate::user::User;
-use crate::{Dir, client, controller, names, runtime, status, until};
+use crate::{Dir, client, controller, names, runtime, status, until, view};
 
 /// Input: a controller over TCP; a node's, a client's, no certificate. Output: each sees what its certificate says.
 #[test]
@@ -77,19 +77,51 @@ fn a_certificate_opens_its_own_view_and_no_other() {
     });
 }
 
-/// Puts a certificate of the authority whose files are in `dir`, that has ended years ago, in the place of a node's.
-fn expire(dir: &Path, node: &str) {
+/// Puts a certificate of the authority whose files are in `dir`, that has ended years ago, in the place of one that holds.
+fn expire(dir: &Path, identity: &Identity) {
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("it is there");
     let mut authority = CertificateParams::default();
     authority.distinguished_name.push(DnType::OrganizationName, "dvr");
     authority.distinguished_name.push(DnType::CommonName, "dvr certificate authority");
     let signer = Issuer::new(authority, KeyPair::from_pem(&read("ca.key")).expect("a key"));
-    let mut params = CertificateParams::new([format!("{node}.node.dvr")]).expect("a name");
+    let mut params = CertificateParams::new([identity.name()]).expect("a name");
     params.not_before = rcgen::date_time_ymd(2001, 1, 1);
     params.not_after = rcgen::date_time_ymd(2002, 3, 4);
-    let own = KeyPair::from_pem(&read(&format!("node-{node}.key"))).expect("a key");
+    let (certificate, key) = identity.files(dir);
+    let own = KeyPair::from_pem(&std::fs::read_to_string(key).expect("it is there")).expect("a key");
     let signed = params.signed_by(&own, &signer).expect("a certificate");
-    std::fs::write(dir.join(format!("node-{node}.crt")), signed.pem()).expect("ours");
+    std::fs::write(certificate, signed.pem()).expect("ours");
+}
+
+/// Input: the certificate that all controllers bear, ended; then made anew as the controller says. Output: no controller
+/// starts with the one, all do with the other, and nodes' certificates are as good as before.
+#[test]
+fn the_controllers_certificate_is_made_anew_without_another_authority() {
+    let user = User::new("renewed", false);
+    let dir = Dir::new("renewed", &user);
+    let certs = dir.0.join("certs");
+    let node = Identity::Node("n1".into());
+    tls::init(&certs).expect("an authority");
+    tls::issue(&certs, &node).expect("a certificate");
+    expire(&certs, &Identity::Controller);
+    let (place, text) = (place().to_string(), certs.display().to_string());
+    let (socket, store) = (dir.0.join("c.sock"), dir.0.join("store").display().to_string());
+    let arguments = ["--store", &store, "--listen", &place, "--certs", &text];
+    let mut command = user.command(&["controller", "--socket"]);
+    let ended = command.arg(&socket).args(arguments).output().expect("the program starts");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && told.contains("2002-03-04"), "{told}");
+    assert!(told.contains("`dvr certs controller`"), "{told}");
+    let made = user.run_bare(&["certs", "controller", "--dir", &text]);
+    assert!(made.status.success(), "{made:?}");
+    let _controller = controller(&user, &socket, &arguments);
+    let address: Address = place.parse().expect("an address");
+    let told = runtime().block_on(async {
+        let tls = tls::client_config(&certs, &node).expect("its files");
+        let mut stream = client(&address, Some(&tls)).await.view(view("n1")).await.expect("a stream").into_inner();
+        stream.message().await.expect("told").expect("open").what
+    });
+    assert!(matches!(told, Some(What::Absent(_))), "{told:?}");
 }
 
 /// Input: certificates that have ended, and those of another authority. Output: neither opens anything, and both sides can
@@ -142,7 +174,7 @@ fn a_certificate_that_has_ended_or_is_anothers_opens_nothing() {
     assert!(matches!(foreign, RpcError::Transport { .. } | RpcError::Untrusted { .. }), "{foreign}");
     assert!(foreign.to_string().contains("authority"), "{foreign}");
     // It has ended: whoever bears it is told before it is shown, and one that shows it is refused.
-    expire(&own, "n1");
+    expire(&own, &node);
     let told = tls::client_config(&own, &node).expect_err("it has ended").to_string();
     assert!(told.contains("2002-03-04") && told.contains("`dvr certs node n1`"), "{told}");
     let ended = refused(&shown(&own));

@@ -2,8 +2,8 @@
 
 use dvr::model::{Kind, Resource};
 use dvr::rpc::Address;
-use dvr::rpc::proto::ViewRequest;
 use dvr::rpc::proto::view_reply::What;
+use dvr::rpc::proto::{BeatRequest, ViewRequest};
 use tonic::Code;
 
 use crate::user::User;
@@ -54,6 +54,8 @@ fn writers_conflict_by_revision_and_agents_go_on_where_they_were() {
         assert_eq!(again.changes, []);
         let told = stream.message().await.expect("told").expect("open");
         assert!(matches!(told.what, Some(What::Changes(_))), "{told:?}");
+        // That it lives moves the store's revision, and nothing that it is told.
+        client.beat(BeatRequest { node: "n1".into(), ..BeatRequest::default() }).await.expect("it is heard");
         (told.epoch, told.revision)
     });
     process.kill();

@@ -7,6 +7,7 @@ mod acceptance;
 mod certificates;
 mod clock;
 mod conflicts;
+mod disk;
 mod door;
 #[path = "../support/etcd.rs"]
 #[expect(dead_code, reason = "every test binary uses its own part of this")]

@@ -17,7 +17,7 @@ use dvr::datapath::{
     DpPort, Egress, Ingress, NewPort, NewPortKind, Offer, Offload, Packet, Switch, TunnelMeta, Worker, change_flows,
 };
 use dvr::fastpath::kernel::{FastPath, FlowKey};
-use dvr::fastpath::{Family, Octets, Rewrite, Way};
+use dvr::fastpath::{Kind, Octets, Rewrite, Way};
 use dvr::netlink::Connection;
 use dvr::types::{IfName, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -161,7 +161,7 @@ fn spoil(random: &mut Random, frame: &mut Vec<u8>) {
 #[derive(Default)]
 struct Catch {
     sent: Vec<(DpPort, Vec<u8>)>,
-    offers: Vec<(Family, Octets, Octets, Rewrite)>,
+    offers: Vec<(Kind, Octets, Octets, Rewrite)>,
 }
 
 impl Egress for Catch {
@@ -176,7 +176,7 @@ impl Egress for Catch {
 
     fn offer(&mut self, offer: &Offer<'_>, _: Timestamp) {
         assert_eq!((offer.from, offer.to), (DpPort(0), DpPort(1)));
-        self.offers.push((offer.family, offer.frame, offer.mask, offer.rewrite));
+        self.offers.push((offer.kind, offer.frame, offer.mask, offer.rewrite));
     }
 }
 
@@ -250,14 +250,16 @@ struct Table {
     path: FastPath,
     ifindex: u32,
     way: Way,
-    held: Vec<(Family, Octets, Rewrite, FlowKey)>,
+    held: Vec<(Kind, Octets, Rewrite, FlowKey)>,
 }
 
 impl Table {
-    fn take(&mut self, (family, frame, mask, rewrite): (Family, Octets, Octets, Rewrite)) {
-        if !self.path.mask(family).contains(&mask) {
-            let next = self.path.widen(family, &mask).expect("a wider mask");
-            for (held, frame, rewrite, key) in self.held.iter_mut().filter(|held| held.0 == family) {
+    fn take(&mut self, (kind, frame, mask, rewrite): (Kind, Octets, Octets, Rewrite)) {
+        if !self.path.mask(kind).contains(&mask) {
+            let mut wider = *self.path.mask(kind);
+            wider.union(&mask);
+            let next = self.path.prepare(kind, wider).expect("a wider mask");
+            for (held, frame, rewrite, key) in self.held.iter_mut().filter(|held| held.0 == kind) {
                 let wider = next.key(frame, self.ifindex);
                 self.path.insert(*held, &wider, rewrite, &self.way).expect("room");
                 let _count = self.path.remove(key);
@@ -265,9 +267,9 @@ impl Table {
             }
             self.path.adopt(&next).expect("the mask");
         }
-        let key = self.path.key(family, &frame, self.ifindex);
-        self.path.insert(family, &key, &rewrite, &self.way).expect("room");
-        self.held.push((family, frame, rewrite, key));
+        let key = self.path.key(kind, &frame, self.ifindex);
+        self.path.insert(kind, &key, &rewrite, &self.way).expect("room");
+        self.held.push((kind, frame, rewrite, key));
     }
 }
 
@@ -373,7 +375,7 @@ fn run() {
 
 #[test]
 fn the_kernel_sends_what_the_engine_sends_and_the_switch_gets_the_rest() {
-    if super::has_bpf("random frames through the kernel") {
+    if crate::fast::has_bpf("random frames through the kernel") {
         std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }

@@ -5,7 +5,12 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../support/devices.rs"]
+mod devices;
+#[path = "../support/fast.rs"]
+mod fast;
 mod frames;
+mod scenarios;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/user.rs"]
@@ -15,7 +20,7 @@ mod user;
 use std::process::Stdio;
 use std::time::Duration;
 
-use dvr::fastpath::kernel::FastPath;
+use fast::has_bpf;
 use serde_json::Value;
 use transfer::transfer;
 use user::User;
@@ -41,17 +46,6 @@ const TARGETS: [&str; 5] = ["10.1.0.12", "10.2.0.12", "10.2.0.11", "fd00:1::12",
 /// Has `tc` name the ingress filters of all ports that there are.
 const LIST_FILTERS: &str = "export PATH=$PATH:/usr/sbin:/sbin; for port in $(ip -n dvr-ports -o link | sed 's/^[0-9]*: //; s/[@:].*//'); \
      do tc -n dvr-ports filter show dev $port ingress; done";
-
-/// Whether BPF may be had here; says so loudly if not.
-pub(crate) fn has_bpf(what: &str) -> bool {
-    match FastPath::load() {
-        Ok(_) => true,
-        Err(error) => {
-            println!("LEFT OUT: {what}: {error}");
-            false
-        }
-    }
-}
 
 fn up(user: &User, more: &[&str]) {
     let file = std::env::temp_dir().join(format!("{}.yaml", user.lab));

@@ -90,7 +90,7 @@ fn who_may_take_it_is_not_answered_and_who_has_it_is_not_heard_again() {
     assert!(!outcome.places().contains(&(node.as_str(), port.port.as_str())), "it was answered: {outcome:?}");
     // A router that asks is, at home.
     let router = sim.router("blue");
-    let asker = (router.mac, v4_of(router.addresses.iter().map(ipnet::IpNet::addr)));
+    let asker = (router.mac, v4(&router.addresses));
     for node in ["node1", "node2"] {
         let outcome = sim.send(node, router.ifname.as_str(), question(asker, VIP));
         assert_eq!(outcome.only().frame, arp(asker.0, 2, (mac, VIP), asker), "on {node}");

@@ -40,10 +40,6 @@ fn interface(sim: &Sim, router: &str, network: &str) -> RouterPort {
     router.interfaces.iter().find(|port| port.network == network).expect("it joins it").clone()
 }
 
-fn v4_of_port(port: &RouterPort) -> Ipv4Addr {
-    v4_of(port.addresses.iter().map(ipnet::IpNet::addr))
-}
-
 /// Input: blue1's whole way through c1 to teal1, each on a node of its own. Output: the question is answered at home; one
 /// copy to c1's node, one from there, each under the speaker's own MAC; nobody learns c1's.
 #[test]
@@ -52,11 +48,11 @@ fn a_centralised_router_is_reached_and_answers_as_any_station() {
     assert_eq!(sim.node("node2").view.routers.len(), 1, "c1 is not there");
     let (inside, outside) = (interface(&sim, "c1", "blue"), interface(&sim, "c1", "teal"));
     let asker = (sim.mac("blue1"), sim.v4("blue1"));
-    let outcome = sim.send_vm("blue1", question(asker, v4_of_port(&inside)));
+    let outcome = sim.send_vm("blue1", question(asker, v4(&inside.addresses)));
     assert!(outcome.wired.is_empty(), "{outcome:?}");
-    assert_eq!(outcome.only().frame, arp(asker.0, 2, (inside.mac, v4_of_port(&inside)), asker));
+    assert_eq!(outcome.only().frame, arp(asker.0, 2, (inside.mac, v4(&inside.addresses)), asker));
     let asker6 = (sim.mac("blue1"), sim.v6("blue1"));
-    let gateway6 = v6_of(inside.addresses.iter().map(ipnet::IpNet::addr));
+    let gateway6 = v6(&inside.addresses);
     let outcome = sim.send_vm("blue1", solicitation(asker6, gateway6));
     assert_eq!(outcome.only().frame[58], 0xe0, "it is not said to be a router");
 
@@ -79,15 +75,15 @@ fn a_centralised_router_is_reached_and_answers_as_any_station() {
 fn a_distributed_router_and_a_centralised_one_meet_on_a_network() {
     let mut sim = Sim::of(SEATED);
     let (seated, replica) = (interface(&sim, "c1", "blue"), interface(&sim, "r1", "blue"));
-    let ips = (sim.v4("orange1"), v4_of_port(&seated));
+    let ips = (sim.v4("orange1"), v4(&seated.addresses));
     let frame = ipv4(seated.mac, replica.mac, ips);
     let outcome = sim.send("node2", replica.ifname.as_str(), frame.clone());
     assert_eq!(outcome.wired.len(), 1);
     assert_eq!(src(&outcome.wired[0].frame), sim.host_mac("node2"));
     assert_eq!(outcome.only(), &Delivered { node: "node1".into(), port: seated.ifname.to_string(), frame });
-    let asker = (seated.mac, v4_of_port(&seated));
-    let outcome = sim.send("node1", seated.ifname.as_str(), question(asker, v4_of_port(&replica)));
-    assert_eq!(outcome.only().frame, arp(seated.mac, 2, (replica.mac, v4_of_port(&replica)), asker));
+    let asker = (seated.mac, v4(&seated.addresses));
+    let outcome = sim.send("node1", seated.ifname.as_str(), question(asker, v4(&replica.addresses)));
+    assert_eq!(outcome.only().frame, arp(seated.mac, 2, (replica.mac, v4(&replica.addresses)), asker));
     let outcome = sim.send("node1", seated.ifname.as_str(), ipv4(replica.mac, seated.mac, (ips.1, ips.0)));
     assert!(outcome.wired.is_empty() && outcome.only().port == replica.ifname.as_str(), "{outcome:?}");
 }
@@ -98,7 +94,7 @@ fn a_distributed_router_and_a_centralised_one_meet_on_a_network() {
 fn a_centralised_router_finds_what_nobody_registered() {
     let mut sim = Sim::of(SEATED);
     let seated = interface(&sim, "c1", "blue");
-    let (asker, unknown) = ((seated.mac, v4_of_port(&seated)), Ipv4Addr::new(10, 1, 0, 200));
+    let (asker, unknown) = ((seated.mac, v4(&seated.addresses)), Ipv4Addr::new(10, 1, 0, 200));
     let frame = question(asker, unknown);
     let outcome = sim.send("node1", seated.ifname.as_str(), frame.clone());
     assert!(outcome.wired.iter().all(|wired| wired.frame == frame), "{outcome:?}");
@@ -118,7 +114,7 @@ fn a_centralised_router_finds_what_nobody_registered() {
 fn nobody_pretends_to_be_a_centralised_router() {
     let mut sim = Sim::of(SEATED);
     let seated = interface(&sim, "c1", "blue");
-    let ips = (v4_of_port(&seated), sim.v4("blue2"));
+    let ips = (v4(&seated.addresses), sim.v4("blue2"));
     let frame = ipv4(sim.mac("blue2"), seated.mac, ips);
     assert!(sim.send_vm("blue1", frame.clone()).is_nothing(), "a machine was heard as c1");
     let blue = sim.vni("blue");
@@ -132,8 +128,8 @@ fn two_distributed_routers_share_a_network() {
     let asker = (sim.mac("blue1"), sim.v4("blue1"));
     for router in ["r1", "r2"] {
         let port = interface(&sim, router, "blue");
-        let outcome = sim.send_vm("blue1", question(asker, v4_of_port(&port)));
-        assert_eq!(outcome.only().frame, arp(asker.0, 2, (port.mac, v4_of_port(&port)), asker), "{router}");
+        let outcome = sim.send_vm("blue1", question(asker, v4(&port.addresses)));
+        assert_eq!(outcome.only().frame, arp(asker.0, 2, (port.mac, v4(&port.addresses)), asker), "{router}");
         let frame = ipv4(port.mac, asker.0, (asker.1, Ipv4Addr::new(10, 9, 0, 1)));
         let outcome = sim.send_vm("blue1", frame);
         assert!(outcome.wired.is_empty() && outcome.only().port == port.ifname.as_str(), "{router}: {outcome:?}");
@@ -142,7 +138,7 @@ fn two_distributed_routers_share_a_network() {
         assert_eq!(src(&outcome.wired[0].frame), sim.host_mac("node1"), "{router}");
         assert_eq!(outcome.only().port, sim.vm("blue2").1.port.as_str(), "{router}");
         let host = sim.host_mac("node1");
-        let answer = arp(host, 2, (sim.mac("blue2"), Ipv4Addr::new(10, 1, 0, 200)), (host, v4_of_port(&port)));
+        let answer = arp(host, 2, (sim.mac("blue2"), Ipv4Addr::new(10, 1, 0, 200)), (host, v4(&port.addresses)));
         let outcome = sim.tunnelled(("node2", "node1"), sim.vni("blue"), answer);
         assert_eq!((outcome.only().port.as_str(), dst(&outcome.only().frame)), (port.ifname.as_str(), port.mac));
     }

@@ -4,10 +4,12 @@
 
 use core::cell::RefCell;
 use core::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
 use dvr::datapath::port::Tally;
-use dvr::datapath::{Checksum, DropReason, Offload, SegmentKind, Segmentation};
+use dvr::datapath::{Checksum, DropReason, HEADROOM, Offload, Packet, SegmentKind, Segmentation, TunnelMeta};
 use dvr::wire::checksum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What was counted: octets of frames that went, and why others did not.
 #[derive(Default)]
@@ -38,4 +40,30 @@ pub(crate) fn frame(port: u8, payload: usize, size: Option<u16>) -> (Vec<u8>, Of
     let segmentation = size.map(|size| Segmentation { kind: SegmentKind::TcpV4, size, ecn: false, fixed_id: false });
     let header_len = if size.is_some() { 54 } else { 0 };
     (frame, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, segmentation, header_len })
+}
+
+/// What a frame between two endpoints has of its tunnel, under this key.
+pub(crate) fn meta(src: IpAddr, dst: IpAddr, id: u64) -> TunnelMeta {
+    TunnelMeta { id, src, dst, tos: 2, ttl: 64 }
+}
+
+/// Hands a frame over as the switch does, with room for a tunnel's headers before it.
+pub(crate) fn hand((frame, offload): &(Vec<u8>, Offload), send: impl FnOnce(&mut Packet<'_>)) {
+    let mut room = [&[0; HEADROOM], &frame[..]].concat();
+    let end = room.len();
+    send(&mut Packet::new(&mut room, HEADROOM, end, &[], *offload));
+}
+
+/// A frame that came, in one piece.
+pub(crate) fn whole(packet: &Packet<'_>) -> (Vec<u8>, Offload) {
+    ([packet.head(), &packet.tail().concat()].concat(), packet.offload)
+}
+
+/// Waits until one of these has something to read; fails, with what came before, when nothing comes.
+pub(crate) fn wait<'a>(sockets: impl IntoIterator<Item = BorrowedFd<'a>>, came: &impl core::fmt::Debug) {
+    let mut waiting: Vec<_> = sockets.into_iter().map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
+    assert!(
+        poll(&mut waiting, PollTimeout::from(20_000_u16)).expect("good descriptors") > 0,
+        "only this came: {came:?}"
+    );
 }

@@ -17,13 +17,15 @@ pub(crate) struct User {
     pub(crate) program: PathBuf,
     pub(crate) plain: bool,
     pub(crate) lab: String,
+    /// Whether its lab is brought up with the kernel fast path.
+    pub(crate) fast: bool,
 }
 
 impl User {
     pub(crate) fn new(lab: &str, plain: bool) -> Self {
         let lab = format!("{lab}-{}", std::process::id());
         let program = if plain { copied(&lab) } else { PathBuf::from(env!("CARGO_BIN_EXE_dvr")) };
-        Self { program, plain, lab }
+        Self { program, plain, lab, fast: false }
     }
 
     /// Everybody the labs must work for: whoever runs the tests, and a plain user if that is root.
@@ -80,7 +82,8 @@ impl User {
 
     pub(crate) fn up(&self, file: Option<&Path>) -> String {
         let file = file.map(|file| file.display().to_string());
-        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).collect();
+        let fast: &[&str] = if self.fast { &["--fast-path", "on"] } else { &[] };
+        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).chain(fast.iter().copied()).collect();
         self.good(&words)
     }
 }

@@ -54,8 +54,8 @@ accelerator_here() {
   esac
 }
 
-# What every test needs: `root` of the source tree, a directory `work` that goes when the script ends, the Debian package
-# of the binary as `package`, and the machine's `image`, made if it is not there or stale.
+# What every test needs: `root` of the source tree, a directory `work` that goes when the script ends, and the machine's
+# `image`, made if it is not there or stale.
 prepare() {
   root=$(cd "$here/../.." && pwd)
   work=$(mktemp -d "${TMPDIR:-/tmp}/dvr-test.XXXXXX")
@@ -67,6 +67,10 @@ prepare() {
   DVR_VM_ACCEL=$(accelerator_here "$image" "$work")
   export DVR_VM_ACCEL
   say "the image is there; machines run with $DVR_VM_ACCEL"
+}
+
+# The Debian package of the binary, as `package`.
+packaged() {
   package=$("$root/packaging/deb" --binary "${DVR_BINARY:-$root/target/release/dvr}" --out "$work")
   say "the package is built: $(du -k "$package" | cut -f1) KiB"
 }

@@ -19,10 +19,28 @@ use crate::vxlan::{self, DeviceSpec, FdbEntry};
 use super::super::addresses::{ELSEWHERE, MTU, Network, Node, Station, VXLAN_PORT, remote_port};
 use super::super::scene::{self, WIRE};
 use super::super::traffic::End;
-use super::super::{Error, nft, now};
+use super::super::{Error, bpf, nft, now};
 
 /// The scene, built so.
 pub(super) struct Kernel;
+
+/// What puts a node's host MAC for its router's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    NfTables,
+    Bpf,
+}
+
+impl By {
+    /// Has frames that leave by a device of the caller's namespace bear the second address as their source where it was the
+    /// first.
+    fn rewrite(self, device: &IfName, from: Mac, to: Mac) -> Result<(), Error> {
+        match self {
+            Self::NfTables => nft::rewrite_source(device, from, to),
+            Self::Bpf => bpf::rewrite_source(device, from, to),
+        }
+    }
+}
 
 fn bridge(network: Network) -> Option<IfName> {
     Some(scene::ifname(format!("br-{}", network.name())))
@@ -55,12 +73,12 @@ fn links(node: Node) -> Vec<LinkSpec> {
 }
 
 impl Kernel {
-    pub(super) fn build() -> Result<Self, Error> {
+    pub(super) fn build(by: By) -> Result<Self, Error> {
         scene::build_underlay()?;
         for node in Node::ALL {
             scene::build_node(node, bridge, links(node))?;
             talk(node.name(), |connection| pin(connection, node))?;
-            rewrite(node)?;
+            rewrite(node, by)?;
         }
         Ok(Self)
     }
@@ -121,14 +139,14 @@ fn pinned(port: u32, mac: Mac) -> RouteNetlinkMessage {
 }
 
 /// On the wire a router's MAC is its node's; where its frames arrive it is the router's again.
-fn rewrite(node: Node) -> Result<(), Error> {
+fn rewrite(node: Node, by: By) -> Result<(), Error> {
     let rules = || -> Result<(), Error> {
         for network in Network::ALL {
-            nft::rewrite_sources(&device(network), &[(network.router_mac(), node.host_mac())])?;
+            by.rewrite(&device(network), network.router_mac(), node.host_mac())?;
         }
         for station in scene::stations_of(node) {
-            let back = [(node.other().host_mac(), station.network.router_mac())];
-            nft::rewrite_sources(&scene::machine_port(station), &back)?;
+            let back = (node.other().host_mac(), station.network.router_mac());
+            by.rewrite(&scene::machine_port(station), back.0, back.1)?;
         }
         Ok(())
     };

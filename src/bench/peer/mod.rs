@@ -60,7 +60,8 @@ pub(super) trait Peer {
 pub(super) fn build(kind: PeerKind) -> Result<Box<dyn Peer>, Error> {
     Ok(match kind {
         PeerKind::Veth => Box::new(veth::Veth::build()?),
-        PeerKind::Kernel => Box::new(kernel::Kernel::build()?),
+        PeerKind::Kernel => Box::new(kernel::Kernel::build(kernel::By::NfTables)?),
+        PeerKind::KernelBpf => Box::new(kernel::Kernel::build(kernel::By::Bpf)?),
         PeerKind::Ovs => Box::new(ovs::Ovs::build()?),
         PeerKind::Dvr => Box::new(dvr::Dvr::build(Tunnels::Userspace, FastPath::Off)?),
         PeerKind::DvrTunnels => Box::new(dvr::Dvr::build(Tunnels::Kernel, FastPath::Off)?),

@@ -106,6 +106,34 @@ fn a_stream_that_is_overrun_starts_anew() {
     assert_eq!(stream.wholes, 2);
 }
 
+/// Input: a store that was last written at 5, in which nodes have said since that they live; then a write that is another
+/// node's. Output: who holds what was written goes on from there; who is told nothing is told how far that is, once.
+#[test]
+fn a_node_goes_on_from_what_was_written_and_learns_what_passed_it_by() {
+    let topology = Topology::parse(EXAMPLE, "test").expect("the example is right");
+    let mut entries: Vec<Entry> = topology.resources().into_iter().map(|resource| entry(&resource, 4)).collect();
+    let other = |key: &str, modified| Entry { key: key.to_owned(), value: b"{}".to_vec(), modified, lease: None };
+    entries.extend([other(keys::SERIAL, 5), other(&keys::live("node1"), 9)]);
+    let mut world = World::new();
+    world.load(&Snapshot { revision: 9, entries });
+    assert_eq!([4, 5, 9, 10].map(|revision| world.keeps("node1", revision)), [false, true, true, false]);
+    let health = world.health(&Object::new(Kind::Node, "node1")).expect("a node");
+    assert_eq!(health.told, 5, "who has made that is as desired");
+
+    let at = |revision| Cursor::At(revision);
+    assert_eq!([4, 5, 9].map(|revision| world.passed("node1", at(revision))), [None; 3]);
+    let teal = r#"{"kind":"network","name":"teal","subnets":[{"cidr":"10.9.0.0/24"}]}"#;
+    apply(&mut world, 10, &[Edit::put(serde_json::from_str(teal).expect("a network"))]);
+    world.take(&Batch { revision: 11, changes: vec![Change::Delete { key: keys::live("node1") }] });
+    assert!(matches!(world.next("node1", at(5)), Next::Nothing), "nothing of it is node1's");
+    assert_eq!((world.passed("node1", at(5)), world.passed("node1", at(11))), (Some(11), None));
+    assert_eq!([Cursor::Fresh, Cursor::Absent].map(|cursor| world.passed("node1", cursor)), [None; 2]);
+    apply(&mut world, 12, &[Edit::put(port("blue3", "node1"))]);
+    assert_eq!(world.passed("node1", at(11)), None, "what is to be told is told first");
+    world.load(&Snapshot { revision: 12, entries: Vec::new() });
+    assert!(!world.keeps("node1", 11), "a store that nobody of ours wrote to says nothing of before");
+}
+
 #[test]
 fn a_node_comes_and_goes() {
     let mut world = example();

@@ -274,6 +274,40 @@ async fn what_would_have_to_be_made_at_one_instant_and_cannot_is_refused() {
     place.apply(edits).await.expect("a file can");
 }
 
+/// Input: a network of more ports than etcd changes at one instant, renumbered: at once, and as the refusal says. Output: at
+/// once it is refused; a new subnet, then the ports, then the old subnet's end are each taken.
+#[tokio::test]
+async fn a_network_too_large_for_one_instant_is_renumbered_as_the_refusal_says() {
+    let place = Place::new("renumbered").await;
+    place.apply(crowd(150)).await.expect("ports");
+    let network = |cidrs: &[&str]| {
+        let subnets: Vec<String> = cidrs.iter().map(|cidr| format!(r#"{{"cidr":"{cidr}"}}"#)).collect();
+        let text = format!(r#"{{"kind":"network","name":"blue","subnets":[{}]}}"#, subnets.join(","));
+        Edit::put(serde_json::from_str(&text).expect("a network"))
+    };
+    let port = |number: usize| {
+        let text =
+            format!(r#"{{"kind":"port","name":"p{number:05}","network":"blue","ips":["10.2.0.{}"]}}"#, 2 + number);
+        Edit::put(serde_json::from_str(&text).expect("a port"))
+    };
+    let ports: Vec<Edit> = (0..150).map(port).collect();
+    let planned = |edits: Vec<Edit>| {
+        let world = place.hub.world();
+        let basis = Basis { desired: Arc::clone(&world.desired), serial: world.serial, revision: world.revision };
+        plan(&basis, &Wish { edits, underlay: None }, &BTreeMap::new(), ETCD_MOST).map(|plan| plan.steps.len())
+    };
+    let (old, new) = ("10.1.0.0/16", "10.2.0.0/16");
+    let refused = planned([vec![network(&[new])], ports.clone()].concat()).expect_err("etcd cannot").to_string();
+    assert!(
+        refused.contains("151 changes need each other") && refused.contains("first a new node or subnet"),
+        "{refused}"
+    );
+    for edits in [vec![network(&[old, new])], ports, vec![network(&[new])]] {
+        planned(edits.clone()).unwrap_or_else(|why| panic!("{why}"));
+        place.apply(edits).await.expect("a step of its own");
+    }
+}
+
 #[test]
 fn a_failure_says_what_was_made_before_it() {
     let made = |name: &str| {

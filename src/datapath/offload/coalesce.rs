@@ -6,7 +6,7 @@
 //! repaired: it goes on as it came, for its receiver to refuse.
 
 use super::checksum::Sum;
-use super::layout::{Layout, Network, Transport};
+use super::layout::{Layout, Network, Standing, Transport};
 use crate::datapath::packet::{Checksum, Offload, SegmentKind, Segmentation};
 use crate::wire::{checksum, ipv4, ipv6, tcp};
 
@@ -40,6 +40,8 @@ pub enum Extended {
 #[derive(Clone, Copy, Debug)]
 pub struct Train {
     layout: Layout,
+    /// Of the first frame, once there is another.
+    standing: Option<Standing>,
     /// Octets of payload in each segment but the last.
     size: usize,
     /// Octets of payload so far.
@@ -76,7 +78,7 @@ impl Train {
         if size == 0 || !goes_on {
             return Started::Alone(Checksum::Verified);
         }
-        Started::Train(Self { layout, size, payload: size, count: 1, fixed_id: false, closing: 0 })
+        Started::Train(Self { layout, standing: None, size, payload: size, count: 1, fixed_id: false, closing: 0 })
     }
 
     /// Octets of headers in each of its frames.
@@ -88,7 +90,11 @@ impl Train {
     /// Offers the frame that came next. `first` is the frame the train started with, unchanged.
     pub fn extend(&mut self, first: &[u8], frame: &[u8]) -> Extended {
         let Layout { transport, network_at, payload_at, .. } = self.layout;
-        if frame.len() <= payload_at || !self.follows(first, frame) {
+        if frame.len() <= payload_at {
+            return Extended::Refused;
+        }
+        let standing = *self.standing.get_or_insert_with(|| Standing::of(&self.layout, first));
+        if !self.follows(&standing, first, frame) {
             return Extended::Refused;
         }
         let size = frame.len() - payload_at;
@@ -97,7 +103,7 @@ impl Train {
             Transport::Udp => DATAGRAM_LIMIT,
         };
         let too_much = payload_at - network_at + self.payload + size > IP_LEN_LIMIT;
-        if size > self.size || too_much || self.count >= limit || !sums_up(&self.layout, frame) {
+        if size > self.size || too_much || self.count >= limit || !self.sums_up(&standing, frame) {
             return Extended::Refused;
         }
         self.fixed_id = self.has_fixed_id(first, frame);
@@ -116,8 +122,18 @@ impl Train {
         if undecided { read(first, at + 6) & ipv4::FLAG_DF != 0 && same_id(first, frame, at) } else { self.fixed_id }
     }
 
-    /// Whether every header field of `frame` is what the next segment's would be. Checksums are left to [`sums_up`].
-    fn follows(&self, first: &[u8], frame: &[u8]) -> bool {
+    /// Whether the transport checksum of a frame that follows is right, and written as a cut would write it.
+    fn sums_up(&self, standing: &Standing, frame: &[u8]) -> bool {
+        let Layout { transport, transport_at, payload_at, .. } = self.layout;
+        let stored = read(frame, self.layout.checksum_at());
+        let mut sum = Sum::new(standing.transport(frame, frame.len() - transport_at) + u64::from(stored));
+        sum.add(&frame[payload_at..]);
+        stored != other_zero(transport) && sum.fold() == 0xffff
+    }
+
+    /// Whether every header field of `frame` is what the next segment's would be, and an IPv4 header's checksum right. The
+    /// transport's is left to [`Self::sums_up`].
+    fn follows(&self, standing: &Standing, first: &[u8], frame: &[u8]) -> bool {
         let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
         let same = |from: usize, to: usize| first[from..to] == frame[from..to];
         if !same(0, network_at) {
@@ -132,7 +148,7 @@ impl Train {
                     && same(network_at, network_at + 2)
                     && same(network_at + 6, network_at + 10)
                     && same(network_at + 12, transport_at)
-                    && header_sums_up(&frame[network_at..transport_at])
+                    && is_right(standing.network(frame), read(frame, network_at + 10))
             }
             Network::V6 => {
                 let length = read(frame, network_at + 4);
@@ -224,23 +240,28 @@ fn is_plain(layout: &Layout, frame: &[u8]) -> bool {
         }
 }
 
-/// The same for an IPv4 header.
+/// Whether an IPv4 header's checksum is right, and written as a cut would write it.
 fn header_sums_up(header: &[u8]) -> bool {
     checksum::of(header) == 0 && read(header, 10) != 0xffff
 }
 
+/// Whether `stored` is the checksum of a header that sums to `sum` without it, and not zero's other form.
+const fn is_right(sum: u64, stored: u16) -> bool {
+    stored != 0xffff && checksum::fold(sum + stored as u64) == 0xffff
+}
+
 /// Whether the transport checksum is right, and written as a cut would write it: zero has two forms.
 fn sums_up(layout: &Layout, frame: &[u8]) -> bool {
-    let other_zero = match layout.transport {
+    read(frame, layout.checksum_at()) != other_zero(layout.transport)
+        && layout.sum(frame, frame.len() - layout.transport_at).fold() == 0xffff
+}
+
+/// The form of a checksum of zero that no cut writes.
+const fn other_zero(transport: Transport) -> u16 {
+    match transport {
         Transport::Tcp => 0xffff,
         Transport::Udp => 0,
-    };
-    if read(frame, layout.checksum_at()) == other_zero {
-        return false;
     }
-    let mut sum = Sum::new(layout.pseudo(frame, frame.len() - layout.transport_at));
-    sum.add(&frame[layout.transport_at..]);
-    sum.fold() == 0xffff
 }
 
 /// Whether the checksum field holds the pseudo header's sum and no more: the frame never saw a wire, and its sender left

@@ -1,6 +1,9 @@
 //! Where a frame's headers are.
 
-use crate::wire::{ethernet, ipv4, ipv6, prefix, tcp, udp};
+use core::ops::Range;
+
+use super::checksum::Sum;
+use crate::wire::{checksum, ethernet, ipv4, ipv6, prefix, tcp, udp};
 
 /// Tags skipped in front of the network header; a frame with more is left alone.
 const TAG_LIMIT: usize = 4;
@@ -66,14 +69,38 @@ impl Layout {
         (payload_at <= head.len()).then_some(Self { network, transport, network_at, transport_at, payload_at })
     }
 
-    /// The sum of the pseudo header for `length` octets of transport header and payload.
-    pub(super) fn pseudo(&self, head: &[u8], length: usize) -> u64 {
+    /// Where the addresses are.
+    const fn addresses(&self) -> Range<usize> {
         let (from, size) = match self.network {
             Network::V4 => (self.network_at + 12, 4),
             Network::V6 => (self.network_at + 8, 16),
         };
-        let (source, destination) = head[from..from + 2 * size].split_at(size);
-        crate::wire::checksum::pseudo(source, destination, self.protocol(), length)
+        from..from + 2 * size
+    }
+
+    /// The sum of the pseudo header for `length` octets of transport header and payload.
+    pub(super) fn pseudo(&self, head: &[u8], length: usize) -> u64 {
+        checksum::add(self.beside_addresses(length), &head[self.addresses()])
+    }
+
+    /// The pseudo header's sum without the addresses.
+    fn beside_addresses(&self, length: usize) -> u64 {
+        let length = length as u64;
+        u64::from(self.protocol()) + (length >> 16) + (length & 0xffff)
+    }
+
+    /// The sum of the pseudo header for `length` octets, and of what `head` has from the transport header on.
+    pub(super) fn sum(&self, head: &[u8], length: usize) -> Sum {
+        let mut sum = Sum::new(self.beside_addresses(length));
+        let addresses = self.addresses();
+        if addresses.end == self.transport_at {
+            // No options between: one run of octets.
+            sum.add(&head[addresses.start..]);
+        } else {
+            sum.add(&head[addresses]);
+            sum.add(&head[self.transport_at..]);
+        }
+        sum
     }
 
     /// The transport's protocol number.
@@ -96,6 +123,67 @@ impl Layout {
             Transport::Udp => udp::CHECKSUM_OFFSET,
         }
     }
+}
+
+/// What the checksums of all segments of a stretch have in common: sums of the headers, without the fields in which
+/// segments differ.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    layout: Layout,
+    network: u64,
+    transport: u64,
+}
+
+impl Standing {
+    /// That of the segment with these headers.
+    pub(super) fn of(layout: &Layout, head: &[u8]) -> Self {
+        let Layout { network, transport, network_at, transport_at, payload_at } = *layout;
+        // In ones' complement a word is taken out by adding its complement (RFC 1071 §4(3)).
+        let without = |header: &[u8], fields: &[usize]| {
+            let out: u64 = fields.iter().map(|at| u64::from(!read(header, *at))).sum();
+            checksum::add(out, header)
+        };
+        let network_sum = match network {
+            Network::V4 => without(&head[network_at..transport_at], &[V4_TOTAL, V4_IDENTIFICATION, V4_CHECKSUM]),
+            Network::V6 => 0,
+        };
+        let fields: &[usize] = match transport {
+            Transport::Tcp => &[TCP_SEQUENCE, TCP_SEQUENCE + 2, TCP_FLAGS, tcp::CHECKSUM_OFFSET as usize],
+            Transport::Udp => &[UDP_LENGTH, udp::CHECKSUM_OFFSET as usize],
+        };
+        let transport_sum = layout.pseudo(head, 0) + without(&head[transport_at..payload_at], fields);
+        Self { layout: *layout, network: network_sum, transport: transport_sum }
+    }
+
+    /// The sum of an IPv4 header without its checksum.
+    pub(super) fn network(&self, head: &[u8]) -> u64 {
+        let at = self.layout.network_at;
+        self.network + u64::from(read(head, at + V4_TOTAL)) + u64::from(read(head, at + V4_IDENTIFICATION))
+    }
+
+    /// The sum of the pseudo header for `length` octets and of the transport header without its checksum.
+    pub(super) fn transport(&self, head: &[u8], length: usize) -> u64 {
+        let field = |at: usize| u64::from(read(head, self.layout.transport_at + at));
+        let fields = match self.layout.transport {
+            Transport::Tcp => field(TCP_SEQUENCE) + field(TCP_SEQUENCE + 2) + field(TCP_FLAGS),
+            Transport::Udp => field(UDP_LENGTH),
+        };
+        self.transport + length as u64 + fields
+    }
+}
+
+/// Where IPv4 has its total length, identification and checksum (RFC 791 §3.1).
+const V4_TOTAL: usize = 2;
+const V4_IDENTIFICATION: usize = 4;
+const V4_CHECKSUM: usize = 10;
+/// Where TCP has its sequence number, and the word with its flags (RFC 9293 §3.1).
+const TCP_SEQUENCE: usize = 4;
+const TCP_FLAGS: usize = 12;
+/// Where UDP has its length (RFC 768).
+const UDP_LENGTH: usize = 4;
+
+fn read(octets: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([octets[at], octets[at + 1]])
 }
 
 /// The EtherType behind all tags, and where its header starts; at most at the frame's end.

@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::checksum::Sum;
-use super::layout::{Layout, Network, Transport};
+use super::layout::{Layout, Network, Standing, Transport};
 use crate::datapath::packet::{Packet, SegmentKind};
 use crate::wire::{checksum, tcp};
 
@@ -41,6 +41,7 @@ pub enum Uncuttable {
 #[derive(Clone, Copy, Debug)]
 pub struct Segments {
     layout: Layout,
+    standing: Standing,
     size: usize,
     payload: usize,
     fixed_id: bool,
@@ -73,7 +74,8 @@ impl Segments {
         if size == 0 || payload.div_ceil(size) > SEGMENT_LIMIT {
             return Err(Uncuttable::Size { payload, size: segmentation.size });
         }
-        Ok(Some(Self { layout, size, payload, fixed_id: segmentation.fixed_id }))
+        let standing = Standing::of(&layout, packet.head());
+        Ok(Some(Self { layout, standing, size, payload, fixed_id: segmentation.fixed_id }))
     }
 
     /// How many segments there are: at least one.
@@ -116,9 +118,8 @@ impl Segments {
                 let identification = read(header, network_at + 4).wrapping_add(step);
                 write(header, network_at + 2, low(total));
                 write(header, network_at + 4, identification);
-                write(header, network_at + 10, 0);
-                let sum = checksum::of(&header[network_at..transport_at]);
-                write(header, network_at + 10, sum);
+                let sum = self.standing.network(header);
+                write(header, network_at + 10, !checksum::fold(sum));
             }
             Network::V6 => write(header, network_at + 4, low(transport_at - network_at - 40 + length)),
         }
@@ -126,17 +127,18 @@ impl Segments {
             Transport::Tcp => self.tcp(index, &mut header[transport_at..]),
             Transport::Udp => write(header, transport_at + 4, low(length)),
         }
-        let at = self.layout.checksum_at();
-        write(header, at, 0);
-        let mut sum = Sum::new(self.layout.pseudo(header, length));
-        sum.add(&header[transport_at..]);
+        let mut sum = Sum::new(self.standing.transport(header, length));
         // TCP headers are whole words and UDP's is 8 octets, so the payload starts even.
         pieces(packet, payload_at, range, |piece| {
             sum.add(piece);
             take(piece);
         });
         let folded = !sum.fold();
-        write(header, at, if folded == 0 && transport == Transport::Udp { 0xffff } else { folded });
+        write(
+            header,
+            self.layout.checksum_at(),
+            if folded == 0 && transport == Transport::Udp { 0xffff } else { folded },
+        );
     }
 
     fn tcp(&self, index: usize, header: &mut [u8]) {

@@ -18,12 +18,13 @@ pub(super) struct Segment {
 /// A frame that came through a tunnel, or why a packet carries none.
 pub type Arrival<'p, 'a> = Result<(&'p TunnelMeta, &'p mut Packet<'a>), DropReason>;
 
-/// Frames being joined: the first one's place and those of the others' payloads.
+/// Where the payload is of each frame but the first that is being joined.
+type Tails = [(usize, usize); TAIL_LIMIT];
+
+/// Frames being joined: the first one's place, and how many others there are.
 struct Joining {
     first: Segment,
     train: Train,
-    /// Where payloads begin in each frame.
-    tails: [(usize, usize); TAIL_LIMIT],
     count: usize,
 }
 
@@ -54,6 +55,8 @@ fn unpack(
     take: &mut impl FnMut(Arrival<'_, '_>),
 ) {
     let mut joining: Option<Joining> = None;
+    // Too large to be moved about with each train.
+    let mut tails = [(0, 0); TAIL_LIMIT];
     for message in received {
         for datagram in datagrams(message) {
             let segment = match open(message, memory, datagram) {
@@ -64,24 +67,24 @@ fn unpack(
                 }
             };
             if let Some(current) = &mut joining {
-                match current.offer(memory, &segment) {
+                match current.offer(memory, &mut tails, &segment) {
                     Extended::Taken => continue,
                     Extended::Last => {
-                        emit(memory, joining.take(), take);
+                        emit(memory, joining.take(), &tails, take);
                         continue;
                     }
-                    Extended::Refused => emit(memory, joining.take(), take),
+                    Extended::Refused => emit(memory, joining.take(), &tails, take),
                 }
             }
             match Train::start(&memory[segment.frame.clone()]) {
                 Started::Train(train) => {
-                    joining = Some(Joining { first: segment, train, tails: [(0, 0); TAIL_LIMIT], count: 0 });
+                    joining = Some(Joining { first: segment, train, count: 0 });
                 }
                 Started::Alone(checksum) => single(memory, &segment, checksum, take),
             }
         }
     }
-    emit(memory, joining, take);
+    emit(memory, joining, &tails, take);
 }
 
 /// The places of the datagrams in a message: several if the kernel joined them.
@@ -96,11 +99,11 @@ fn datagrams(message: &Received) -> impl Iterator<Item = Range<usize>> + use<> {
 }
 
 impl Joining {
-    fn offer(&mut self, memory: &[u8], segment: &Segment) -> Extended {
+    fn offer(&mut self, memory: &[u8], tails: &mut Tails, segment: &Segment) -> Extended {
         if segment.meta != self.first.meta {
             return Extended::Refused;
         }
-        let Some(slot) = self.tails.get_mut(self.count) else {
+        let Some(slot) = tails.get_mut(self.count) else {
             return Extended::Refused;
         };
         let extended = self.train.extend(&memory[self.first.frame.clone()], &memory[segment.frame.clone()]);
@@ -122,8 +125,8 @@ fn single(memory: &mut [u8], segment: &Segment, checksum: Checksum, take: &mut i
     take(Ok((&segment.meta, &mut Packet::new(memory, start, end, &[], offload))));
 }
 
-fn emit(memory: &mut [u8], joining: Option<Joining>, take: &mut impl FnMut(Arrival<'_, '_>)) {
-    let Some(Joining { first, train, tails, count }) = joining else {
+fn emit(memory: &mut [u8], joining: Option<Joining>, tails: &Tails, take: &mut impl FnMut(Arrival<'_, '_>)) {
+    let Some(Joining { first, train, count }) = joining else {
         return;
     };
     let Range { start, end } = first.frame;

@@ -18,6 +18,7 @@ use zerocopy::network_endian::U16;
 
 use super::tell::path_mtu;
 use super::{PortError, packet_sys};
+use crate::api::agent::Room;
 use crate::clock::monotonic;
 use crate::types::Timestamp;
 use crate::wire::icmp::{self, Echo, Header};
@@ -51,32 +52,6 @@ pub struct Way {
     pub answered: Option<Duration>,
     /// What passes.
     pub room: Room,
-}
-
-/// Whether a packet of the octets needed passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// It does.
-    Enough,
-    /// This node's own interface takes no more than so many octets.
-    Interface {
-        /// The octets.
-        mtu: u32,
-    },
-    /// A router passes no more on.
-    Hop {
-        /// The router.
-        hop: IpAddr,
-        /// The octets it says.
-        mtu: u32,
-    },
-    /// Larger packets vanish.
-    Silent {
-        /// The largest that passed of those that were tried.
-        passes: u32,
-    },
-    /// It cannot be told: nothing answers, or it was not tried.
-    Unknown,
 }
 
 /// Tries the ways from `local` to each of `ends`, all at once, in the calling thread's namespace. Those beyond

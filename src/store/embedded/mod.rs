@@ -9,7 +9,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -111,7 +111,8 @@ impl Embedded {
             leases.insert(lease, Duration::from_millis(ttl_millis));
         }
         let database = Arc::new(database);
-        let shared = Arc::new(Shared { history: RwLock::new(history), tally: Tally::default() });
+        let shared =
+            Arc::new(Shared { history: RwLock::new(history), tally: Tally::default(), failed: OnceLock::new() });
         let (sender, requests) = sync_channel(QUEUE_MAX);
         let (announce, revision) = watch::channel(found.revision);
         let writer = Writer {
@@ -194,8 +195,12 @@ impl Embedded {
 
     pub(super) fn members(&self) -> Vec<MemberState> {
         let is_running = self.0.writer.as_ref().is_some_and(|writer| !writer.is_finished());
-        let state = if is_running { "open" } else { "its writer has ended: start the controller again" };
-        vec![MemberState { at: self.0.path.display().to_string(), state: state.to_owned() }]
+        let state = match self.0.shared.failed.get() {
+            Some(why) => format!("takes no changes any more: {why}"),
+            None if is_running => "open".to_owned(),
+            None => "its writer has ended: start the controller again".to_owned(),
+        };
+        vec![MemberState { at: self.0.path.display().to_string(), state }]
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::Database;
@@ -68,6 +68,8 @@ impl Request {
 pub(super) struct Shared {
     pub(super) history: RwLock<History>,
     pub(super) tally: Tally,
+    /// Why nothing can be written any more, if so: after a failure the engine takes nothing until the file is opened anew.
+    pub(super) failed: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -175,6 +177,8 @@ impl Writer {
             }
             Err(failure) => {
                 tracing::error!(%failure, requests = group.len(), "a write to the store failed");
+                // The first says why; those that follow, that there was one.
+                self.shared.failed.get_or_init(|| failure.to_string());
                 for request in group {
                     if matches!(failure, StoreError::Unknown { .. }) {
                         self.shared.tally.unknown.fetch_add(1, Relaxed);

@@ -21,8 +21,10 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two rounds through all members.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
-/// A silent connection is asked for a sign of life, and has as long again for it.
-const SILENCE: Duration = Duration::from_secs(3);
+/// How long a connection with calls on it may be silent before it is asked for a sign of life, and how long the answer may
+/// take. A server of etcd hangs up on whoever asks more often than each five seconds (`--grpc-keepalive-min-time`), or
+/// without a call: a watch that is quiet would be lost again and again.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
 
 /// What secures the way to etcd, each part as PEM.
 #[derive(Clone)]
@@ -219,9 +221,9 @@ fn member(name: &str, tls: Option<&Tls>) -> Result<Member, StoreError> {
         .map_err(|error| bad(&error))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(SILENCE)
-        .keep_alive_timeout(SILENCE)
-        .keep_alive_while_idle(true);
+        .http2_keep_alive_interval(SILENCE.0)
+        .keep_alive_timeout(SILENCE.1)
+        .keep_alive_while_idle(false);
     if let Some(Tls { ca, identity }) = tls {
         let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
         if let Some((certificate, key)) = identity {
