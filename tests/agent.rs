@@ -243,8 +243,9 @@ fn the_kernel_itself_tells_of_drift() {
     });
 }
 
-/// Input: flows of ours removed and changed, flows of others' added, and a bridge removed, through the switch's own socket;
-/// nobody asks the agent. Output: ours are back, sooner than an audit may find it, and counted; the others' stay.
+/// Input: flows of ours removed and changed, flows of others' added, and a bridge removed, through the switch's own socket,
+/// and a port that fails; nobody asks the agent. Output: it looks sooner than an audit may come, and counts that; ours are
+/// back, the others' stay.
 #[test]
 fn the_switch_itself_tells_of_drift() {
     in_namespace("the_switch_itself_tells_of_drift", || {
@@ -287,6 +288,10 @@ fn the_switch_itself_tells_of_drift() {
         };
         until("a bridge", &is_there);
         let state = bench.settled();
+        let shows = || bench.switch.memory().shows;
+        let before = shows();
+        bench.switch.fail();
+        until("a failed port", &|| shows() > before);
         // What comes while the agent looks is one with what it looks at.
         assert!(state.disturbed > disturbed, "{state:?}");
         assert_eq!(flows("br-int").len(), whole.len() + 1, "a foreign flow was touched");

@@ -65,6 +65,12 @@ impl FakeSwitch {
         self.stirred.notify_all();
     }
 
+    /// One of its ports comes to be at fault, though nobody is shown which.
+    pub(crate) fn fail(&self) {
+        self.memory().faults += 1;
+        self.stirred.notify_all();
+    }
+
     /// Waits until it stands otherwise. No flow is ever met, so nothing is said.
     fn notices(&self, known: Option<&Standing>, wait: Duration) -> Notices {
         let stands_so = |memory: &mut Memory| known.is_none_or(|known| *known == memory.standing());
@@ -80,8 +86,7 @@ pub(crate) fn ifname(text: &str) -> IfName {
 
 impl Memory {
     fn standing(&self) -> Standing {
-        let revisions = self.engine.bridges().into_iter().map(|bridge| (bridge.name, bridge.revision)).collect();
-        Standing { revisions, faults: self.faults }
+        Standing { revisions: self.engine.bridge_revisions(), faults: self.faults }
     }
 
     fn add_port(&mut self, bridge: &IfName, port: PortConfig) -> Result<(), SwitchError> {
