@@ -299,7 +299,7 @@ impl Switch {
     }
 
     /// Every bridge's revision: see [`BridgeView::revision`].
-    pub(crate) fn bridge_revisions(&self) -> BTreeMap<IfName, u64> {
+    pub fn bridge_revisions(&self) -> BTreeMap<IfName, u64> {
         self.bridges.values().map(|bridge| (bridge.name.clone(), bridge.revision())).collect()
     }
 
