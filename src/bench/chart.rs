@@ -22,7 +22,7 @@ fn file_name(row: &Row) -> String {
     let way = row.subject.way.map_or("node", |way| way.word());
     let wire = if row.subject.wire { "-wire" } else { "" };
     let ports = if row.subject.ports > 0 { format!("-{}", row.subject.ports) } else { String::new() };
-    format!("{}-{way}{ports}{wire}.svg", row.subject.metric)
+    format!("bench-{}-{way}{ports}{wire}.svg", row.subject.metric)
 }
 
 fn colour(peer: PeerKind) -> &'static str {
@@ -117,7 +117,7 @@ mod tests {
         let turns = vec![turn(0, PeerKind::Kernel, 10.0), turn(1, PeerKind::Kernel, 14.0), turn(0, PeerKind::Dvr, 6.0)];
         let all = charts(&Report::new(settings, Machine::default(), turns));
         let [(name, text)] = all.as_slice() else { panic!("{} charts", all.len()) };
-        assert_eq!(name, "tcp1-bridged-wire.svg");
+        assert_eq!(name, "bench-tcp1-bridged-wire.svg");
         assert_eq!(text.matches("<rect").count(), 3, "the ground and two bars:\n{text}");
         for word in ["TCP, 1 stream", "more is better", "12.0 (10.0–14.0)", "Bridged, across nodes"] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
