@@ -219,7 +219,7 @@ async fn show(
     sender: &Sender<Result<ViewReply, Status>>,
 ) -> Result<(), Gone> {
     let node = request.node.as_str();
-    let voice = Voice { epoch: hub.world().epoch.clone(), sender };
+    let voice = Voice { epoch: history(&hub.world().epoch), sender };
     let mut cursor = resume(hub, request).await;
     if let Cursor::At(revision) = cursor {
         hub.counted(|counters| counters.resumes += 1);
@@ -268,11 +268,17 @@ async fn show(
     }
 }
 
+/// The history of what nodes are told: that of the store, as this release makes views of it. Another release may make others
+/// of the same revisions, so nobody goes on from one to the other.
+fn history(epoch: &str) -> String {
+    format!("{epoch}/{}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Where a stream goes on, if what it holds is of this history and not too old.
 async fn resume(hub: &Hub, request: &ViewRequest) -> Cursor {
     let (mut pulse, known) = {
         let world = hub.world();
-        (world.pulse(), !request.epoch.is_empty() && world.epoch == request.epoch)
+        (world.pulse(), !request.epoch.is_empty() && history(&world.epoch) == request.epoch)
     };
     if !known {
         return Cursor::Fresh;
@@ -331,16 +337,18 @@ async fn told_of(
     sender: &Sender<Result<ListReply, Status>>,
     limit: Duration,
 ) -> Result<(), Gone> {
-    let _place = tokio::select! {
+    let place = tokio::select! {
         () = sender.closed() => return Err(Gone),
         place = hub.lists.acquire() => place.map_err(|_| Gone)?,
     };
-    let Ok(sent) = timeout(limit, send_all(hub, filter, sender)).await else {
-        hub.counted(|counters| counters.limited += 1);
-        let why = format!("the list was not read within {} s: ask for it again, or for less", limit.as_secs());
-        return sender.try_send(Err(Status::deadline_exceeded(why))).map_err(|_| Gone);
-    };
-    sent
+    if let Ok(sent) = timeout(limit, send_all(hub, filter, sender)).await {
+        return sent;
+    }
+    // The copy is gone already. Without this word a part would look like the whole, so it waits for as long as it takes.
+    drop(place);
+    hub.counted(|counters| counters.limited += 1);
+    let why = format!("the list was not read within {} s: ask for it again, or for less", limit.as_secs());
+    sender.send(Err(Status::deadline_exceeded(why))).await.map_err(|_| Gone)
 }
 
 async fn send_all(hub: &Hub, filter: &Filter, sender: &Sender<Result<ListReply, Status>>) -> Result<(), Gone> {

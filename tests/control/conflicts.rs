@@ -69,9 +69,12 @@ fn writers_conflict_by_revision_and_agents_go_on_where_they_were() {
         apply(&mut client, vec![put(&port("p2", "n1"), None)]).await.expect("a change");
         let told = stream.message().await.expect("told").expect("open");
         assert!(matches!(told.what, Some(What::Changes(_))), "{told:?}");
-        // Another history with such a revision is not mistaken for this one.
-        let mut stream = client.view(view("another", held)).await.expect("a stream").into_inner();
-        let whole = stream.message().await.expect("told").expect("open");
-        assert!(matches!(whole.what, Some(What::Whole(_))), "{whole:?}");
+        // Another history with such a revision is not mistaken for this one, nor are views that another release made of it.
+        let (history, _) = epoch.rsplit_once('/').expect("a history and a release");
+        for other in ["another", history, &format!("{history}/0.0.1")] {
+            let mut stream = client.view(view(other, held)).await.expect("a stream").into_inner();
+            let whole = stream.message().await.expect("told").expect("open");
+            assert!(matches!(whole.what, Some(What::Whole(_))), "{other}: {whole:?}");
+        }
     });
 }

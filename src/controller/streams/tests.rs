@@ -69,8 +69,8 @@ async fn who_goes_before_its_stream_begins_takes_no_place() {
     let _gone = std::fs::remove_dir_all(&dir);
 }
 
-/// Input: more lists than may be made at once, and one that nobody reads. Output: a list waits for its place, and one that is
-/// not read gives its place back, which is counted.
+/// Input: more lists than may be made at once, and one that is read too late. Output: a list waits for its place, and one
+/// that is not read gives its place back, which is counted, and ends with an error.
 #[tokio::test]
 async fn lists_wait_for_a_place_and_an_unread_one_gives_it_back() {
     let (hub, dir) = place("lists").await;
@@ -84,12 +84,20 @@ async fn lists_wait_for_a_place_and_an_unread_one_gives_it_back() {
     hub.world().load(&Snapshot { revision: 2, entries: topology.resources().iter().map(entry).collect() });
     let filter = Filter { kind: String::new(), name: String::new() };
     // Its channel is full already.
-    let (sender, mut unread) = mpsc::channel(1);
+    let (sender, mut unread) = mpsc::channel::<Result<ListReply, Status>>(1);
     sender.try_send(Ok(ListReply::default())).expect("there is room for one");
     let all = hub.lists.available_permits();
-    assert!(told_of(&hub, &filter, &sender, Duration::ZERO).await.is_err(), "not even why it ended can be told");
-    assert_eq!((hub.lists.available_permits(), hub.counters().limited), (all, 1));
-    unread.recv().await.expect("what was in the way").expect("an answer");
+    let read = async {
+        while hub.counters().limited == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(hub.lists.available_permits(), all, "the place is free while the reader is not there");
+        unread.recv().await.expect("what was in the way").expect("an answer");
+        let ended = unread.recv().await.expect("no silent end").expect_err("a part is not the whole");
+        assert_eq!(ended.code(), tonic::Code::DeadlineExceeded);
+    };
+    let (told, ()) = tokio::join!(told_of(&hub, &filter, &sender, Duration::ZERO), read);
+    assert!(told.is_ok(), "it was told why");
     let taken = hub.lists.acquire_many(u32::try_from(all).expect("few")).await.expect("never closed");
     let asked = || ListRequest { kind: "node".to_owned(), name: String::new() };
     let mut waiting = list(&hub, asked());
