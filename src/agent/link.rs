@@ -91,6 +91,22 @@ impl Shared {
         (self.applied, if self.known.is_some() { self.errors.clone() } else { Vec::new() })
     }
 
+    /// Goes on from what is known. With nothing left of it to be made, the node is as far as that says, also where the last
+    /// of it was not the node's. Gives whether that is news to a controller, which may know only how far the node was told.
+    fn go_on(&mut self) -> bool {
+        let known = self.known.as_ref().map_or(0, |known| known.revision);
+        let nothing_left = matches!(&self.fresh, Fresh::Changes(changes) if changes.is_empty());
+        if !nothing_left || known <= self.taken {
+            return false;
+        }
+        let is_there = self.applied == self.taken;
+        self.taken = known;
+        if is_there {
+            self.applied = known;
+        }
+        is_there
+    }
+
     /// Takes in a whole view. What stood in the way while there was none says nothing of it.
     fn begin(&mut self, known: Known) {
         if self.known.replace(known).is_none() {
@@ -302,7 +318,12 @@ impl End {
         let ViewReply { epoch, revision, what } = reply;
         let changed = match what {
             None => return Err("it says nothing".to_owned()),
-            Some(What::Resumed(_)) => false,
+            Some(What::Resumed(_)) => {
+                if lock(&self.shared).go_on() {
+                    self.changed.notify_one();
+                }
+                false
+            }
             Some(What::Absent(why)) => {
                 let known = lock(&self.shared).known.is_some();
                 if known {
@@ -418,6 +439,31 @@ mod tests {
         shared.errors.clone_from(&errors);
         shared.begin(known(9));
         assert_eq!(shared.said(), (0, errors));
+    }
+
+    /// Input: a node that is as desired at 7 and knows that nothing up to 11 was its own, or is still being made, or is to
+    /// take changes; its session resumes. Output: it says 11 once, and only if nothing is left to be made.
+    #[test]
+    fn who_resumes_says_how_far_it_is() {
+        let topology = crate::model::Topology::example();
+        let view = Arc::new(crate::placement::view(&topology, "node1").expect("it has the node"));
+        let made = |applied, fresh| Shared {
+            known: Some(Known { epoch: "one".to_owned(), revision: 11, view: Arc::clone(&view) }),
+            fresh,
+            trouble: String::new(),
+            taken: 7,
+            applied,
+            errors: Vec::new(),
+        };
+        let mut shared = made(7, Fresh::Changes(Vec::new()));
+        assert!(shared.go_on() && !shared.go_on());
+        assert_eq!((shared.taken, shared.applied), (11, 11));
+        let mut shared = made(5, Fresh::Changes(Vec::new()));
+        assert!(!shared.go_on(), "it is at work on 7");
+        assert_eq!((shared.taken, shared.applied), (11, 5), "whose end is 11's too");
+        let mut shared = made(7, Fresh::Whole);
+        assert!(!shared.go_on());
+        assert_eq!((shared.taken, shared.applied), (7, 7));
     }
 
     /// Input: ends of sessions in which something was heard, or nothing. Output: only after one that made sense the waits
