@@ -12,8 +12,8 @@ pub(super) struct Known {
     instance: String,
     /// Each bridge's revision since its flows were made so.
     revisions: BTreeMap<IfName, u64>,
-    /// Faults of its ports that were told.
-    faults: u64,
+    /// Faults of its ports that were told, once it told of any: those before are from before the agent looked.
+    faults: Option<u64>,
 }
 
 impl Known {
@@ -60,7 +60,7 @@ impl Known {
     /// revision before the one that is known is no news.
     pub(super) fn is_disturbed(&mut self, standing: &Standing) -> bool {
         let Standing { revisions, faults } = standing;
-        let failed = core::mem::replace(&mut self.faults, *faults) != *faults;
+        let failed = self.faults.replace(*faults).is_some_and(|told| told != *faults);
         let is_other = |(bridge, known): (&IfName, &u64)| revisions.get(bridge).is_none_or(|revision| revision > known);
         failed || self.revisions.iter().any(is_other)
     }
@@ -84,17 +84,17 @@ mod tests {
     fn only_what_others_did_disturbs() {
         let mut known = Known::default();
         known.is_of("one");
-        assert!(!known.is_disturbed(&standing(&[("br-int", 4)], 0)), "nothing is known");
+        assert!(!known.is_disturbed(&standing(&[("br-int", 4)], 7)), "nothing is known, and the faults are old");
         known.made(name("br-int"), 4);
         known.amended(&name("br-int"));
         assert!(known.holds(&name("br-int"), Some(5)) && !known.holds(&name("br-int"), None));
         for (told, expected) in [
-            (standing(&[("br-int", 4)], 0), false),
-            (standing(&[("br-int", 5), ("mine", 9)], 0), false),
-            (standing(&[("br-int", 6)], 0), true),
-            (standing(&[("mine", 9)], 0), true),
-            (standing(&[("br-int", 5)], 1), true),
-            (standing(&[("br-int", 5)], 1), false),
+            (standing(&[("br-int", 4)], 7), false),
+            (standing(&[("br-int", 5), ("mine", 9)], 7), false),
+            (standing(&[("br-int", 6)], 7), true),
+            (standing(&[("mine", 9)], 7), true),
+            (standing(&[("br-int", 5)], 8), true),
+            (standing(&[("br-int", 5)], 8), false),
         ] {
             assert_eq!(known.is_disturbed(&told), expected, "{told:?}");
         }

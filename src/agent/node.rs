@@ -283,11 +283,9 @@ impl<D: Desired> Node<D> {
             let asked = changes.len();
             let touched = self.switch.change(&bridge, changes).map_err(|error| error.to_string())?;
             if touched < asked {
-                // The flows were not what they were believed to be: the next look compares them.
-                self.known.forget(&bridge);
-            } else {
-                self.known.amended(&bridge);
+                return Err(format!("{bridge}: {touched} of {asked} flows were as they were believed to be"));
             }
+            self.known.amended(&bridge);
         }
         let ops = delta.neighbours().map_err(|error| error.to_string())?;
         let plan = Plan { ops, ..Plan::default() };
