@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use crate::program::Announced;
@@ -141,11 +141,14 @@ pub(super) async fn tell(client: Client, node: String, heard: Heard) {
     }
 }
 
-/// Tells of one.
+/// Tells of one. What is not answered for so long that it would be stale is told as if it had failed.
 async fn claim(mut client: Client, node: &str, announced: Announced) -> Result<(), Status> {
     let (ip, mac) = (announced.address.ip.to_string(), announced.address.mac.to_string());
     let request = ClaimRequest { node: node.to_owned(), port: announced.port.to_string(), ip, mac };
-    client.claim(request).await.map(drop)
+    match timeout(STALE_AFTER, client.claim(request)).await {
+        Ok(answer) => answer.map(drop),
+        Err(elapsed) => Err(Status::deadline_exceeded(elapsed.to_string())),
+    }
 }
 
 #[cfg(test)]
