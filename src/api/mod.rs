@@ -10,7 +10,7 @@ pub mod switch;
 use serde::{Deserialize, Serialize};
 
 /// The protocol's version: daemon and client must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest line either side accepts, in octets.
 pub const LINE_LIMIT: usize = 64 << 20;
