@@ -73,24 +73,28 @@ fn each_flow_in_the_kernel_is_told_with_what_it_does() {
     }
     let user = with_fast_path("fast-list");
     up(&user, &["--fast-path", "on"]);
-    for (target, count) in [("10.2.0.12", 60), ("10.1.0.12", 30)] {
-        assert_eq!(ping(&user, target, count), u64::from(count));
-    }
-    let (flows, total) = offloaded(&user, "node1", "--offloaded");
+    assert_eq!(ping(&user, "10.1.0.12", 30), 30);
+    // A request, out of its machine, routed, into the tunnel: one of two flows if the router was passed by.
+    let to_orange2 = |flow: &&Value| {
+        let (matching, actions) = (text(flow, "matching"), text(flow, "actions"));
+        matching.contains(",icmp,") && matching.contains("nw_dst=10.2.0.12") && actions.ends_with("vx-6002")
+    };
+    // What changes meanwhile takes flows out of the kernel, and only another packet puts them there again.
+    let listed = (0..10).map(|_| {
+        assert_eq!(ping(&user, "10.2.0.12", 60), 60);
+        offloaded(&user, "node1", "--offloaded")
+    });
+    let mut listed = listed.skip_while(|(flows, _)| !flows.iter().any(|flow| to_orange2(&flow)));
+    let (flows, total) = listed.next().expect("a flow to orange2 stays for a moment");
     assert_eq!(flows.len() as u64, total, "fewer than a hundred");
     let packets: Vec<u64> = flows.iter().map(|flow| flow["packets"].as_u64().expect("a count")).collect();
     assert!(packets.is_sorted_by(|one, next| one >= next), "{packets:?}");
-    // A request, out of its machine, routed, into the tunnel: one of two flows if the router was passed by.
-    let routed = flows.iter().find(|flow| {
-        let (matching, actions) = (text(flow, "matching"), text(flow, "actions"));
-        matching.contains(",icmp,") && matching.contains("nw_dst=10.2.0.12") && actions.ends_with("vx-6002")
-    });
-    let routed = routed.unwrap_or_else(|| panic!("no flow to orange2: {flows:#?}"));
+    let routed = flows.iter().find(to_orange2).expect("it is there");
     assert!(text(routed, "matching").starts_with("in_port="), "{routed}");
     assert!(text(routed, "actions").contains("set(eth(src=fa:16:3f:"), "the node's host MAC: {routed}");
     assert!(text(routed, "actions").contains("set(ipv4(ttl=63))"), "{routed}");
     // Those since it was last made anew.
-    assert!((1..=60).contains(&routed["packets"].as_u64().expect("a count")), "{routed}");
+    assert!((1..=600).contains(&routed["packets"].as_u64().expect("a count")), "{routed}");
     assert!(routed["idle_secs"].as_f64().is_some_and(|idle| idle < 60.0), "{routed}");
 
     let (busiest, still) = offloaded(&user, "node1", "--offloaded=1");
