@@ -31,7 +31,7 @@ vagrant_key() {
 accelerator() {
   case $1 in
     kvm) printf '%s' '-accel kvm -cpu host' ;;
-    tcg) printf '%s' '-accel tcg,thread=multi -cpu max,-la57,-cx16' ;;
+    tcg) printf '%s' '-accel tcg,thread=single -cpu max,-la57,-cx16' ;;
     *) die "DVR_VM_ACCEL: \`kvm\` or \`tcg\`, not \`$1\`" ;;
   esac
 }
