@@ -269,6 +269,11 @@ fn gre_by_the_kernel_wherever_it_can() {
             let told = user.good(&["trace", "blue1", "orange3"]);
             assert!(told.contains("Delivered to orange3"), "{told}");
             let devices = on(&user, "node1", "ip -n dvr-tunnels -o link");
+            // What a device drops of what it was given, nobody is told of: super-frames it makes nothing of, for one.
+            let counters = on(&user, "node1", "ip -n dvr-tunnels -j -s link");
+            let counters: Value = serde_json::from_str(&counters).expect("JSON");
+            let lost = |link: &&Value| link["stats64"]["tx"]["dropped"] != 0 || link["stats64"]["tx"]["errors"] != 0;
+            assert_eq!(counters.as_array().expect("links").iter().find(lost), None);
             user.good(&["lab", "restart", "node1", "agent", "--tunnels", "userspace"]);
             settled(&user);
             user.good(&["lab", "restart", "node1", "agent", "--tunnels", "kernel"]);

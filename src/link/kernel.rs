@@ -59,14 +59,28 @@ pub(crate) struct Exit {
 /// # Errors
 /// [`Error::NoLink`] when there is none.
 pub(crate) fn exit(connection: &mut Connection, name: &IfName) -> Result<Exit, Error> {
+    let (message, LinkState { index, mtu, kind, .. }) = named(connection, name)?;
+    let elsewhere = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkNetNsId(_));
+    let pair = kind.as_deref() == Some("veth") && message.attributes.iter().any(elsewhere);
+    Ok(Exit { index, mtu, pair })
+}
+
+/// What kind of link has this name, such as `veth`; `None` for one without a kind, such as a card.
+///
+/// # Errors
+/// [`Error::NoLink`] when there is none.
+pub(crate) fn kind(connection: &mut Connection, name: &IfName) -> Result<Option<String>, Error> {
+    named(connection, name).map(|(_, link)| link.kind)
+}
+
+/// The link of this name, and the message that told of it.
+fn named(connection: &mut Connection, name: &IfName) -> Result<(LinkMessage, LinkState), Error> {
     let question = LinkUnspec::new_with_name(name.as_str()).build();
     let other = || Error::Malformed(format!("asked for link {name}, the kernel told of something else"));
     match connection.get(RouteNetlinkMessage::GetLink(question)) {
         Ok(RouteNetlinkMessage::NewLink(message)) => {
-            let (_, LinkState { index, mtu, kind, .. }) = decode_link(&message).ok_or_else(other)?;
-            let elsewhere = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkNetNsId(_));
-            let pair = kind.as_deref() == Some("veth") && message.attributes.iter().any(elsewhere);
-            Ok(Exit { index, mtu, pair })
+            let (_, link) = decode_link(&message).ok_or_else(other)?;
+            Ok((message, link))
         }
         Ok(_) => Err(other()),
         Err(error) if error.is_absent() => Err(Error::NoLink(name.clone())),

@@ -440,7 +440,7 @@ impl Inner {
 /// The sockets of a line that may have the fast path.
 fn sockets(line: &Line) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
     let sockets: &[std::os::fd::OwnedFd] = match &line.media {
-        Media::Packet(sockets) => sockets,
+        Media::Packet { sockets, .. } => sockets,
         Media::Tap { .. } | Media::Vxlan(_) | Media::Gre(_) => &[],
     };
     sockets.iter().map(AsFd::as_fd)

@@ -20,7 +20,11 @@ pub(super) enum Media {
         datagrams: bool,
     },
     /// Packet sockets on an interface, one a worker.
-    Packet(Vec<OwnedFd>),
+    Packet {
+        sockets: Vec<OwnedFd>,
+        /// Whether the kernel takes super-frames by them.
+        whole: bool,
+    },
     /// The sockets of a local VXLAN endpoint, one set a worker.
     Vxlan(Vec<vxlan::Endpoint>),
     /// The sockets of a local GRE endpoint, one a worker.
@@ -97,7 +101,7 @@ impl Line {
     /// The descriptor this worker reads.
     pub(super) fn input(&self, worker: usize) -> BorrowedFd<'_> {
         match &self.media {
-            Media::Tap { queues, .. } | Media::Packet(queues) => queues[worker].as_fd(),
+            Media::Tap { queues, .. } | Media::Packet { sockets: queues, .. } => queues[worker].as_fd(),
             Media::Vxlan(endpoints) => endpoints[worker].receive.as_fd(),
             Media::Gre(endpoints) => endpoints[worker].socket.as_fd(),
         }
@@ -105,7 +109,7 @@ impl Line {
 
     /// Why it carries nothing, if it does not.
     pub(super) fn fault(&self) -> Option<String> {
-        if let Media::Packet(sockets) = &self.media
+        if let Media::Packet { sockets, .. } = &self.media
             && sockets.iter().any(|socket| packet::is_gone(socket.as_fd()))
         {
             // No read tells it: going down was the last that was told.

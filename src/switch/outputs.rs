@@ -68,7 +68,7 @@ impl Outputs {
         let sender = match &line.media {
             Media::Vxlan(endpoints) => Some(Sender::Vxlan(vxlan::Sender::new(&endpoints[self.worker]))),
             Media::Gre(_) => Some(Sender::Gre(gre::Sender::new())),
-            Media::Tap { .. } | Media::Packet(_) => None,
+            Media::Tap { .. } | Media::Packet { .. } => None,
         };
         if sender.is_some() {
             self.tunnels.push(index);
@@ -103,7 +103,7 @@ impl Outputs {
         match (&line.media, sender) {
             (Media::Vxlan(endpoints), Sender::Vxlan(sender)) => sender.flush(&endpoints[self.worker], &ledger),
             (Media::Gre(endpoints), Sender::Gre(sender)) => sender.flush(&endpoints[self.worker], &ledger),
-            (Media::Vxlan(_) | Media::Gre(_) | Media::Tap { .. } | Media::Packet(_), _) => {
+            (Media::Vxlan(_) | Media::Gre(_) | Media::Tap { .. } | Media::Packet { .. }, _) => {
                 unreachable!("a line's sender is made for its media")
             }
         }
@@ -174,7 +174,7 @@ impl Ledger<'_> {
             Media::Gre(endpoints) => {
                 endpoints.first().map(|endpoint| (crate::gre::overhead_octets(endpoint.local), endpoint.local))
             }
-            Media::Tap { .. } | Media::Packet(_) => None,
+            Media::Tap { .. } | Media::Packet { .. } => None,
         }
     }
 }
@@ -208,7 +208,10 @@ impl Egress for Outputs {
                 let queue = &queues[worker];
                 if cut { frame::write_cut(queue, packet) } else { frame::write(queue, packet) }
             }
-            (Media::Packet(queues), _, _) => frame::write(&queues[worker], packet),
+            (Media::Packet { sockets, whole }, _, _) => {
+                let socket = &sockets[worker];
+                if *whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) }
+            }
             (Media::Vxlan(endpoints), Some(Sender::Vxlan(sender)), Some(meta)) => {
                 let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
                 return sender.send(&endpoints[worker], meta, packet, &ledger);

@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::line::{Line, Media, Tallies};
@@ -10,8 +11,10 @@ use super::service::{SwitchRefusal, refused};
 use super::worker::{self, WorkerLink};
 use super::{Shared, fast, lock};
 use crate::api::switch::{PortConfig, PortCounters, PortKind, VlanMode};
-use crate::datapath::port::{gre, packet, tap, vxlan};
+use crate::datapath::port::{gre, packet, tap, vxlan, within};
 use crate::datapath::{DpPort, NewPort, NewPortKind};
+use crate::link;
+use crate::netlink::Connection;
 use crate::types::IfName;
 
 /// A port of a bridge.
@@ -204,7 +207,8 @@ impl Table {
                 Media::Tap { queues: tap.queues, datagrams: tap.datagrams }
             }
             PortKind::Packet { netns, device, fast: _ } => {
-                Media::Packet(packet::open(netns.as_deref(), device.as_ref().unwrap_or(&config.name), workers)?)
+                let (netns, name) = (netns.as_deref(), device.as_ref().unwrap_or(&config.name));
+                Media::Packet { sockets: packet::open(netns, name, workers)?, whole: takes_whole(netns, name) }
             }
             PortKind::Vxlan { local, udp_port, .. } => Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?),
             PortKind::Gre { local, .. } => Media::Gre(gre::open(None, *local, workers)?),
@@ -221,6 +225,15 @@ impl Table {
         }
         Ok((Some(line), true))
     }
+}
+
+/// Whether the kernel takes super-frames by packet sockets on this interface. On an ip6gretap it does not: there it expects
+/// a frame's IP header further in by what the tunnel puts in front (`ip6gre_tnl_link_config_route()` makes that a part of
+/// the device's `hard_header_len`), finds none, and drops in silence what it must look into.
+fn takes_whole(netns: Option<&Path>, name: &IfName) -> bool {
+    let kind =
+        within(netns, || Ok(Connection::open().and_then(|mut connection| link::kernel::kind(&mut connection, name))));
+    !matches!(kind, Ok(Ok(Some(kind))) if kind == "ip6gretap")
 }
 
 /// Prepares a new line's interface for the fast path, or clears it of an earlier switch's. One in the switch's own namespace

@@ -306,7 +306,7 @@ impl Loop {
                     self.tell(line.set_fault("its interface is down"));
                     // A packet socket's read takes the error away: told once each time the interface goes down, it
                     // cannot spin, however often that is.
-                    if !matches!(line.media, Media::Packet(_)) {
+                    if !matches!(line.media, Media::Packet { .. }) {
                         self.strike(&line, flags);
                     }
                     return;
@@ -372,7 +372,7 @@ impl Loop {
                 outputs.count_received(dp, None, packet.len());
                 engine.process(switch, &Ingress { port: dp, tunnel: None }, packet, now, outputs);
             }),
-            Media::Packet(_) => packet::read(input, batch, |event| match event {
+            Media::Packet { .. } => packet::read(input, batch, |event| match event {
                 Ok(packet) => {
                     outputs.count_received(dp, None, packet.len());
                     engine.process(switch, &Ingress { port: dp, tunnel: None }, packet, now, outputs);
