@@ -18,7 +18,7 @@ use dvr::placement;
 use dvr::program::{Announced, ProgramFlow};
 use dvr::types::{Mac, Timestamp};
 use dvr::wire::checksum;
-use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src};
+use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src, too_big};
 use proptest::prelude::*;
 use simulated::{FRAMES_MAX, Sent, SimNode, TUNNELS, name, v4, v6};
 

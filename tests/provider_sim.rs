@@ -16,7 +16,7 @@ use dvr::model::Topology;
 use dvr::model::view::{PortView, RouterPort};
 use dvr::placement;
 use dvr::types::Mac;
-use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src};
+use frames::{arp, dst, ethernet, ipv4, mac_at, nd, question, solicitation, src, too_big};
 use proptest::prelude::*;
 use simulated::{FRAMES_MAX, SimNode, WIRE, v4, v6};
 
@@ -338,6 +338,22 @@ fn a_router_asks_and_is_answered_under_the_host_mac() {
     let answer = nd(host, other, (unknown, ip), 136, unknown, (2, other));
     let outcome = sim.outside(&tagged(Some(100), &answer));
     assert_eq!((outcome.only().port.as_str(), dst(&outcome.only().frame)), (router.ifname.as_str(), router.mac));
+}
+
+/// Input: what a link says of a packet that the node's router sent on under the host MAC, in each network and in none.
+/// Output: the router hears it under its own MAC, and in its network only.
+#[test]
+fn a_router_is_told_what_was_too_big_of_it() {
+    let mut sim = Sim::new();
+    let (host, other) = (sim.host_mac(0), Mac::new([2, 0, 0, 0, 0, 9]));
+    for (network, vlan) in TAGS {
+        let router = sim.router(network);
+        let told = |dst| too_big((dst, other), [10, 9, 0, 9].into(), [10, 4, 0, 7].into());
+        let outcome = sim.outside(&tagged(vlan, &told(host)));
+        assert_eq!((outcome.only().node, outcome.only().port.as_str()), ("node1", router.ifname.as_str()));
+        assert_eq!(outcome.only().frame, told(router.mac));
+        assert!(sim.outside(&tagged(Some(300), &told(host))).is_nothing(), "another VLAN's was heard");
+    }
 }
 
 /// Input: stations outside talk to a machine and to everybody. Output: heard once, where their VLAN is.

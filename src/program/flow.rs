@@ -17,6 +17,10 @@ pub(super) const UNTAGGED: &str = "vlan_tci=0x0000/0x1fff";
 pub(super) const SOLICITATION: &str = "icmp6,icmp_type=135,icmp_code=0";
 /// A neighbour advertisement (RFC 4861 §4.4).
 pub(super) const ADVERTISEMENT: &str = "icmp6,icmp_type=136,icmp_code=0";
+/// Word of a packet that is too big for the way: fragmentation needed (RFC 792).
+pub(super) const TOO_BIG_V4: &str = "icmp,icmp_type=3,icmp_code=4";
+/// The same of IPv6 (RFC 4443 §3.2).
+pub(super) const TOO_BIG_V6: &str = "icmp6,icmp_type=2,icmp_code=0";
 
 /// One flow of a program. Its `Display` is a line that `add-flow` takes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

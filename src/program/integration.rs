@@ -1,12 +1,16 @@
 //! br-int: machines and routers.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
 
 use crate::model::view::{PortView, RouterPort};
 use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
 use super::flow::{
-    self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, UNTAGGED, arp_for, mac_number, outputs, port, question,
+    self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, TOO_BIG_V4, TOO_BIG_V6, UNTAGGED, arp_for, mac_number,
+    outputs, port, question,
 };
 use super::site::{Known, Net, Site};
 use super::{LEARNED_COOKIE, LEARNED_LOCAL_TABLE, LEARNED_SECS, PATCH_TUN};
@@ -44,6 +48,7 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
         }
         flows.extend(net.routers().map(|router| classify_router(net, router)));
         flows.extend(net.replicas.iter().flat_map(|router| to_host(net, router)));
+        flows.extend(too_big(site, net));
         flows.extend(local(net));
         flows.extend(of_bearers(net));
     }
@@ -165,7 +170,7 @@ fn from_router(net: &Net<'_>) -> Vec<ProgramFlow> {
         )
     };
     let seated = net.seated.iter().map(|router| {
-        let addresses = router.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let addresses = router.addresses.iter().map(IpNet::addr).collect();
         (router.mac, &router.ifname, addresses)
     });
     let mut flows = Vec::new();
@@ -214,6 +219,34 @@ fn to_host(net: &Net<'_>, router: &RouterPort) -> Vec<ProgramFlow> {
         ),
     };
     net.router_ips(router).into_iter().map(answer).collect()
+}
+
+/// Table 3, or 4 from a physical network: the word that a packet which this node's router sent on is too big for the way, as
+/// the port says it to the host MAC. The router hands it to the packet's sender. With several on the network the host MAC
+/// does not say which one it was: one that leads to the sender is taken, and the first failing that.
+fn too_big(site: &Site<'_>, net: &Net<'_>) -> Vec<ProgramFlow> {
+    let Some(first) = net.replicas.first() else { return Vec::new() };
+    let table = if net.is_physical() { TO_HOST_PHYSICAL } else { TO_HOST };
+    let (arrived, _) = net.arrival();
+    let tell = |priority, matching: String, router: &RouterPort| {
+        let actions = format!("mod_dl_dst:{},strip_vlan,output:{}", router.mac, port(&router.ifname));
+        ProgramFlow::new(table, priority, format!("{arrived},{matching}"), actions)
+    };
+    let any = [TOO_BIG_V4, TOO_BIG_V6].map(|matching| tell(4, matching.to_owned(), first));
+    let mut by_sender = BTreeMap::new();
+    for router in net.replicas.iter().filter(|_| net.replicas.len() > 1) {
+        for sender in site.behind(router) {
+            by_sender.entry(sender).or_insert(*router);
+        }
+    }
+    let of_sender = by_sender.into_iter().map(|(sender, router)| {
+        let matching = match sender {
+            IpNet::V4(sender) => format!("{TOO_BIG_V4},nw_dst={sender}"),
+            IpNet::V6(sender) => format!("{TOO_BIG_V6},ipv6_dst={sender}"),
+        };
+        tell(5, matching, router)
+    });
+    any.into_iter().chain(of_sender).collect()
 }
 
 /// The flows that depend on who bears which address, as its own or because it announced it: those of announcements, those

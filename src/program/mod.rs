@@ -7,7 +7,7 @@
 //!  VM, qr- ─▶ br-int 0 classify ─▶ 20 question? ─▶ 21 responder ─▶ back out of the port
 //!                │                      └────────────▶ 60 known local MAC ─▶ port
 //!                │                                       └▶ 61 learned ─▶ 62 unknown ─▶ patch-tun
-//!  patch-tun ────┴─▶ 1 from a remote router: its MAC restored ─▶ 60      3 answers to this router's questions ─▶ qr-
+//!  patch-tun ────┴─▶ 1 from a remote router: its MAC restored ─▶ 60      3 what is said to this router ─▶ qr-
 //!
 //!  patch-int ─▶ br-tun 0 ─▶ 1 router's MAC becomes the host's ─▶ 2 ─▶ 20 unicast ─▶ tunnel
 //!                                                                 └▶ 22 flood ─▶ every tunnel of the network

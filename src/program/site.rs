@@ -4,9 +4,10 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use uuid::Uuid;
 
-use crate::model::view::{Backend, NetworkView, NodeView, Peer, PortView, RouterPort};
+use crate::model::view::{Backend, NetworkView, NodeView, Peer, PortView, RouterPort, RouterView};
 use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
 use super::flow::{self, port};
@@ -20,6 +21,7 @@ pub(super) struct Site<'a> {
     /// The physical networks that the node's networks are on, with its interfaces on them.
     pub(super) physical: BTreeMap<&'a PhysicalNetwork, &'a IfName>,
     pub(super) networks: Vec<Net<'a>>,
+    routers: &'a [RouterView],
 }
 
 /// A network on this node.
@@ -87,7 +89,22 @@ impl<'a> Site<'a> {
                 }
             }
         }
-        Ok(Self { node: &view.node, peers: &view.peers, backend: view.backend, physical, networks })
+        Ok(Self {
+            node: &view.node,
+            peers: &view.peers,
+            backend: view.backend,
+            physical,
+            networks,
+            routers: &view.routers,
+        })
+    }
+
+    /// The subnets that a distributed router's interface leads to: those of the networks that the router's others are on.
+    pub(super) fn behind(&self, router: &RouterPort) -> impl Iterator<Item = IpNet> {
+        let whole = self.routers.iter().find(|whole| whole.interfaces.iter().any(|port| port.id == router.id));
+        let others =
+            whole.into_iter().flat_map(|whole| &whole.interfaces).filter(|port| port.network != router.network);
+        others.flat_map(|port| port.addresses.iter().map(IpNet::trunc))
     }
 }
 
@@ -176,7 +193,7 @@ impl<'a> Net<'a> {
     /// The MACs of machines that are here, each with its port and its addresses: their own, then those they speak for
     /// claimed addresses with, each once.
     pub(super) fn stations(&self) -> Vec<(Mac, &'a IfName, Vec<IpAddr>)> {
-        let own = |port: &'a PortView| (port.mac, &port.port, port.addresses.iter().map(ipnet::IpNet::addr).collect());
+        let own = |port: &'a PortView| (port.mac, &port.port, port.addresses.iter().map(IpNet::addr).collect());
         let mut stations: Vec<(Mac, &'a IfName, Vec<IpAddr>)> = self.machines().map(own).collect();
         if self.machines().all(|port| port.claimed.is_empty()) {
             return stations;
@@ -193,7 +210,7 @@ impl<'a> Net<'a> {
 
     /// The ports on this node that may take an address by announcing it.
     pub(super) fn contenders(&self, ip: IpAddr) -> impl Iterator<Item = &'a IfName> + use<'a> {
-        let pair = ipnet::IpNet::from(ip);
+        let pair = IpNet::from(ip);
         let may = move |port: &&PortView| port.allowed.iter().any(|allowed| allowed.ip == pair);
         self.view.local_ports.iter().filter(may).map(|port| &port.port)
     }
@@ -208,11 +225,11 @@ impl<'a> Net<'a> {
     pub(super) fn known(&self) -> BTreeMap<IpAddr, Known<'a>> {
         let mut bearers: Vec<(Mac, Option<&'a IfName>, bool, Vec<IpAddr>)> = Vec::new();
         for port in self.routers() {
-            let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
+            let ips = port.addresses.iter().map(IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.ifname), true, ips));
         }
         for port in self.machines() {
-            let ips = port.addresses.iter().map(ipnet::IpNet::addr).collect();
+            let ips = port.addresses.iter().map(IpNet::addr).collect();
             bearers.push((port.mac, Some(&port.port), false, ips));
         }
         let standbys: Vec<&'a PortView> = self.view.local_ports.iter().filter(|port| port.standby).collect();
@@ -246,7 +263,7 @@ impl<'a> Net<'a> {
 
     /// A router interface's addresses, its link-local one included where there is IPv6.
     pub(super) fn router_ips(&self, port: &RouterPort) -> BTreeSet<IpAddr> {
-        let mut ips: BTreeSet<IpAddr> = port.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let mut ips: BTreeSet<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
         if self.has_ipv6() {
             ips.insert(IpAddr::V6(port.mac.link_local()));
         }

@@ -193,3 +193,41 @@ proptest! {
         }
     }
 }
+
+/// Input: what a tunnel says of a packet that the node's router sent on under the host MAC, by either family. Output: the
+/// router hears it under its own MAC, from where it sent the packet to.
+#[test]
+fn a_router_is_told_what_was_too_big_of_it() {
+    let mut sim = Sim::new();
+    let host = sim.host_mac("node1");
+    let (orange1, blue2) = (sim.mac("orange1"), sim.mac("blue2"));
+    let sender = IpAddr::from(sim.v4("blue1"));
+    let beyond = "fd00:9::9".parse().expect("an address of some other network");
+    let cases =
+        [("orange", orange1, IpAddr::from(sim.v4("orange1")), sender), ("blue", blue2, sim.v6("blue2").into(), beyond)];
+    for (network, station, from, to) in cases {
+        let (router, vni) = (sim.router(network), sim.vni(network));
+        let outcome = sim.tunnelled(("node2", "node1"), vni, too_big((host, station), from, to));
+        assert_eq!(outcome.only().port, router.ifname.as_str());
+        assert_eq!(outcome.only().frame, too_big((router.mac, station), from, to));
+        assert!(outcome.wired.is_empty(), "{outcome:?}");
+        // No other message is for the host MAC, a port or host that is unreachable neither.
+        let mut other = too_big((host, station), from, to);
+        other[if from.is_ipv4() { 35 } else { 54 }] = 1;
+        assert!(sim.tunnelled(("node2", "node1"), vni, other).is_nothing());
+    }
+}
+
+/// Input: the same on a network with two routers, from either of the networks behind them. Output: the router that leads to
+/// the packet's sender hears it.
+#[test]
+fn of_two_routers_the_one_that_leads_to_the_sender_is_told() {
+    let mut sim = Sim::of(TWO);
+    let (host, blue2, from) = (sim.host_mac("node1"), sim.mac("blue2"), IpAddr::from(sim.v4("blue2")));
+    for (router, sender) in [("r1", [10, 2, 0, 7]), ("r2", [10, 3, 0, 7]), ("r1", [192, 0, 2, 7])] {
+        let port = interface(&sim, router, "blue");
+        let outcome = sim.tunnelled(("node2", "node1"), sim.vni("blue"), too_big((host, blue2), from, sender.into()));
+        assert_eq!(outcome.only().port, port.ifname.as_str(), "{router}");
+        assert_eq!(dst(&outcome.only().frame), port.mac);
+    }
+}

@@ -2,7 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dvr::types::Mac;
 use dvr::wire::{arp, checksum};
@@ -50,6 +50,23 @@ pub(crate) fn solicitation(src: (Mac, Ipv6Addr), target: Ipv6Addr) -> Vec<u8> {
     let [.., a, b, c] = target.octets();
     let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
     nd(Mac::new([0x33, 0x33, 0xff, a, b, c]), src.0, (src.1, group), 135, target, (1, src.0))
+}
+
+/// Word that a packet is too big: as if its receiver said so, to whoever sent it.
+pub(crate) fn too_big((dst, src): (Mac, Mac), from: IpAddr, to: IpAddr) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut frame = ipv4(dst, src, (from, to));
+            frame[23] = 1;
+            frame[34..42].copy_from_slice(&[3, 4, 0, 0, 0, 0, 5, 0x46]);
+            frame
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = [&[0x60, 0, 0, 0, 0, 8, 58, 64][..], &from.octets(), &to.octets()].concat();
+            ethernet(dst, src, 0x86dd, &[&header[..], &[2, 0, 0, 0, 0, 0, 5, 0x46]].concat())
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => panic!("{from} to {to}"),
+    }
 }
 
 pub(crate) fn dst(frame: &[u8]) -> Mac {
