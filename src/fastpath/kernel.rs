@@ -332,14 +332,6 @@ pub fn unfilter(port: &IfName, socket: BorrowedFd<'_>) -> Result<(), Error> {
     sys::drop_filter(socket).map_err(|source| Error::Socket { port: port.clone(), source })
 }
 
-/// The MTU of the interface that a packet socket is on, in octets.
-///
-/// # Errors
-/// [`Error::Socket`].
-pub fn mtu(port: &IfName, socket: BorrowedFd<'_>) -> Result<u32, Error> {
-    sys::mtu(socket, port).map_err(|source| Error::Socket { port: port.clone(), source })
-}
-
 /// Removes our ingress filter from an interface; none there is as good. The connection is one of the interface's namespace.
 ///
 /// # Errors

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::asm::Insn;
-use crate::types::IfName;
 
 /// Commands of `bpf(2)` (`enum bpf_cmd`, `linux/bpf.h`).
 const MAP_CREATE: libc::c_int = 0;
@@ -233,24 +232,6 @@ pub(super) fn drop_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
         error if result < 0 && error.raw_os_error() != Some(libc::ENOENT) => Err(error),
         _ => Ok(()),
     }
-}
-
-/// The MTU of the interface of this name in the socket's namespace (`SIOCGIFMTU`).
-pub(super) fn mtu(socket: BorrowedFd<'_>, name: &IfName) -> io::Result<u32> {
-    // SAFETY: `ifreq` is a C struct of integers, byte arrays and a union of such, and one pointer nobody reads here:
-    // all zeroes is a value of it.
-    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
-    // A name has at most 15 octets, so the last of the 16 stays the terminator.
-    for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
-        *to = from.cast_signed();
-    }
-    // SAFETY: `socket` is open for the call's length, and SIOCGIFMTU reads and writes one `struct ifreq`, which `request` is.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: SIOCGIFMTU has written this member of the union, an `int`, which every bit pattern is a value of.
-    Ok(unsafe { request.ifr_ifru.ifru_mtu }.cast_unsigned())
 }
 
 /// Gives a socket a filter (`SO_ATTACH_BPF`), in place of the one it had.

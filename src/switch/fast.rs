@@ -19,7 +19,7 @@ use std::thread;
 use super::line::{Line, Media};
 use super::lock;
 use crate::api::switch::{FastPathCounters, FastPathState};
-use crate::datapath::port::{PortError, within};
+use crate::datapath::port::{PortError, packet, within};
 use crate::datapath::{Changes, DpPort, Grounds, Offer, Switch};
 use crate::fastpath::kernel::{self, FastPath, FlowKey, LIMIT_FLOWS};
 use crate::fastpath::{Count, Kind, Octets, Rewrite, Way};
@@ -412,7 +412,7 @@ impl Inner {
         let mut changed = Vec::new();
         for (dp, line) in &mut self.lines {
             if let State::On(exit) = &mut line.state
-                && let Some(mtu) = sockets(&line.line).next().and_then(|socket| kernel::mtu(&line.name, socket).ok())
+                && let Some(mtu) = sockets(&line.line).next().and_then(|socket| packet::mtu(socket).ok())
                 && mtu != exit.mtu
             {
                 exit.mtu = mtu;

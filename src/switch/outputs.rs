@@ -2,12 +2,13 @@
 
 use core::cell::RefCell;
 use core::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Shared;
 use super::line::{Line, Media, Remotes};
 use crate::datapath::DropReason;
-use crate::datapath::port::{Answer, Tally, Teller, frame, gre, vxlan};
+use crate::datapath::port::{Answer, Narrow, Tally, Teller, frame, gre, packet, vxlan};
 use crate::datapath::{DpPort, Egress, Offer, Packet, SegmentKind, TunnelMeta};
 use crate::types::Timestamp;
 
@@ -21,6 +22,8 @@ pub(super) struct Output {
     /// Tunnels only.
     sender: Option<Sender>,
     pub(super) remotes: Remotes,
+    /// Packet sockets only.
+    link: packet::LinkMtu,
     /// Wake-ups for an error that a read did not show.
     pub(super) strikes: u32,
 }
@@ -41,21 +44,30 @@ pub(super) struct Outputs {
     table: Vec<Option<Output>>,
     /// Numbers of the tunnels among them.
     tunnels: Vec<usize>,
-    /// What is to be said of frames that were too big for a tunnel.
+    /// What is to be said of frames that were too big for a tunnel or a link.
     teller: RefCell<Teller>,
+    now: Timestamp,
 }
 
 impl Outputs {
     pub(super) fn new(worker: usize, shared: Arc<Shared>) -> Self {
-        Self { worker, shared, table: Vec::new(), tunnels: Vec::new(), teller: RefCell::default() }
+        Self {
+            worker,
+            shared,
+            table: Vec::new(),
+            tunnels: Vec::new(),
+            teller: RefCell::default(),
+            now: Timestamp::ZERO,
+        }
     }
 
     /// The time from now on.
     pub(super) fn set_now(&mut self, now: Timestamp) {
+        self.now = now;
         self.teller.get_mut().set_now(now);
     }
 
-    /// What is to be said to senders whose frames were too big, as if their tunnels had brought it.
+    /// What is to be said to senders whose frames were too big, as if their tunnels or links had brought it.
     pub(super) fn answers(&mut self) -> Vec<Answer> {
         self.teller.get_mut().take()
     }
@@ -73,7 +85,8 @@ impl Outputs {
         if sender.is_some() {
             self.tunnels.push(index);
         }
-        self.table[index] = Some(Output { line, sender, remotes: Remotes::new(), strikes: 0 });
+        self.table[index] =
+            Some(Output { line, sender, remotes: Remotes::new(), link: packet::LinkMtu::default(), strikes: 0 });
     }
 
     /// Forgets a line, whose waiting frames go first.
@@ -158,7 +171,8 @@ impl Tally for Ledger<'_> {
             return;
         };
         let meta = TunnelMeta { id: key, src: to, dst: local, tos: 0, ttl: 0 };
-        if let Err(reason) = self.teller.borrow_mut().tell(self.line.dp, meta, overhead, frame) {
+        let narrow = Narrow::Tunnel { meta, overhead };
+        if let Err(reason) = self.teller.borrow_mut().tell(self.line.dp, &narrow, frame) {
             self.shared.drops[self.worker].add(reason, 1);
         }
     }
@@ -200,7 +214,7 @@ impl Egress for Outputs {
             self.shared.drops[worker].add(DropReason::NoPort, 1);
             return;
         };
-        let Output { line, sender, remotes, .. } = output;
+        let Output { line, sender, remotes, link, .. } = output;
         let octets = packet.len();
         let sent = match (&line.media, sender, tunnel) {
             (Media::Tap { queues, datagrams }, _, _) => {
@@ -209,8 +223,15 @@ impl Egress for Outputs {
                 if cut { frame::write_cut(queue, packet) } else { frame::write(queue, packet) }
             }
             (Media::Packet { sockets, whole }, _, _) => {
-                let socket = &sockets[worker];
-                if *whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) }
+                let socket = sockets[worker].as_fd();
+                let sent = packet::write(socket, packet, *whole, link, self.now);
+                if sent == Err(DropReason::TooBig) {
+                    let narrow = link.look(socket, self.now).map(|mtu| Narrow::Link { mtu });
+                    let tell = |narrow| self.teller.get_mut().tell(line.dp, &narrow, packet.head()).is_err();
+                    let untold = u64::from(narrow.is_none_or(tell));
+                    self.shared.drops[worker].add(DropReason::TooBigUntold, untold);
+                }
+                sent
             }
             (Media::Vxlan(endpoints), Some(Sender::Vxlan(sender)), Some(meta)) => {
                 let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };

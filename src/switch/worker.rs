@@ -215,12 +215,12 @@ impl Loop {
         }
     }
 
-    /// Says to senders which of their frames were too big for a tunnel, as if the tunnel's other end said so.
+    /// Says to senders which of their frames were too big for a tunnel or link, as if its other end said so.
     fn answer(&mut self, now: Timestamp) {
         let answers = self.outputs.answers();
         let some = !answers.is_empty();
         for mut answer in answers {
-            let ingress = Ingress { port: answer.port, tunnel: Some(answer.meta) };
+            let ingress = Ingress { port: answer.port, tunnel: answer.tunnel };
             self.engine.process(&self.shared.switch, &ingress, &mut answer.packet(), now, &mut self.outputs);
         }
         if some {

@@ -27,7 +27,7 @@ pub use count::{Counters, DropCounters, Tally, of_send};
 pub use frame::TAIL_LIMIT;
 pub use joining::Arrival;
 pub use netns::within;
-pub use tell::{Answer, Teller};
+pub use tell::{Answer, Narrow, Teller};
 
 use std::io;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //!
 //! The vnet header makes super-frames and unfinished checksums pass both ways, as between the kernel's own devices.
 
+use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::path::Path;
 use super::batch_sys::Batch;
 use super::{DropReason, PortError, Ready, frame, netns, packet_sys};
 use crate::datapath::Packet;
-use crate::types::IfName;
+use crate::datapath::offload::Segments;
+use crate::types::{IfName, Timestamp};
 use crate::wire::ethernet;
 
 /// Octets of frames that may wait in a socket: some 32 super-frames, as the kernel accounts for them.
@@ -54,6 +56,72 @@ pub fn open(netns: Option<&Path>, name: &IfName, queues: usize) -> Result<Vec<Ow
 #[must_use]
 pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     packet_sys::bound_to(socket).is_ok_and(|index| index <= 0)
+}
+
+/// The MTU of the interface the socket is bound to, in octets.
+///
+/// # Errors
+/// The kernel's, when the interface is gone.
+pub fn mtu(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    packet_sys::mtu(socket)
+}
+
+/// The MTU of a socket's interface, as it was a while ago at most.
+#[derive(Debug, Default)]
+pub struct LinkMtu {
+    /// In octets; `None` if it could not be read.
+    octets: Option<u32>,
+    read: Option<Timestamp>,
+}
+
+impl LinkMtu {
+    /// How old it may be where that could only let too large a frame pass.
+    const AGE: Duration = Duration::from_secs(1);
+
+    /// It, as it is now.
+    pub fn look(&mut self, socket: BorrowedFd<'_>, now: Timestamp) -> Option<u32> {
+        *self = Self { octets: mtu(socket).ok(), read: Some(now) };
+        self.octets
+    }
+
+    /// Whether the interface takes frames of so many octets behind their Ethernet header.
+    fn takes(&mut self, octets: usize, socket: BorrowedFd<'_>, now: Timestamp) -> bool {
+        let fits = |mtu: Option<u32>| mtu.is_none_or(|mtu| octets <= mtu as usize);
+        if self.read.is_none_or(|read| now.since(read) >= Self::AGE) {
+            self.look(socket, now);
+        }
+        fits(self.octets) || fits(self.look(socket, now))
+    }
+}
+
+/// Writes the packet: as one frame, or, if the kernel does not take it `whole` by this socket, as its segments. Of a frame
+/// that is larger than the link takes the kernel says so; of a super-frame's segments it does not, for whoever cuts them is
+/// to see to that, and a tunnel drops them in silence. Nor does it where it believes headers longer than they are, which is
+/// also where it takes no super-frames.
+///
+/// # Errors
+/// Why it could not be taken.
+pub fn write(
+    socket: BorrowedFd<'_>,
+    packet: &Packet<'_>,
+    whole: bool,
+    link: &mut LinkMtu,
+    now: Timestamp,
+) -> Result<(), DropReason> {
+    let longest = match Segments::of(packet) {
+        Ok(Some(segments)) => Some((segments.header_len() + segments.size()).min(packet.len())),
+        Ok(None) if !whole => Some(packet.len()),
+        // What cannot be cut is for the kernel to refuse.
+        Ok(None) | Err(_) => None,
+    };
+    if let Some(longest) = longest {
+        let tagged = matches!(packet.head().get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+        let header = ethernet::HEADER_LEN + if tagged { ethernet::TAG_LEN } else { 0 };
+        if !link.takes(longest.saturating_sub(header), socket, now) {
+            return Err(DropReason::TooBig);
+        }
+    }
+    if whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) }
 }
 
 /// Enlarges a socket's buffers: beyond the system's limit where we may, up to it elsewhere.

@@ -101,3 +101,19 @@ pub(super) fn bound_to(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     done(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) })?;
     Ok(address.sll_ifindex)
 }
+
+/// The MTU of the interface the socket is bound to, in octets (netdevice(7), `SIOCGIFMTU`).
+pub(super) fn mtu(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: `ifreq` is a C struct of integers, byte arrays and a union of such, and one pointer nobody reads here:
+    // all zeroes is a value of it.
+    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+    request.ifr_ifru.ifru_ifindex = bound_to(socket)?;
+    // The first gives the name, by which the second asks.
+    for question in [libc::SIOCGIFNAME, libc::SIOCGIFMTU] {
+        // SAFETY: `socket` is open for the call's length, and both questions read and write one `struct ifreq`, which
+        // `request` is.
+        done(unsafe { libc::ioctl(socket.as_raw_fd(), question, &raw mut request) })?;
+    }
+    // SAFETY: SIOCGIFMTU has written this member of the union, an `int`, which every bit pattern is a value of.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu }.cast_unsigned())
+}

@@ -1,4 +1,4 @@
-//! Telling senders of frames that were too big for a tunnel, in time and in measure.
+//! Telling senders of frames that were too big for a tunnel or a link, in time and in measure.
 
 use core::net::{IpAddr, SocketAddr};
 use std::io;
@@ -21,13 +21,47 @@ const ROOM: usize = crate::datapath::HEADROOM;
 /// The UDP port that path MTUs are asked with; nothing is ever sent to it ("discard", RFC 863).
 const DISCARD: u16 = 9;
 
-/// An answer to a frame that was too big, to be handled as if the tunnel had brought it.
+/// What a frame was too big for.
+#[derive(Debug, Clone, Copy)]
+pub enum Narrow {
+    /// The path of a tunnel.
+    Tunnel {
+        /// What the tunnel would say of a frame that it brings: from the endpoint that this one was sent to.
+        meta: TunnelMeta,
+        /// Octets that it takes of the path's MTU.
+        overhead: u32,
+    },
+    /// A link.
+    Link {
+        /// Its MTU.
+        mtu: u32,
+    },
+}
+
+impl Narrow {
+    const fn meta(&self) -> Option<TunnelMeta> {
+        match self {
+            Self::Tunnel { meta, .. } => Some(*meta),
+            Self::Link { .. } => None,
+        }
+    }
+
+    /// The octets of the largest packet inside that fits.
+    fn mtu(&self) -> io::Result<u32> {
+        match self {
+            Self::Tunnel { meta, overhead } => Ok(path_mtu(meta.dst, meta.src)?.saturating_sub(*overhead)),
+            Self::Link { mtu } => Ok(*mtu),
+        }
+    }
+}
+
+/// An answer to a frame that was too big, to be handled as if the tunnel or link had brought it.
 #[derive(Debug)]
 pub struct Answer {
-    /// The tunnel's datapath port.
+    /// The datapath port.
     pub port: DpPort,
-    /// What the tunnel would have said.
-    pub meta: TunnelMeta,
+    /// What the tunnel would have said, if it is one.
+    pub tunnel: Option<TunnelMeta>,
     octets: Vec<u8>,
 }
 
@@ -59,12 +93,11 @@ impl Teller {
         self.now = now;
     }
 
-    /// Prepares the answer to a frame that did not fit through the tunnel from `meta.dst` to `meta.src`, which takes
-    /// `overhead` octets of the path's MTU. Call it where that path is: in the tunnel's namespace.
+    /// Prepares the answer to a frame that was too big for this port. Call it where the path of a tunnel is: in its namespace.
     ///
     /// # Errors
     /// [`DropReason::TooBigUntold`] when there is to be none.
-    pub fn tell(&mut self, port: DpPort, meta: TunnelMeta, overhead: u32, frame: &[u8]) -> Result<(), DropReason> {
+    pub fn tell(&mut self, port: DpPort, narrow: &Narrow, frame: &[u8]) -> Result<(), DropReason> {
         let untold = DropReason::TooBigUntold;
         if self.waiting.len() >= WAITING_LIMIT {
             return Err(untold);
@@ -74,9 +107,9 @@ impl Teller {
         if !self.pace.may(self.now) {
             return Err(untold);
         }
-        let path = path_mtu(meta.dst, meta.src).map_err(|_| untold)?;
-        let told = answer(frame, path.saturating_sub(overhead)).ok_or(untold)?;
-        self.waiting.push(Answer { port, meta, octets: [&[0; ROOM][..], &told].concat() });
+        let mtu = narrow.mtu().map_err(|_| untold)?;
+        let told = answer(frame, mtu).ok_or(untold)?;
+        self.waiting.push(Answer { port, tunnel: narrow.meta(), octets: [&[0; ROOM][..], &told].concat() });
         Ok(())
     }
 

@@ -1,8 +1,9 @@
-//! What is said to the sender of a frame that does not fit through a tunnel: an ICMP "fragmentation needed" (RFC 792,
+//! What is said to the sender of a frame that does not fit through a tunnel or a link: an ICMP "fragmentation needed" (RFC 792,
 //! RFC 1191 §4) or an ICMPv6 "packet too big" (RFC 4443 §3.2), as if from whoever it was sent to, which is what Linux's own
 //! tunnel devices say for bridged frames (`skb_tunnel_check_pmtu`, `net/ipv4/ip_tunnel_core.c`).
 //!
-//! Routed packets seldom come here: their router's interfaces have the network's MTU, and its kernel tells.
+//! Routed packets come here where less passes than the network's MTU, which their router's interfaces have: their answer
+//! goes to the host MAC that they left under, and from there by the router.
 
 use core::time::Duration;
 
@@ -17,24 +18,36 @@ const V4_LIMIT: usize = 576;
 const V6_LIMIT: usize = 1280;
 /// The hops an answer may take.
 const HOPS: u8 = 64;
+/// Tags in front of a packet that are understood.
+const TAGS_MAX: usize = 2;
 
 /// The answer to a frame that is too big, for a link whose MTU is `mtu`; `None` if nobody is to be told: it is no IP, or
 /// IPv4 that may be fragmented, a fragment other than the first, an error itself, or not from one station to one station.
 ///
 /// Only the octets in `frame` are quoted, which may be the front of it.
 pub(super) fn answer(frame: &[u8], mtu: u32) -> Option<Vec<u8>> {
-    let (link, packet) = prefix::<ethernet::Header>(frame).ok()?;
+    let (link, mut packet) = prefix::<ethernet::Header>(frame).ok()?;
     let is_group = |mac: [u8; 6]| mac[0] & 1 != 0;
     if is_group(link.destination) || is_group(link.source) {
         return None;
     }
-    let reply = match link.ether_type.get() {
+    let mut kind = link.ether_type.get();
+    for _ in 0..TAGS_MAX {
+        if matches!(kind, ethernet::TYPE_VLAN | ethernet::TYPE_SERVICE_VLAN) {
+            let (tag, behind) = packet.split_first_chunk::<{ ethernet::TAG_LEN }>()?;
+            kind = u16::from_be_bytes([tag[2], tag[3]]);
+            packet = behind;
+        }
+    }
+    let reply = match kind {
         ethernet::TYPE_IPV4 => answer_v4(packet, mtu)?,
         ethernet::TYPE_IPV6 => answer_v6(packet, mtu)?,
         _ => return None,
     };
+    // What it is a packet of, tags included, the answer is too.
+    let tags = &frame[ethernet::HEADER_LEN..frame.len() - packet.len()];
     let head = ethernet::Header { destination: link.source, source: link.destination, ether_type: link.ether_type };
-    Some([head.as_bytes(), &reply].concat())
+    Some([head.as_bytes(), tags, &reply].concat())
 }
 
 fn answer_v4(packet: &[u8], mtu: u32) -> Option<Vec<u8>> {
@@ -171,6 +184,18 @@ mod tests {
         let pseudo = checksum::pseudo(&told[22..38], &told[38..54], 58, told.len() - 54);
         assert_eq!(checksum::fold(checksum::add(pseudo, &told[54..])), 0xffff);
         assert_eq!(told[62..], frame[14..][..1232]);
+    }
+
+    #[test]
+    fn tags_stay() {
+        let plain = v4(ipv4::FLAG_DF, 1472);
+        for tags in [&[0x81, 0, 0, 100][..], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 100]] {
+            let tagged = [&plain[..12], tags, &plain[12..]].concat();
+            let (told, same) = (answer(&tagged, 1450).expect("told"), answer(&plain, 1450).expect("told"));
+            assert_eq!(told, [&same[..12], tags, &same[12..]].concat());
+        }
+        let thrice = [&plain[..12], &[0x81, 0, 0, 1].repeat(3), &plain[12..]].concat();
+        assert_eq!(answer(&thrice, 1450), None);
     }
 
     #[test]
