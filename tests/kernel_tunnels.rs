@@ -206,7 +206,7 @@ fn auto_takes_what_can_be_had() {
         assert!(shown.contains(&format!("tunnels by {by}\n")) && shown.contains(why), "{shown}");
         settled(&user);
     };
-    by("userspace", "chosen: only the switch tells senders");
+    by("userspace", "chosen: only the switch knows");
     user.good(&["lab", "kill", "node1", "all"]);
     on(&user, "node1", "ip link add theirs type vxlan id 77 dstport 4789 local 172.31.7.1 && ip link set theirs up");
     user.good(&["lab", "restart", "node1", "all"]);

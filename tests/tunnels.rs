@@ -197,3 +197,125 @@ fn what_is_too_big_is_answered_with_the_inner_mtu() {
         transfer(&user, ("blue1", "blue2"), "10.1.0.12");
     }
 }
+
+/// Times a node is asked until what it says must be right: each takes some tens of milliseconds at least.
+const ASKED_MAX: usize = 1_000;
+
+/// Waits until a node says that less passes than tunnels need, or that nothing is in the way.
+fn until_narrowed(user: &User, node: &str, mtu: Option<u32>) {
+    let is_so = |shown: &String| match mtu {
+        Some(mtu) => shown.matches(&format!("(by tunnels {mtu}: no more passes)")).count() == 2,
+        None => !shown.contains("by tunnels"),
+    };
+    let shown = (0..ASKED_MAX).map(|_| user.good(&["show", node])).find(is_so);
+    assert!(shown.is_some(), "never {mtu:?}: {}", user.good(&["show", node]));
+}
+
+/// Who sends to whom across the nodes, bridged and routed, by either family.
+const ACROSS: [(&str, &str, &str); 4] = [
+    ("blue1", "blue2", "10.1.0.12"),
+    ("blue1", "orange2", "10.2.0.12"),
+    ("blue1", "blue2", "fd00:1::12"),
+    ("blue1", "orange2", "fd00:2::12"),
+];
+/// And back.
+const BACK: [(&str, &str, &str); 4] = [
+    ("blue2", "blue1", "10.1.0.11"),
+    ("orange2", "blue1", "10.1.0.11"),
+    ("blue2", "blue1", "fd00:1::11"),
+    ("orange2", "blue1", "fd00:1::11"),
+];
+
+/// What becomes of packets as large as a network's MTU, which may not be fragmented.
+fn full_sized(user: &User, pairs: &[(&str, &str, &str)], mtu: u32, check: impl Fn(bool, &str)) {
+    for (from, _, address) in pairs {
+        let size = (mtu - if address.contains(':') { 48 } else { 28 }).to_string();
+        let ping = ["ping", "-M", "do", "-c", "1", "-W", "5", "-s", &size, address];
+        let output = user.run(&[&["lab", "exec", from, "--"], &ping[..]].concat());
+        check(output.status.success(), &format!("{from} to {address}: {}", String::from_utf8_lossy(&output.stdout)));
+    }
+}
+
+/// Whether a ping's words tell that so many octets fit.
+fn is_told(words: &str, mtu: u32) -> bool {
+    words.contains(&format!("mtu = {mtu}")) || words.contains(&format!("mtu={mtu}"))
+}
+
+/// An interface of the underlay, of either node, takes less than the kernel's tunnels need: senders are told what passes,
+/// bridged and routed, by either family, and their streams flow. Then it takes more again, and so do the tunnels.
+fn senders_are_told_of_a_narrow_underlay(user: &User, kind: &str, underlay: &str, node: &str) {
+    up_by(user, &topology(underlay, kind), "kernel");
+    let overhead = if kind == "gre" { 42 } else { 50 } + if underlay == OVER_V6 { 20 } else { 0 };
+    let (wide, narrow) = (1500 - overhead, 1400 - overhead);
+    let set = |mtu: &str| user.good(&["lab", "exec", node, "--", "ip", "link", "set", "eth0", "mtu", mtu]);
+    set("1400");
+    for each in ["node1", "node2"] {
+        until_narrowed(user, each, Some(narrow));
+    }
+    let output = user.run(&["doctor", "node1"]);
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(found.contains(&format!("senders on blue are told to send {narrow} octets at most")), "{found}");
+    // An agent that starts anew begins with what was found.
+    user.good(&["lab", "restart", "node1", "agent"]);
+    let refused = |passed: bool, told: &str| {
+        assert!(!passed && is_told(told, narrow), "{kind}, {node}: {told}\n{}", user.good(&["show"]));
+    };
+    // Fragments are not answered, so the other end is to know before it answers in some.
+    full_sized(user, &ACROSS, wide, refused);
+    full_sized(user, &BACK, wide, refused);
+    for (from, to, address) in ACROSS {
+        transfer(user, (from, to), address);
+    }
+    set("1500");
+    for each in ["node1", "node2"] {
+        until_narrowed(user, each, None);
+    }
+    // What machines were told they remember for ten minutes.
+    for vm in ["blue1", "blue2", "orange2"] {
+        user.good(&["lab", "exec", vm, "--", "sh", "-c", "ip route flush cache; ip -6 route flush cache"]);
+    }
+    full_sized(user, &ACROSS, wide, |passed, told| assert!(passed, "{told}"));
+}
+
+#[test]
+fn senders_are_told_by_the_kernels_vxlan_of_a_narrow_interface() {
+    if has_devices("vxlan") {
+        for user in User::everybody("narrow-own") {
+            senders_are_told_of_a_narrow_underlay(&user, "vxlan", OVER_V4, "node1");
+        }
+    }
+}
+
+#[test]
+fn senders_are_told_by_the_kernels_vxlan_of_a_narrow_underlay() {
+    if has_devices("vxlan") {
+        let user = User::new("narrow-far", false);
+        senders_are_told_of_a_narrow_underlay(&user, "vxlan", OVER_V6, "node2");
+    }
+}
+
+/// The switch's own tunnels: by the node whose interface it is.
+#[test]
+fn senders_are_told_by_the_switch_of_a_narrow_interface() {
+    for (kind, underlay, mtu) in [("vxlan", OVER_V4, 1350), ("gre", OVER_V6, 1338)] {
+        for user in User::everybody(&format!("narrow-{kind}")) {
+            up_by(&user, &topology(underlay, kind), "userspace");
+            user.good(&["lab", "exec", "node1", "--", "ip", "link", "set", "eth0", "mtu", "1400"]);
+            full_sized(&user, &ACROSS, mtu + 100, |passed, told| {
+                assert!(!passed && is_told(told, mtu), "{kind}: {told}\n{}", user.good(&["show", "node1"]));
+            });
+            full_sized(&user, &ACROSS, mtu, |passed, told| assert!(passed, "{told}"));
+        }
+    }
+}
+
+/// `tests/vm/suite` runs this on a kernel that has the devices.
+#[test]
+fn senders_are_told_by_the_kernels_gre_of_a_narrow_underlay() {
+    for (underlay, device) in [(OVER_V4, "gretap"), (OVER_V6, "ip6gretap")] {
+        if has_devices(device) {
+            let user = User::new(&format!("narrowg-{device}"), false);
+            senders_are_told_of_a_narrow_underlay(&user, "gre", underlay, "node2");
+        }
+    }
+}

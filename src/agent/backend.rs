@@ -76,7 +76,7 @@ fn decide(
         return (Backend::Kernel, why.to_owned());
     }
     let Err(refused) = switch() else {
-        let why = "chosen: only the switch tells senders of what the underlay is too small for";
+        let why = "chosen: only the switch knows which node a frame is from";
         return (Backend::Userspace, why.to_owned());
     };
     match kernel() {

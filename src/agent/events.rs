@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::room::Passing;
 use crate::api::switch::Standing;
 use crate::plan::KernelState;
 
@@ -23,6 +24,8 @@ pub(super) enum Event {
     /// The switch stands otherwise than it did: so, if nothing changed since. Whether that is the agent's doing is for it to
     /// say.
     Switch(Standing),
+    /// Other packets pass to the other nodes than did.
+    Passing(Passing),
     /// A reader wants the kernel's state as it is.
     Observe(Reader),
 }
@@ -40,13 +43,14 @@ pub(super) struct Told {
     pub(super) desired: bool,
     pub(super) switch_lost: bool,
     pub(super) switch: Option<Standing>,
+    pub(super) passing: Option<Passing>,
     pub(super) readers: Vec<Reader>,
 }
 
 impl Told {
     const fn is_nothing(&self) -> bool {
-        let Self { look, desired, switch_lost, switch, readers } = self;
-        !(*look || *desired || *switch_lost) && switch.is_none() && readers.is_empty()
+        let Self { look, desired, switch_lost, switch, passing, readers } = self;
+        !(*look || *desired || *switch_lost) && switch.is_none() && passing.is_none() && readers.is_empty()
     }
 }
 
@@ -89,6 +93,7 @@ impl Events {
             Event::Desired => told.desired = true,
             Event::SwitchLost => told.switch_lost = true,
             Event::Switch(standing) => told.switch = Some(standing),
+            Event::Passing(passing) => told.passing = Some(passing),
             Event::Observe(reader) if told.readers.len() < READERS_MAX => told.readers.push(reader),
             Event::Observe(_) => {
                 tracing::warn!(waiting = READERS_MAX, "a reader of the kernel's state is turned away: too many wait");

@@ -11,11 +11,12 @@ use crate::neigh::NeighbourSpec;
 use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
 use crate::plan::{KernelSpec, KernelState, NamespaceSpec};
 use crate::route::RouteSpec;
-use crate::types::IfName;
-use crate::vxlan::{BadTunnels, FdbEntry};
+use crate::types::{IfName, Mtu};
+use crate::vxlan::{BadTunnels, FdbEntry, TunnelSpec};
 use crate::{gre, program, vxlan};
 
 use super::Attach;
+use super::room::Passing;
 
 /// GRE devices of one node at most: each is a port of the switch, which has room for four times as many ports.
 const GRE_DEVICES_MAX: usize = 1024;
@@ -34,11 +35,11 @@ pub(super) enum KernelSpecError {
     GreDevices(usize),
 }
 
-/// The kernel's part of `view`.
+/// The kernel's part of `view`, while this is what passes to other nodes.
 ///
 /// # Errors
 /// When a namespace of the view cannot be named so, or its nodes cannot be joined by tunnels.
-pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec, KernelSpecError> {
+pub(super) fn kernel_spec(view: &NodeView, attach: Attach, passing: &Passing) -> Result<KernelSpec, KernelSpecError> {
     let outer: NetnsName = Name::new(PORTS_NETNS)?.into();
     let kind = |port: &IfName| match attach {
         Attach::Tap => LinkKind::External,
@@ -57,7 +58,7 @@ pub(super) fn kernel_spec(view: &NodeView, attach: Attach) -> Result<KernelSpec,
             }
         }
     }
-    let mut devices = tunnel_devices(view)?;
+    let mut devices = tunnel_devices(view, passing)?;
     if attach == Attach::Fast && !(namespaces.is_empty() && devices.is_empty()) {
         namespaces.push(tunnels_namespace(outer, core::mem::take(&mut devices)));
     } else if attach == Attach::Veth && !namespaces.is_empty() {
@@ -90,7 +91,7 @@ fn tunnels_namespace(name: NetnsName, devices: Vec<LinkSpec>) -> NamespaceSpec {
 ///
 /// # Errors
 /// When nodes cannot be joined, or would need too many devices.
-pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpecError> {
+pub(super) fn tunnel_devices(view: &NodeView, passing: &Passing) -> Result<Vec<LinkSpec>, KernelSpecError> {
     let mut devices = Vec::new();
     match view.backend {
         Backend::Userspace => return Ok(devices),
@@ -111,11 +112,14 @@ pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpe
         if tunnels.is_empty() {
             continue;
         }
-        let device = |name, kind| LinkSpec { mtu: Some(network.mtu), ..LinkSpec::new(name, kind) };
+        let device = |name, mtu, kind| LinkSpec { mtu: Some(mtu), ..LinkSpec::new(name, kind) };
+        let mtu = |ends: &[TunnelSpec]| {
+            passing.mtu(network.mtu, kind.overhead_octets(local), ends.iter().map(|tunnel| tunnel.remote))
+        };
         match kind {
             TunnelKind::Vxlan => {
                 let spec = vxlan::DeviceSpec { vni: key, local, udp_port: view.vxlan_port };
-                let mut device = device(vxlan::device_name(key), LinkKind::Vxlan(spec));
+                let mut device = device(vxlan::device_name(key), mtu(&tunnels), LinkKind::Vxlan(spec));
                 device.fdb = forwarding(network, &peers);
                 devices.push(device);
             }
@@ -123,12 +127,25 @@ pub(super) fn tunnel_devices(view: &NodeView) -> Result<Vec<LinkSpec>, KernelSpe
                 gre_devices += tunnels.len();
                 devices.extend(tunnels.into_iter().map(|tunnel| {
                     let spec = gre::DeviceSpec { key, local, remote: tunnel.remote };
-                    device(gre::device_name(key, tunnel.remote), LinkKind::Gre(spec))
+                    let mtu = mtu(core::slice::from_ref(&tunnel));
+                    device(gre::device_name(key, tunnel.remote), mtu, LinkKind::Gre(spec))
                 }));
             }
         }
     }
     if gre_devices > GRE_DEVICES_MAX { Err(KernelSpecError::GreDevices(gre_devices)) } else { Ok(devices) }
+}
+
+/// The least MTU of a network's devices, if that is less than the network's.
+pub(super) fn narrowed(network: &NetworkView, view: &NodeView, passing: &Passing) -> Option<Mtu> {
+    match view.backend {
+        Backend::Userspace => return None,
+        Backend::Kernel => {}
+    }
+    let overhead = network.segment.kind().tunnel()?.overhead_octets(view.node.tunnel_ip);
+    let there: BTreeSet<&str> = program::remote_nodes(network).collect();
+    let peers = view.peers.iter().filter(|peer| there.contains(peer.name.as_str()));
+    Some(passing.mtu(network.mtu, overhead, peers.map(|peer| peer.tunnel_ip))).filter(|mtu| *mtu < network.mtu)
 }
 
 /// The forwarding entries of a network's device: behind which node each known station is, and whom a flood goes to.

@@ -35,6 +35,7 @@ mod lookup;
 mod node;
 mod notices;
 mod provider_spec;
+mod room;
 mod run;
 mod saved;
 mod serve;
@@ -72,8 +73,8 @@ pub enum Attachment {
 /// What is to make a node's tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tunnels {
-    /// What can be had here: the switch, which tells senders of what the underlay is too small for, unless it may not have
-    /// its sockets and the kernel may have its devices. Devices that are there already are kept.
+    /// What can be had here: the switch, which knows which node a frame is from, unless it may not have its sockets and the
+    /// kernel may have its devices. Devices that are there already are kept.
     #[default]
     Auto,
     /// The kernel's devices, or an error.

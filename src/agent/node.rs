@@ -23,6 +23,7 @@ use super::desired::{Desired, News};
 use super::kernel_spec::{kernel_spec, router_links};
 use super::known::Known;
 use super::less::{faults, without};
+use super::room::{self, Passing};
 use super::switch::Switch;
 use super::switch_spec::{self, attach};
 use super::told::{self, Ahead, Told};
@@ -44,6 +45,8 @@ pub(super) struct Held {
     pub(super) attach: Attach,
     /// Why its tunnels are made by what makes them.
     pub(super) tunnels_why: String,
+    /// What passes to other nodes, where that is less than tunnels need.
+    pub(super) passing: Passing,
 }
 
 /// What one pass came to.
@@ -80,6 +83,7 @@ pub(super) struct Node<D> {
     view: Option<Arc<NodeView>>,
     attach: Option<Attach>,
     tunnels: Option<Choice>,
+    passing: Passing,
     known: Known,
     /// The networks that routers' links are on, by namespace and ifindex.
     router_links: BTreeMap<(NetnsName, u32), String>,
@@ -100,6 +104,7 @@ impl<D: Desired> Node<D> {
         vlans: Vlans,
     ) -> Self {
         Self {
+            passing: room::load(&config.run_dir),
             config,
             desired,
             kernel,
@@ -123,7 +128,8 @@ impl<D: Desired> Node<D> {
         let (view, attach) = (self.view.as_ref()?, self.attach?);
         let (whole, changes) = core::mem::take(&mut self.untold);
         let tunnels_why = self.tunnels.as_ref().map(|choice| choice.why.clone()).unwrap_or_default();
-        let held = || Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach, tunnels_why };
+        let passing = self.passing.clone();
+        let held = || Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach, tunnels_why, passing };
         (whole || !changes.is_empty()).then(held)
     }
 
@@ -151,6 +157,13 @@ impl<D: Desired> Node<D> {
             let Some(network) = self.router_links.get(&(netns.clone(), change.link)) else { return false };
             bearers.neighbour(view, network, change.ip) == change.permanent
         })
+    }
+
+    /// Other packets pass to the other nodes than did: the next pass makes the kernel's tunnels take no larger ones.
+    pub(super) fn passes(&mut self, passing: Passing) {
+        tracing::info!(node = %self.config.node, narrow = %passing, "what passes to other nodes");
+        self.passing = passing;
+        self.untold.0 = true;
     }
 
     /// The switch is another, or gone: the next pass asks anew.
@@ -306,7 +319,7 @@ impl<D: Desired> Node<D> {
         let (Some(view), Some(attach)) = (&self.view, self.attach) else {
             return Err("the agent does not know yet what the node is to hold: wait for it".to_owned());
         };
-        let spec: KernelSpec = kernel_spec(view, attach).map_err(|error| error.to_string())?;
+        let spec: KernelSpec = kernel_spec(view, attach, &self.passing).map_err(|error| error.to_string())?;
         spec.check().map_err(|error| error.to_string())
     }
 

@@ -22,7 +22,7 @@ use super::node::Node;
 use super::serve::Conversations;
 use super::shared::Shared;
 use super::switch::Switch;
-use super::{AgentConfig, AgentError, DesiredFrom, link, notices, provider_spec, saved, vlans};
+use super::{AgentConfig, AgentError, DesiredFrom, link, notices, provider_spec, room, saved, vlans};
 
 /// The first wait after a pass that failed; each failure in a row doubles it.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -65,6 +65,8 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     };
     let thread = std::thread::Builder::new().name("control-accept".to_owned()).spawn(serve);
     let thread = thread.map_err(system("start its control socket"))?;
+    let watched = room::watch(config.run_dir.clone(), Arc::clone(&shared), events.clone());
+    watched.map_err(system("start to try the ways to other nodes"))?;
     let ended = runtime.block_on(live(config, &shared, events, inbox));
     stopper.stop();
     // It has nothing more to say; a panic there was told when it happened.
@@ -164,7 +166,11 @@ impl Reasons {
     }
 
     async fn take<D: Desired>(&mut self, told: Told, node: &mut Node<D>, disturbance: &mut Disturbance) {
-        let Told { look, desired, switch_lost, switch, readers } = told;
+        let Told { look, desired, switch_lost, switch, passing, readers } = told;
+        if let Some(passing) = passing {
+            node.passes(passing);
+            self.look = true;
+        }
         if switch.is_some_and(|standing| node.is_disturbed(&standing)) {
             disturbance.came();
         }
@@ -302,6 +308,9 @@ async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
         Err(failure) => left.extend(failure.failures.iter().map(ToString::to_string)),
     }
     vlans::forget(&config.run_dir)?;
+    if let Err(error) = room::forget(&config.run_dir) {
+        left.push(format!("what passes to other nodes, in {}: {error}", config.run_dir.display()));
+    }
     if let Err(error) = saved::forget(&config.run_dir) {
         left.push(format!("the last view in {}: {error}", config.run_dir.display()));
     }

@@ -110,7 +110,8 @@ impl Service for Conversations {
             }
             Request::Neighbours => {
                 let held = self.held()?;
-                let spec = kernel_spec(&held.view, held.attach).map_err(internal)?.check().map_err(internal)?;
+                let spec =
+                    kernel_spec(&held.view, held.attach, &held.passing).map_err(internal)?.check().map_err(internal)?;
                 Reply::of(&tables::neighbours(&held, &spec, &self.kernel()?))
             }
             Request::Route { of, to } => {

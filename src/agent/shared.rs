@@ -69,6 +69,13 @@ impl Shared {
         Some((published.held.clone()?, published.state.clone()?))
     }
 
+    /// What is held, waited for at most `limit` while that is not known.
+    pub(super) fn held(&self, limit: Duration) -> Option<Arc<Held>> {
+        let unknown = |published: &mut Published| published.held.is_none();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, unknown);
+        waited.unwrap_or_else(PoisonError::into_inner).0.held.clone()
+    }
+
     /// Waits, at most `limit`, for a pass that began after the question to find the node as it should be; so what was
     /// changed before the question was asked is accounted for. Returns what the last pass came to.
     pub(super) fn wait(&self, events: &Events, limit: Duration) -> Converged {

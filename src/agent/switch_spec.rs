@@ -11,6 +11,7 @@ use crate::types::{IfName, Mac, PhysicalNetwork};
 use crate::vxlan::{self, BadTunnels, TunnelSpec};
 
 use super::kernel_spec::{KernelSpecError, tunnel_devices};
+use super::room::Passing;
 use super::{Attach, Attachment as Wish, FastPath, provider_spec};
 
 /// A bridge as wanted. Each is the agent's alone: a port that is not wanted goes.
@@ -99,7 +100,9 @@ fn tunnel_ports(
         Backend::Kernel => {
             let (netns, fast) = (netns_dir.join(attach.tunnels_netns()), attach == Attach::Fast);
             let port = || PortKind::Packet { netns: Some(netns.clone()), device: None, fast };
-            ports.extend(tunnel_devices(view)?.into_iter().map(|device| (device.name, port())));
+            // Their names, which what passes has no say in.
+            let devices = tunnel_devices(view, &Passing::default())?;
+            ports.extend(devices.into_iter().map(|device| (device.name, port())));
             &[]
         }
     };

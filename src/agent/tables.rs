@@ -12,6 +12,7 @@ use crate::program::{self, BR_INT, LEARNED_COOKIE, LEARNED_LOCAL_TABLE, ProgramE
 use crate::types::{IfName, Mac, VlanId};
 
 use super::canonical::BadFlow;
+use super::kernel_spec::narrowed;
 use super::node::Held;
 use super::{Attach, flows};
 
@@ -32,7 +33,7 @@ pub(super) enum TableError {
 
 /// The node, as `show` prints it.
 pub(super) fn show(held: &Held, state: Converged) -> Show {
-    let Held { view, vlans, attach, tunnels_why } = held;
+    let Held { view, vlans, attach, tunnels_why, passing } = held;
     let tunnels = program::tunnel_ports(view);
     Show {
         node: view.node.name.clone(),
@@ -58,6 +59,7 @@ pub(super) fn show(held: &Held, state: Converged) -> Show {
                     vlan: network.segment.vlan(),
                     local_vlan: *vlans.get(&network.id)?,
                     mtu: network.mtu,
+                    narrowed: narrowed(network, view, passing),
                     flood: network.flood.clone(),
                 })
             })

@@ -45,7 +45,12 @@ pub(super) fn findings(site: &Site) -> Vec<Finding> {
         }
     };
     let mut findings: Vec<Finding> = paths.iter().filter_map(|path| trouble(&site.node, path)).collect();
-    let by = format!("by {}, {}", show.tunnel_backend, show.tunnels_why);
+    let mut by = format!("by {}, {}", show.tunnel_backend, show.tunnels_why);
+    for network in &show.networks {
+        if let Some(mtu) = network.narrowed {
+            by.push_str(&format!("; senders on {} are told to send {mtu} octets at most", network.name));
+        }
+    }
     if findings.is_empty() {
         let most = paths.iter().map(|path| path.needed).max().unwrap_or(0);
         let ways = format!("{by}; {} of {} nodes answer, {most} octets pass", paths.len(), show.peers.len());

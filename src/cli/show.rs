@@ -149,8 +149,9 @@ fn agent_text(show: &AgentShow, paths: &[PeerPath]) -> String {
                 (format!("{} key {key}", network.kind), format!("to {flood}"))
             }
         };
+        let narrowed = network.narrowed.map(|mtu| format!(" (by tunnels {mtu}: no more passes)")).unwrap_or_default();
         out.push_str(&format!(
-            "    Network {}\n        {segment}, VLAN {} here, MTU {}, floods {flood}\n",
+            "    Network {}\n        {segment}, VLAN {} here, MTU {}{narrowed}, floods {flood}\n",
             network.name, network.local_vlan, network.mtu
         ));
     }

@@ -202,7 +202,8 @@ struct Made {
 fn whole(view: &NodeView) -> Result<Made, ProgramError> {
     let Program { br_int, br_tun, providers } = Program::of(view, &vlans(view))?;
     let mut entries = BTreeMap::new();
-    let spec = super::super::kernel_spec::kernel_spec(view, super::super::Attach::Tap).expect("legal names");
+    let passing = crate::agent::room::Passing::default();
+    let spec = super::super::kernel_spec::kernel_spec(view, super::super::Attach::Tap, &passing).expect("legal names");
     for netns in spec.namespaces.iter().filter(|netns| netns.name.to_string().starts_with("qrouter-")) {
         for link in &netns.links {
             let all = link.neighbours.iter().map(|entry| (entry.ip, entry.mac)).collect();
