@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::hash_table::Entry as Place;
 use hashbrown::{HashMap, HashTable};
 
-use super::key::{self, Key, Mask, MaskShape};
+use super::key::{Key, Mask, MaskShape, hash_picked};
 use super::matching::{Kept, Match};
 use super::revision::{Parts, Revisions, Tag};
 use super::table::FlowRef;
@@ -24,6 +24,8 @@ pub(crate) struct Classifier {
     subtables: Vec<Subtable>,
     free: Vec<usize>,
     by_mask: HashMap<Mask, usize>,
+    /// Where the last flow was added: mostly the next has the same mask.
+    latest: Option<usize>,
     len: usize,
 }
 
@@ -56,6 +58,10 @@ struct Entry {
 impl Entry {
     fn rules(&self) -> impl Iterator<Item = (u16, FlowRef)> + '_ {
         core::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
+    }
+
+    fn rule(&self, priority: u16) -> Option<FlowRef> {
+        self.rules().find(|(other, _)| *other == priority).map(|(_, flow)| flow)
     }
 
     fn insert(&mut self, rule: (u16, FlowRef)) {
@@ -113,16 +119,21 @@ impl Subtable {
         found
     }
 
+    /// The entry of a match with this mask.
+    fn entry(&self, picked: &[u64]) -> Option<&Entry> {
+        self.entries.find(hash_picked(picked), |entry| *entry.words == *picked)
+    }
+
     /// Says that the flows with this value are not what they were, to whoever found them or looked for them in vain.
-    fn touch(&self, value: &Key, table: u64, revisions: &Revisions) {
-        for (stage, hash) in self.shape.hashes(value).enumerate() {
+    fn touch(&self, picked: &[u64], table: u64, revisions: &Revisions) {
+        for (stage, hash) in self.shape.picked_hashes(picked).enumerate() {
             revisions.touch(Tag::flows(table, self.digest, stage, hash));
         }
     }
 
     /// Counts one more entry in the stages before the last.
-    fn enter(&mut self, value: &Key) {
-        for (known, hash) in self.partial.iter_mut().zip(self.shape.hashes(value)) {
+    fn enter(&mut self, picked: &[u64]) {
+        for (known, hash) in self.partial.iter_mut().zip(self.shape.picked_hashes(picked)) {
             match known.entry(hash, |(other, _)| *other == hash, |(other, _)| *other) {
                 Place::Occupied(mut held) => held.get_mut().1 += 1,
                 Place::Vacant(place) => {
@@ -133,8 +144,8 @@ impl Subtable {
     }
 
     /// Counts one entry less.
-    fn leave(&mut self, value: &Key) {
-        for (known, hash) in self.partial.iter_mut().zip(self.shape.hashes(value)) {
+    fn leave(&mut self, picked: &[u64]) {
+        for (known, hash) in self.partial.iter_mut().zip(self.shape.picked_hashes(picked)) {
             if let Ok(mut held) = known.find_entry(hash, |(other, _)| *other == hash) {
                 held.get_mut().1 -= 1;
                 if held.get().1 == 0 {
@@ -148,7 +159,8 @@ impl Subtable {
 impl Classifier {
     /// A table without flows, for which `word` stands among tags.
     pub(crate) fn new(word: u64) -> Self {
-        Self { word, order: Vec::new(), subtables: Vec::new(), free: Vec::new(), by_mask: HashMap::new(), len: 0 }
+        let (order, subtables, free) = (Vec::new(), Vec::new(), Vec::new());
+        Self { word, order, subtables, free, by_mask: HashMap::new(), latest: None, len: 0 }
     }
 
     /// Flows in it.
@@ -181,7 +193,22 @@ impl Classifier {
 
     /// The flow with exactly this match and priority.
     pub(crate) fn find(&self, matching: &Match, priority: u16) -> Option<FlowRef> {
-        self.entry(matching)?.rules().find(|(other, _)| *other == priority).map(|(_, flow)| flow)
+        self.entry(matching)?.rule(priority)
+    }
+
+    /// The same for a match as flows keep it.
+    pub(crate) fn find_kept(&self, matching: &Kept, priority: u16) -> Option<FlowRef> {
+        self.subtables[self.place(matching)?].entry(matching.picked())?.rule(priority)
+    }
+
+    /// Where the flows with this mask are.
+    fn place(&self, matching: &Kept) -> Option<usize> {
+        let shape = matching.shape();
+        let is_same = |index: &usize| {
+            let there = &self.subtables[*index].shape;
+            Arc::ptr_eq(there, shape) || there == shape
+        };
+        self.latest.filter(is_same).or_else(|| self.by_mask.get(&matching.mask()).copied())
     }
 
     /// Adds to `found` the flows whose packets `matching` matches all.
@@ -198,57 +225,52 @@ impl Classifier {
     }
 
     /// Says that the flow with this match is not what it was.
-    pub(crate) fn touch(&self, matching: &Match, revisions: &Revisions) {
-        if let Some(index) = self.by_mask.get(&matching.mask) {
-            self.subtables[*index].touch(&matching.value, self.word, revisions);
+    pub(crate) fn touch(&self, matching: &Kept, revisions: &Revisions) {
+        if let Some(index) = self.place(matching) {
+            self.subtables[index].touch(matching.picked(), self.word, revisions);
         }
     }
 
-    /// Adds a flow; the caller made sure there is none with this match and priority. Returns the match as the flow is to
-    /// keep it.
-    pub(crate) fn insert(&mut self, matching: &Match, priority: u16, flow: FlowRef, revisions: &Revisions) -> Kept {
-        let index = match self.by_mask.get(&matching.mask) {
-            Some(index) => *index,
-            None => self.new_subtable(&matching.mask, priority, revisions),
+    /// Adds a flow; the caller made sure there is none with this match and priority. Has the match share what others have.
+    pub(crate) fn insert(&mut self, matching: &mut Kept, priority: u16, flow: FlowRef, revisions: &Revisions) {
+        let index = match self.place(matching) {
+            Some(index) => index,
+            None => self.new_subtable(&matching.mask(), priority, revisions),
         };
+        self.latest = Some(index);
         let subtable = &mut self.subtables[index];
-        let hash = subtable.shape.hash(&matching.value);
-        let Subtable { shape, entries, .. } = subtable;
-        let words = match entries.find_mut(hash, |entry| shape.equals(&matching.value, &entry.words)) {
+        let picked = matching.picked();
+        match subtable.entries.find_mut(hash_picked(picked), |entry| entry.words == *picked) {
             Some(entry) => {
                 entry.insert((priority, flow));
-                Arc::clone(&entry.words)
+                *matching = Kept::new(&subtable.shape, &entry.words);
             }
             None => {
-                let words: Arc<[u64]> = shape.pick(&matching.value);
-                let entry = Entry { words: Arc::clone(&words), first: (priority, flow), more: None };
-                entries.insert_unique(hash, entry, |entry| key::hash_picked(&entry.words));
-                subtable.enter(&matching.value);
-                words
+                let entry = Entry { words: Arc::clone(picked), first: (priority, flow), more: None };
+                subtable.entries.insert_unique(hash_picked(picked), entry, |entry| hash_picked(&entry.words));
+                subtable.enter(picked);
+                *matching = Kept::new(&subtable.shape, picked);
             }
-        };
-        let kept = Kept::Among(Arc::clone(&subtable.shape), words);
+        }
         *subtable.priorities.entry(priority).or_insert(0) += 1;
-        subtable.touch(&matching.value, self.word, revisions);
+        subtable.touch(matching.picked(), self.word, revisions);
         self.len += 1;
         self.settle(index, revisions);
-        kept
     }
 
     /// Removes the flow with exactly this match and priority, which is there.
-    pub(crate) fn remove(&mut self, matching: &Match, priority: u16, revisions: &Revisions) {
-        let Some(index) = self.by_mask.get(&matching.mask).copied() else { return };
+    pub(crate) fn remove(&mut self, matching: &Kept, priority: u16, revisions: &Revisions) {
+        let Some(index) = self.place(matching) else { return };
         let subtable = &mut self.subtables[index];
-        let Subtable { shape, entries, .. } = subtable;
-        let hash = shape.hash(&matching.value);
-        let Ok(mut found) = entries.find_entry(hash, |entry| shape.equals(&matching.value, &entry.words)) else {
+        let picked = matching.picked();
+        let Ok(mut found) = subtable.entries.find_entry(hash_picked(picked), |entry| entry.words == *picked) else {
             return;
         };
         if !found.get_mut().remove(priority) {
             found.remove();
-            subtable.leave(&matching.value);
+            subtable.leave(picked);
         }
-        subtable.touch(&matching.value, self.word, revisions);
+        subtable.touch(picked, self.word, revisions);
         self.len -= 1;
         if let Some(count) = subtable.priorities.get_mut(&priority) {
             *count -= 1;
@@ -257,9 +279,10 @@ impl Classifier {
             }
         }
         if subtable.priorities.is_empty() {
-            self.by_mask.remove(&matching.mask);
+            self.by_mask.remove(&subtable.mask);
             self.order.retain(|other| *other != index);
             self.free.push(index);
+            self.latest = None;
         } else {
             self.settle(index, revisions);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bridge::{Bridge, BridgePorts, PortNumbers};
 use super::error::SwitchError;
-use super::matching::Kept;
+use super::matching::Shapes;
 use super::switch::Switch;
 use super::table::{Filter, Flow, FlowRef};
 use super::text::{FlowText, Read, Use};
@@ -56,9 +56,9 @@ impl Switch {
         let listed = changes.len();
         let before = (listed > 1 && changes.iter().any(strict)).then(|| held.tables.clone());
         held.tables.defer();
-        let mut count = 0;
+        let (mut count, mut shapes) = (0, Shapes::default());
         for (index, change) in changes.into_iter().enumerate() {
-            let Some(touched) = apply(held, change, now) else {
+            let Some(touched) = apply(held, change, now, &mut shapes) else {
                 // A single change that is refused has changed nothing.
                 match before {
                     Some(before) => held.tables = before,
@@ -123,8 +123,8 @@ impl Switch {
 impl PortNumbers {
     /// Reads changes of flows: all of them, or with an error none.
     pub(crate) fn read<'a>(&self, changes: &'a [FlowChange]) -> Result<Vec<Change>, SwitchError> {
-        let mut actions = Read::new();
-        let mut parse = |text: &'a str, purpose| FlowText::parse_among(text, purpose, self, &mut actions);
+        let mut before = Read::default();
+        let mut parse = |text: &'a str, purpose| FlowText::parse_among(text, purpose, self, &mut before);
         let read = |(index, change): (usize, &'a FlowChange)| {
             let parsed = match change {
                 FlowChange::Add(text) => parse(text, Use::Add).map(Change::Add),
@@ -158,13 +158,13 @@ fn filter_of(flow: &FlowText, strict: Option<u16>) -> Filter<'_> {
 }
 
 /// Makes one change. Returns how many flows it touched; `None` if the flow to be added must not overlap and does.
-fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
+fn apply(bridge: &mut Bridge, change: Change, now: Timestamp, shapes: &mut Shapes) -> Option<usize> {
     Some(match change {
         Change::Add(flow) => {
             if flow.check_overlap && bridge.tables.overlaps(flow.table.unwrap_or(0), flow.priority, &flow.matching) {
                 return None;
             }
-            add(bridge, flow, now);
+            bridge.tables.insert(fresh(flow, now, shapes));
             1
         }
         Change::Modify { flow, strict } => {
@@ -172,7 +172,7 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
             if selected.is_empty() {
                 // With a new cookie to give, and none asked for, a modification that finds nothing adds.
                 if flow.cookie.is_some() && flow.cookie_filter.is_none() {
-                    add(bridge, flow, now);
+                    bridge.tables.insert(fresh(flow, now, shapes));
                     return Some(1);
                 }
                 return Some(0);
@@ -198,16 +198,12 @@ fn apply(bridge: &mut Bridge, change: Change, now: Timestamp) -> Option<usize> {
     })
 }
 
-fn add(bridge: &mut Bridge, flow: FlowText, now: Timestamp) {
-    bridge.tables.insert(fresh(flow, now));
-}
-
 /// The flow as it is when it is added.
-pub(super) fn fresh(flow: FlowText, now: Timestamp) -> Flow {
-    Flow {
+pub(super) fn fresh(flow: FlowText, now: Timestamp, shapes: &mut Shapes) -> Box<Flow> {
+    Box::new(Flow {
         table: flow.table.unwrap_or(0),
         priority: flow.priority,
-        matching: Kept::of(&flow.matching),
+        matching: shapes.keep(&flow.matching),
         cookie: flow.cookie.unwrap_or(0),
         actions: flow.actions.unwrap_or_default(),
         idle_timeout: flow.idle_timeout,
@@ -219,5 +215,5 @@ pub(super) fn fresh(flow: FlowText, now: Timestamp) -> Flow {
         used: now,
         n_packets: 0,
         n_bytes: 0,
-    }
+    })
 }

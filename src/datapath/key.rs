@@ -272,7 +272,7 @@ const fn staged(index: usize) -> [u64; STAGES - 1] {
 }
 
 /// The bits of a mask in order of their stages, without words that have none: what a masked comparison looks at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MaskShape {
     words: Box<[(u8, u64)]>,
     /// Where each stage ends among the words; stages without bits are left out, but at least one there is.
@@ -321,12 +321,19 @@ impl MaskShape {
 
     /// The hash of all bits up to each stage's end; the last one's is [`Self::hash`].
     pub(crate) fn hashes(&self, key: &Key) -> impl Iterator<Item = u64> {
+        self.staged_hashes(self.words.iter().map(|(index, bits)| key.0[usize::from(*index)] & bits))
+    }
+
+    /// The same of what was picked.
+    pub(crate) fn picked_hashes(&self, picked: &[u64]) -> impl Iterator<Item = u64> {
+        self.staged_hashes(picked.iter().copied())
+    }
+
+    fn staged_hashes(&self, mut words: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
         let mut mixer = Mixer::new(0);
         let mut at = 0;
         self.ends.iter().map(move |end| {
-            for (index, bits) in &self.words[at..usize::from(*end)] {
-                mixer.add(key.0[usize::from(*index)] & bits);
-            }
+            words.by_ref().take(usize::from(*end) - at).for_each(|word| mixer.add(word));
             at = usize::from(*end);
             mixer.finish()
         })

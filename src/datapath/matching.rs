@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::field::{Field, Info, Needs};
 use super::key::{self, Bits, Key, Mask, MaskShape, Place};
 use crate::wire::{ethernet, ipv4, nd};
@@ -154,34 +156,51 @@ impl Match {
 
 /// A match as a flow keeps it: a flow looks at three to six words of a key's thirty, and there may be a million flows.
 #[derive(Clone, Debug)]
-pub(crate) enum Kept {
-    /// Until the flow is in a table: the words that the mask has bits of, each with its place, its mask and its value.
-    Apart(Box<[(u8, u64, u64)]>),
-    /// In a table: what all flows of one mask share, and this flow's words, which the table finds it by.
-    Among(Arc<MaskShape>, Arc<[u64]>),
+pub(crate) struct Kept {
+    /// Which bits count: what all flows of one mask share once they are in a table.
+    shape: Arc<MaskShape>,
+    /// The values of those bits, which a table finds the flow by.
+    words: Arc<[u64]>,
 }
 
 const _: () = assert!(size_of::<Kept>() == 24, "a match of three words");
 
 impl Kept {
-    /// What says the same as `matching`.
+    /// What says the same as `matching`, alone.
     pub(crate) fn of(matching: &Match) -> Self {
-        let mut words = Vec::with_capacity(matching.mask.0.iter().filter(|mask| **mask != 0).count());
-        for (at, (mask, value)) in (0..).zip(matching.mask.0.iter().zip(&matching.value.0)) {
-            if *mask != 0 {
-                words.push((at, *mask, value & mask));
-            }
-        }
-        Self::Apart(words.into())
+        Self::among(&Arc::new(MaskShape::staged(&matching.mask)), &matching.value)
+    }
+
+    /// The match of these bits of `value`.
+    pub(crate) fn among(shape: &Arc<MaskShape>, value: &Key) -> Self {
+        Self { shape: Arc::clone(shape), words: shape.pick(value) }
+    }
+
+    /// The match of these bits, with these values.
+    pub(crate) fn new(shape: &Arc<MaskShape>, words: &Arc<[u64]>) -> Self {
+        Self { shape: Arc::clone(shape), words: Arc::clone(words) }
+    }
+
+    /// Which bits count.
+    pub(crate) const fn shape(&self) -> &Arc<MaskShape> {
+        &self.shape
+    }
+
+    /// The values of those bits.
+    pub(crate) const fn picked(&self) -> &Arc<[u64]> {
+        &self.words
+    }
+
+    /// The mask alone.
+    pub(crate) fn mask(&self) -> Mask {
+        let mut mask = Mask::ZERO;
+        self.raise(&mut mask);
+        mask
     }
 
     /// The places of the words, with mask and value; the bits of a word may be told in several parts.
     fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
-        let (apart, among) = match self {
-            Self::Apart(words) => (&**words, None),
-            Self::Among(shape, words) => (&[][..], Some(shape.unpick(words))),
-        };
-        apart.iter().map(|(at, mask, value)| (usize::from(*at), *mask, *value)).chain(among.into_iter().flatten())
+        self.shape.unpick(&self.words)
     }
 
     /// The match, to be looked at field by field.
@@ -208,6 +227,29 @@ impl Kept {
     pub(crate) fn raise(&self, looked_at: &mut Mask) {
         for (at, mask, _) in self.words() {
             looked_at.0[at] |= mask;
+        }
+    }
+}
+
+/// Shapes by their masks, for a list of flows: those of one mask share theirs from the start.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    latest: Option<(Mask, Arc<MaskShape>)>,
+    all: HashMap<Mask, Arc<MaskShape>>,
+}
+
+impl Shapes {
+    /// The match as a flow keeps it.
+    pub(crate) fn keep(&mut self, matching: &Match) -> Kept {
+        let Match { value, mask } = matching;
+        match &self.latest {
+            // As in most lists the flows with one mask follow each other.
+            Some((known, shape)) if known == mask => Kept::among(shape, value),
+            Some(_) | None => {
+                let shape = self.all.entry(mask.clone()).or_insert_with(|| Arc::new(MaskShape::staged(mask)));
+                self.latest = Some((mask.clone(), Arc::clone(shape)));
+                Kept::among(shape, value)
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ impl Switch {
         // No bridge lives to see 2^32 changes, so no two ever have the same revision.
         let mut bridge = Bridge::new(name.clone(), mode, tables, u64::from(id) << 32);
         if mode == BridgeMode::Normal {
-            bridge.tables.insert(Flow {
+            bridge.tables.insert(Box::new(Flow {
                 table: 0,
                 priority: 0,
                 matching: Kept::of(&Match::ANY),
@@ -171,7 +171,7 @@ impl Switch {
                 used: Timestamp::ZERO,
                 n_packets: 0,
                 n_bytes: 0,
-            });
+            }));
         }
         self.next_bridge += 1;
         self.bridges.insert(id, bridge);
@@ -551,7 +551,7 @@ impl Switch {
                 held.tables.replace(known, flow);
                 known
             }
-            None => held.tables.insert_new(flow, matching),
+            None => held.tables.insert_new(Box::new(flow)),
         };
         self.revisions.publish();
         Learnt::New { flow, before }

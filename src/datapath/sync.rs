@@ -7,11 +7,16 @@ use std::sync::Arc;
 use super::bridge::PortNumbers;
 use super::error::SwitchError;
 use super::flows::fresh;
+use super::matching::Shapes;
 use super::switch::Switch;
 use super::table::{Flow, FlowRef};
 use super::text::{FlowText, Read, TextError, Use};
 use crate::api::switch::Synced;
 use crate::types::{IfName, Timestamp};
+
+/// Flows that were read. Each is where it will stay, in a table; what it took to read them goes as a whole.
+#[expect(clippy::vec_box, reason = "tables hold boxes, and moving one takes no memory")]
+pub(crate) type Wanted = Vec<Box<Flow>>;
 
 impl Switch {
     /// Makes the flows under a cookie those of `text`, one a line as `add-flow` takes them, at one instant, and touches no
@@ -37,7 +42,7 @@ impl Switch {
         &mut self,
         bridge: &IfName,
         cookie: u64,
-        wanted: Vec<Flow>,
+        wanted: Wanted,
     ) -> Result<Synced, SwitchError> {
         let (id, limit) = (self.id(bridge)?, self.flow_limit());
         let Some(held) = self.bridge_mut(id) else { unreachable!("its name was found") };
@@ -45,7 +50,7 @@ impl Switch {
         let mut claimed: BTreeMap<FlowRef, usize> = BTreeMap::new();
         let mut missing = Vec::new();
         for (at, flow) in wanted.iter().enumerate() {
-            match held.tables.find(flow.table, &flow.matching.whole(), flow.priority) {
+            match held.tables.find_kept(flow.table, &flow.matching, flow.priority) {
                 Some(found) => drop(claimed.insert(found, at)),
                 None => missing.push(at),
             }
@@ -91,27 +96,28 @@ fn become_as_wanted(flow: &mut Flow, wanted: &Flow) {
 }
 
 /// Refuses what says how a flow is added: those of a whole are compared, and most are there.
-fn of_a_whole(flow: FlowText, line: &str) -> Result<FlowText, TextError> {
+fn of_a_whole(flow: &FlowText, line: &str) -> Result<(), TextError> {
     for (word, is_said) in [("check_overlap", flow.check_overlap), ("reset_counts", flow.reset_counts)] {
         if is_said {
             let message = format!("`{word}` is for flows that are added one by one: leave it out");
             return Err(TextError { message, text: line.to_owned(), at: line.find(word).unwrap_or(0) });
         }
     }
-    Ok(flow)
+    Ok(())
 }
 
 impl PortNumbers {
     /// Reads flows, one a line: all of them, or with an error none. Each gets this cookie, whatever it says.
-    pub(crate) fn read_lines(&self, text: &str, cookie: u64, now: Timestamp) -> Result<Vec<Flow>, SwitchError> {
+    pub(crate) fn read_lines(&self, text: &str, cookie: u64, now: Timestamp) -> Result<Wanted, SwitchError> {
         let count = text.lines().count();
-        let mut actions = Read::new();
+        let (mut before, mut shapes) = (Read::default(), Shapes::default());
         let mut flows = Vec::with_capacity(count);
         for (at, line) in text.lines().enumerate() {
-            let read =
-                FlowText::parse_among(line, Use::Add, self, &mut actions).and_then(|read| of_a_whole(read, line));
-            let read = read.map_err(|source| SwitchError::BadFlow { number: at + 1, count, source })?;
-            flows.push(fresh(FlowText { cookie: Some(cookie), ..read }, now));
+            let bad = |source| SwitchError::BadFlow { number: at + 1, count, source };
+            let mut read = FlowText::parse_among(line, Use::Add, self, &mut before).map_err(bad)?;
+            of_a_whole(&read, line).map_err(bad)?;
+            read.cookie = Some(cookie);
+            flows.push(fresh(read, now, &mut shapes));
         }
         Ok(flows)
     }

@@ -202,27 +202,31 @@ impl Tables {
         found
     }
 
+    /// The same for a match as flows keep it.
+    pub(crate) fn find_kept(&self, table: u8, matching: &Kept, priority: u16) -> Option<FlowRef> {
+        self.tables.get(&table)?.find_kept(matching, priority)
+    }
+
     /// Adds a flow, in place of the one with its table, match and priority if there is one: what is still to be
     /// counted for that one is not counted for this, but it is idle for as long as that one was.
-    pub(crate) fn insert(&mut self, mut flow: Flow) -> FlowRef {
-        let matching = flow.matching.whole();
-        if let Some(old) = self.find(flow.table, &matching, flow.priority)
+    pub(crate) fn insert(&mut self, mut flow: Box<Flow>) -> FlowRef {
+        if let Some(old) = self.find_kept(flow.table, &flow.matching, flow.priority)
             && let Some(gone) = self.remove_one(old)
         {
             flow.used = gone.used;
             let orphans = self.discount(old, &gone, &flow.actions);
-            let new = self.insert_new(flow, &matching);
+            let new = self.insert_new(flow);
             self.remove_learned(&orphans);
             return new;
         }
-        self.insert_new(flow, &matching)
+        self.insert_new(flow)
     }
 
     /// Adds a flow without actions, for tests of lookups.
     #[cfg(test)]
     pub(crate) fn dummy(&mut self, matching: &Match, priority: u16) -> FlowRef {
         let zero = Timestamp::ZERO;
-        self.insert(Flow {
+        self.insert(Box::new(Flow {
             table: 0,
             priority,
             matching: Kept::of(matching),
@@ -237,11 +241,11 @@ impl Tables {
             used: zero,
             n_packets: 0,
             n_bytes: 0,
-        })
+        }))
     }
 
-    /// Adds a flow with this match, where there is none with its table and priority.
-    pub(crate) fn insert_new(&mut self, mut flow: Flow, matching: &Match) -> FlowRef {
+    /// Adds a flow where there is none with its table, match and priority.
+    pub(crate) fn insert_new(&mut self, mut flow: Box<Flow>) -> FlowRef {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -254,10 +258,11 @@ impl Tables {
         let reference = FlowRef { slot, serial };
         let word = table_word(self.bridge, flow.table);
         let classifier = self.tables.entry(flow.table).or_insert_with(|| Classifier::new(word));
-        flow.matching = classifier.insert(matching, flow.priority, reference, &self.revisions);
+        let priority = flow.priority;
+        classifier.insert(&mut flow.matching, priority, reference, &self.revisions);
         self.account(reference, &flow);
         let held = &mut self.slots[slot as usize];
-        (held.serial, held.flow) = (serial, Some(Box::new(flow)));
+        (held.serial, held.flow) = (serial, Some(flow));
         self.len += 1;
         reference
     }
@@ -265,7 +270,7 @@ impl Tables {
     /// Puts `flow` where one with the same table, match and priority is, as its continuation.
     pub(crate) fn replace(&mut self, reference: FlowRef, mut flow: Flow) {
         if let Some(classifier) = self.tables.get(&flow.table) {
-            classifier.touch(&flow.matching.whole(), &self.revisions);
+            classifier.touch(&flow.matching, &self.revisions);
         }
         let Some(old) = self.slots[reference.slot as usize].flow.take() else { return };
         let orphans = self.discount(reference, &old, &flow.actions);
@@ -297,7 +302,7 @@ impl Tables {
         let flow = self.slots[reference.slot as usize].flow.take()?;
         self.free.push(reference.slot);
         if let Some(classifier) = self.tables.get_mut(&flow.table) {
-            classifier.remove(&flow.matching.whole(), flow.priority, &self.revisions);
+            classifier.remove(&flow.matching, flow.priority, &self.revisions);
             if classifier.len() == 0 {
                 self.tables.remove(&flow.table);
             }

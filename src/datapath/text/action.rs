@@ -3,12 +3,11 @@
 use core::fmt::Write;
 use std::sync::Arc;
 
-use super::super::action::{
-    Action, Actions, LIMIT_ACTIONS, LIMIT_NESTING, Learn, LearnSource, LearnSpec, SetBits, Wide, port,
-};
+use super::super::action::{Action, Learn, LearnSource, LearnSpec, SetBits, Wide, port};
 use super::super::field::{Field, Format, Info, Subfield};
 use super::super::key::{TCI_PRESENT, ones};
 use super::PortNames;
+use super::actions::{Before, nested};
 use super::lexer::{Piece, TextError, Word, words};
 use super::matching::pushable;
 use super::value::{
@@ -16,40 +15,11 @@ use super::value::{
     print_plain, print_port, print_subfield, subfield,
 };
 
-/// The actions of a text; `drop` and nothing are the same.
-pub(super) fn parse_actions(text: Piece<'_>, ports: &impl PortNames) -> Result<Actions, TextError> {
-    nested(text, ports, 0)
-}
-
-fn nested<P: PortNames>(text: Piece<'_>, ports: &P, depth: usize) -> Result<Actions, TextError> {
-    if depth > LIMIT_NESTING {
-        return Err(text.error(format!("actions are nested deeper than {LIMIT_NESTING}")));
-    }
-    let mut actions = Vec::new();
-    let mut dropped: Option<Piece<'_>> = None;
-    for word in words(text) {
-        let word = word?;
-        if let Some(first) = dropped {
-            return Err(first.error("`drop` must be the only action"));
-        }
-        if word.key.text() == "drop" && word.value.is_none() {
-            if !actions.is_empty() {
-                return Err(word.key.error("`drop` must be the only action"));
-            }
-            dropped = Some(word.key);
-            continue;
-        }
-        if actions.len() >= LIMIT_ACTIONS {
-            return Err(word.key.error(format!("a flow has at most {LIMIT_ACTIONS} actions")));
-        }
-        actions.push(Parser { ports, depth }.action(word)?);
-    }
-    Ok(actions.into())
-}
-
-struct Parser<'a, P> {
-    ports: &'a P,
-    depth: usize,
+/// Reads one action.
+pub(super) struct Parser<'a, P> {
+    pub(super) ports: &'a P,
+    /// In how many others it is nested.
+    pub(super) depth: usize,
 }
 
 /// `value->field` in two.
@@ -58,7 +28,7 @@ fn arrow<'a>(value: Piece<'a>, what: &str) -> Result<(Piece<'a>, Piece<'a>), Tex
 }
 
 impl<P: PortNames> Parser<'_, P> {
-    fn action(&self, word: Word<'_>) -> Result<Action, TextError> {
+    pub(super) fn action(&self, word: Word<'_>) -> Result<Action, TextError> {
         let name = word.key.text();
         if word.value.is_none() {
             return self.bare(word, name);
@@ -117,7 +87,7 @@ impl<P: PortNames> Parser<'_, P> {
             }
             "learn" => Action::Learn(Arc::new(self.learn(value)?)),
             "note" => Action::Note(note(value)?),
-            "clone" => Action::Clone(nested(value, self.ports, self.depth + 1)?),
+            "clone" => Action::Clone(nested(value, self.ports, self.depth + 1, &mut Before::default())?),
             "fin_timeout" => fin_timeout(value)?,
             "controller" => Action::Controller(controller(value)?),
             "CONTROLLER" => return Err(refused(word)),

@@ -7,8 +7,9 @@ use hashbrown::HashMap;
 use super::super::action::{self, Actions};
 use super::super::matching::{DEFAULT_PRIORITY, Match};
 use super::PortNames;
-use super::lexer::{Piece, TextError, words};
-use super::matching::{check_icmp, check_needs, parse_word};
+use super::actions::{Before, parse_actions};
+use super::lexer::{Piece, TextError, Word, words};
+use super::matching::{Demand, check_icmp, check_needs, read_word};
 use super::value::{decimal, number16, number64, port_number};
 
 /// What a flow's text is for: which parts it must and may have.
@@ -59,24 +60,74 @@ pub(crate) struct FlowText {
     pub(crate) actions: Option<Actions>,
 }
 
-/// Where `actions=` starts, outside of any value.
+/// Where `actions=` starts, outside of any value; or `action=`, where that does not.
 fn find_actions(text: &str) -> Option<(usize, usize)> {
-    ["actions=", "action="].iter().find_map(|mark| {
-        text.match_indices(mark).find_map(|(at, _)| {
-            let bounded =
-                text[..at].bytes().next_back().is_none_or(|octet| octet == b',' || octet.is_ascii_whitespace());
-            bounded.then_some((at, at + mark.len()))
-        })
-    })
+    const MARKS: [&[u8]; 2] = [b"actions=", b"action="];
+    let octets = text.as_bytes();
+    let mut other = None;
+    let bounded = |at: usize| at == 0 || octets[at - 1] == b',' || octets[at - 1].is_ascii_whitespace();
+    for at in (0..octets.len()).filter(|at| octets[*at] == b'a' && bounded(*at)) {
+        if octets[at..].starts_with(MARKS[0]) {
+            return Some((at, at + MARKS[0].len()));
+        }
+        if octets[at..].starts_with(MARKS[1]) {
+            other.get_or_insert((at, at + MARKS[1].len()));
+        }
+    }
+    other
 }
 
-/// Actions that were read, by their text: flows that do the same share one list.
-pub(crate) type Read<'a> = HashMap<&'a str, Actions>;
+/// What a word says of a flow, whatever stands before it.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Table(Option<u8>),
+    Priority(u16),
+    Match(Demand),
+}
+
+/// Texts of actions up to this long are looked for among all that were read. A longer one says addresses, mostly, which no
+/// other flow says.
+const SHARED_OCTETS: usize = 128;
+
+/// What was read of a list so far, for one purpose and with the ports as they are. Most flows of a list say word for word
+/// what the one before says, but for an address.
+#[derive(Debug, Default)]
+pub(crate) struct Read<'a> {
+    purpose: Option<Use>,
+    /// Each word of the last match, and what it said if that does not depend on what came before.
+    words: Vec<(&'a str, Option<Part>)>,
+    /// The last actions, by word.
+    before: Before<'a>,
+    /// Actions by their text: flows that do the same share one list.
+    actions: HashMap<&'a str, Actions>,
+    /// The last actions' text.
+    latest: &'a str,
+}
+
+impl<'a> Read<'a> {
+    /// The actions of a text, from its octet `start` on.
+    fn actions(&mut self, text: &'a str, start: usize, ports: &impl PortNames) -> Result<Actions, TextError> {
+        let written = &text[start..];
+        if written == self.latest && !written.is_empty() {
+            return Ok(Arc::clone(self.before.actions()));
+        }
+        let is_short = written.len() <= SHARED_OCTETS;
+        if let Some(known) = self.actions.get(written).filter(|_| is_short) {
+            return Ok(Arc::clone(known));
+        }
+        let actions = parse_actions(Piece::all(text).cut(start, text.len()), ports, &mut self.before)?;
+        self.latest = written;
+        if is_short {
+            self.actions.insert(written, Arc::clone(&actions));
+        }
+        Ok(actions)
+    }
+}
 
 impl FlowText {
     /// Reads a flow.
     pub(crate) fn parse(text: &str, purpose: Use, ports: &impl PortNames) -> Result<Self, TextError> {
-        Self::parse_among(text, purpose, ports, &mut Read::new())
+        Self::parse_among(text, purpose, ports, &mut Read::default())
     }
 
     /// Reads one flow of several.
@@ -104,9 +155,7 @@ impl FlowText {
         };
         let split = find_actions(text);
         let head = split.map_or(all, |(at, _)| all.cut(0, at));
-        for word in words(head) {
-            flow.word(word?, purpose, ports)?;
-        }
+        flow.read_head(head, purpose, ports, read)?;
         check_icmp(&mut flow.matching, head)?;
         if purpose != Use::Packet {
             check_needs(&flow.matching, head)?;
@@ -115,14 +164,7 @@ impl FlowText {
         let with_actions = matches!(purpose, Use::Add | Use::Modify);
         match split {
             Some((_, start)) if with_actions => {
-                let actions = match read.get(&text[start..]) {
-                    Some(actions) => Arc::clone(actions),
-                    None => {
-                        let actions = super::action::parse_actions(all.cut(start, text.len()), ports)?;
-                        read.insert(&text[start..], Arc::clone(&actions));
-                        actions
-                    }
-                };
+                let actions = read.actions(text, start, ports)?;
                 let checked = action::check(&actions, &flow.matching, flow.table.unwrap_or(0));
                 checked.map_err(|error| all.cut(start, text.len()).error(error.to_string()))?;
                 flow.actions = Some(actions);
@@ -136,7 +178,51 @@ impl FlowText {
         Ok(flow)
     }
 
-    fn word(&mut self, word: super::lexer::Word<'_>, purpose: Use, ports: &impl PortNames) -> Result<(), TextError> {
+    /// Reads what stands before the actions.
+    fn read_head<'a>(
+        &mut self,
+        head: Piece<'a>,
+        purpose: Use,
+        ports: &impl PortNames,
+        read: &mut Read<'a>,
+    ) -> Result<(), TextError> {
+        if read.purpose != Some(purpose) {
+            read.purpose = Some(purpose);
+            read.words.clear();
+        }
+        let mut words = words(head);
+        for at in 0.. {
+            if let Some((known, Some(part))) = read.words.get(at)
+                && words.pass(known)
+            {
+                self.take(*part);
+                continue;
+            }
+            let Some(word) = words.next() else { break };
+            let word = word?;
+            let part = self.word(word, purpose, ports)?;
+            if let Some(part) = part {
+                self.take(part);
+            }
+            let said = (word.whole.text(), part);
+            match read.words.get_mut(at) {
+                Some(place) => *place = said,
+                None => read.words.push(said),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: Part) {
+        match part {
+            Part::Table(table) => self.table = table,
+            Part::Priority(priority) => self.priority = priority,
+            Part::Match(demand) => demand.add_to(&mut self.matching),
+        }
+    }
+
+    /// Reads a word: gives what it says of a table, a priority or a match, and takes the rest.
+    fn word(&mut self, word: Word<'_>, purpose: Use, ports: &impl PortNames) -> Result<Option<Part>, TextError> {
         match (word.key.text(), word.value) {
             ("table", Some(value)) => {
                 let table = decimal(value).and_then(|table| u8::try_from(table).ok());
@@ -144,13 +230,13 @@ impl FlowText {
                 if table == 255 && matches!(purpose, Use::Add) {
                     return Err(value.error("tables are 0 to 254"));
                 }
-                self.table = (table != 255).then_some(table);
+                return Ok(Some(Part::Table((table != 255).then_some(table))));
             }
             ("priority", Some(value)) => {
                 if matches!(purpose, Use::Delete { strict: false } | Use::Filter) {
                     return Err(word.key.error("a priority is of use only with strict matching"));
                 }
-                self.priority = number16(value)?;
+                return Ok(Some(Part::Priority(number16(value)?)));
             }
             ("cookie", Some(value)) => self.cookie(value, purpose)?,
             ("idle_timeout", Some(value)) if purpose.gives() => self.idle_timeout = number16(value)?,
@@ -164,12 +250,12 @@ impl FlowText {
             ("reset_counts", None) if purpose.gives() => self.reset_counts = true,
             ("no_packet_counts" | "no_byte_counts", None) if purpose.gives() => {}
             (name, _) => {
-                if !parse_word(&mut self.matching, word, ports)? {
-                    return Err(word.key.error(format!("a flow has no `{name}`")));
-                }
+                let demand = read_word(word, ports)?;
+                let demand = demand.ok_or_else(|| word.key.error(format!("a flow has no `{name}`")))?;
+                return Ok(Some(Part::Match(demand)));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn cookie(&mut self, value: Piece<'_>, purpose: Use) -> Result<(), TextError> {

@@ -75,7 +75,7 @@ impl<'a> Piece<'a> {
 
     /// The same without the last `mark`.
     pub(super) fn split_last(self, mark: &str) -> Option<(Self, Self)> {
-        let at = self.text().rfind(mark)?;
+        let at = self.text().as_bytes().windows(mark.len()).rposition(|octets| octets == mark.as_bytes())?;
         Some((self.cut(0, at), self.cut(at + mark.len(), self.end - self.start)))
     }
 
@@ -149,11 +149,30 @@ impl<'a> Words<'a> {
         Ok(at)
     }
 
-    fn take(&mut self) -> Result<Option<Word<'a>>, TextError> {
+    /// Goes past separators.
+    fn skip(&mut self) {
         let octets = self.octets();
         while self.at < octets.len() && separates(octets[self.at]) {
             self.at += 1;
         }
+    }
+
+    /// Goes past the next word if it is `known`, the whole of a word that was taken before. Whatever follows, the same
+    /// octets are the same word if a separator ends them: a word ends at the first outside of its parentheses and quotes.
+    pub(super) fn pass(&mut self, known: &str) -> bool {
+        self.skip();
+        let rest = &self.octets()[self.at..];
+        let ends = |after: &[u8]| after.first().is_none_or(|octet| separates(*octet));
+        let is_known = !known.is_empty() && rest.strip_prefix(known.as_bytes()).is_some_and(ends);
+        if is_known {
+            self.at += known.len();
+        }
+        is_known
+    }
+
+    fn take(&mut self) -> Result<Option<Word<'a>>, TextError> {
+        self.skip();
+        let octets = self.octets();
         if self.at >= octets.len() {
             return Ok(None);
         }

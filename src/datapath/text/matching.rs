@@ -32,34 +32,56 @@ const PROTOCOLS: [(&str, u16, u8); 17] = [
     ("sctp6", ethernet::TYPE_IPV6, ipv4::PROTOCOL_SCTP),
 ];
 
-/// Adds one word to a match. Returns whether it was one of a match at all.
-pub(super) fn parse_word(matching: &mut Match, word: Word<'_>, ports: &impl PortNames) -> Result<bool, TextError> {
+/// What one word says of a match.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Demand {
+    /// Nothing: every packet is so.
+    Nothing,
+    /// An Ethernet type, and a protocol unless that is zero.
+    Protocol(u16, u8),
+    /// A field's value, where the mask has ones.
+    Field(&'static Info, u128, u128),
+}
+
+impl Demand {
+    /// Has the match say so too.
+    pub(super) fn add_to(self, matching: &mut Match) {
+        match self {
+            Self::Nothing => {}
+            Self::Protocol(ether_type, protocol) => {
+                matching.demand(key::ETH_TYPE, ether_type.into(), 0xffff);
+                if protocol != 0 {
+                    matching.demand(key::IP_PROTO, protocol.into(), 0xff);
+                }
+            }
+            Self::Field(info, value, mask) => matching.set_field(info, value, mask),
+        }
+    }
+}
+
+/// What one word says of a match; `None` if it is not one of a match at all.
+pub(super) fn read_word(word: Word<'_>, ports: &impl PortNames) -> Result<Option<Demand>, TextError> {
     let name = word.key.text();
     if word.value.is_none() {
         // Every packet here is Ethernet; traces say so in their megaflow.
         if name == "eth" {
-            return Ok(true);
+            return Ok(Some(Demand::Nothing));
         }
         let Some((_, ether_type, protocol)) = PROTOCOLS.iter().find(|(known, ..)| *known == name) else {
             return match Field::by_name(name) {
-                Some(_) => word.needs_value().map(|_| true),
-                None => Ok(false),
+                Some(_) => word.needs_value().map(|_| Some(Demand::Nothing)),
+                None => Ok(None),
             };
         };
-        matching.demand(key::ETH_TYPE, (*ether_type).into(), 0xffff);
-        if *protocol != 0 {
-            matching.demand(key::IP_PROTO, (*protocol).into(), 0xff);
-        }
-        return Ok(true);
+        return Ok(Some(Demand::Protocol(*ether_type, *protocol)));
     }
-    let Some(info) = Field::by_name(name) else { return Ok(false) };
+    let Some(info) = Field::by_name(name) else { return Ok(None) };
     let value = word.needs_value()?;
     let (value, mask) = match value.text() {
         "*" => (0, 0),
         _ => masked(info, value, ports)?,
     };
-    matching.set_field(info, value, mask);
-    Ok(true)
+    Ok(Some(Demand::Field(info, value, mask)))
 }
 
 /// Refuses an ICMP type or code that is none. `head` is the match's text.

@@ -1,6 +1,7 @@
 //! The text of flows as `ovs-ofctl` reads and prints it: matches, actions, whole flows.
 
 mod action;
+mod actions;
 mod flow;
 mod lexer;
 mod matching;
