@@ -4,13 +4,14 @@
 
 #[path = "support/endpoints.rs"]
 mod endpoints;
+mod support;
 
 use core::net::Ipv4Addr;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
-use dvr::datapath::port::Batch;
 use dvr::datapath::port::vxlan::{Endpoint, Sender, open, read};
+use dvr::datapath::port::{Batch, Ready};
 use dvr::datapath::{Checksum, DropReason, Offload, TunnelMeta};
 use endpoints::{Ledger, frame, hand, wait, whole};
 
@@ -56,6 +57,91 @@ fn a_super_frame_arrives_as_one_and_octet_for_octet() {
     let (told, octets, offload) = &came[0];
     assert_eq!((told.id, told.src, told.dst), (5000, from.local, to.local));
     assert_eq!((octets, offload), (&sent.0, &sent.1));
+}
+
+/// Input: three super-frames of 45 segments, of which a send takes 43. Output: one send each, and a
+/// last one for what was left.
+#[test]
+fn the_rest_of_a_super_frame_goes_with_the_next() {
+    let (from, to) = (endpoint(5, 1), endpoint(5, 2));
+    let (mut sender, ledger) = (Sender::new(&from), Ledger::default());
+    let sent = frame(80, 45 * 1448, Some(1448));
+    for settled in 0..3 {
+        send(&mut sender, &from, &meta(&from, &to, 5000), &sent, &ledger);
+        assert_eq!(ledger.0.borrow().0, settled * sent.0.len(), "a frame has gone when all of it has");
+    }
+    sender.flush(&from, &ledger);
+    assert_eq!(ledger.0.into_inner(), (3 * sent.0.len(), vec![]));
+    let (mut batch, mut messages, mut payload) = (Batch::default(), 0, Vec::new());
+    while payload.len() < 3 * 45 * 1448 {
+        wait([to.receive.as_fd()], &payload.len());
+        let ready = read(&to, &mut batch, |arrival| {
+            payload.extend_from_slice(&whole(arrival.expect("only frames were sent").1).0[54..]);
+        });
+        let (Ready::Frames(count) | Ready::Last(count)) = ready else { panic!("something waited: {ready:?}") };
+        messages += count;
+    }
+    assert_eq!(messages, 4, "datagrams come together as they were sent");
+    assert!(payload == sent.0[54..].repeat(3), "in order, octet for octet");
+}
+
+/// Input: ends of super-frames, whole ones and small frames, of two sizes and to two places. Output: each place's, in order.
+#[test]
+fn what_waits_goes_before_what_comes_later() {
+    let (from, to, other) = (endpoint(6, 1), endpoint(6, 2), endpoint(6, 3));
+    let (mut sender, ledger) = (Sender::new(&from), Ledger::default());
+    let mut expected = [Vec::new(), Vec::new()];
+    for (number, (payload, size)) in [
+        (45 * 1448, Some(1448)),
+        (1448, None),
+        (3 * 1448, Some(1448)),
+        (44 * 1448 + 7, Some(1448)),
+        (45 * 1448, Some(1448)),
+        (100, None),
+        (8 * 1000, Some(1000)),
+        (1000, None),
+        (9 * 1000, Some(1000)),
+        (45 * 1448, Some(1448)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let at = usize::from(number % 4 == 3);
+        let sent = frame(80, payload, size);
+        send(&mut sender, &from, &meta(&from, [&to, &other][at], 5000), &sent, &ledger);
+        expected[at].push(sent.0);
+    }
+    sender.flush(&from, &ledger);
+    for (at, expected) in [&to, &other].into_iter().zip(expected) {
+        let octets = expected.iter().map(Vec::len).sum();
+        let came: Vec<_> = receive(at, octets).into_iter().map(|(_, octets, _)| octets).collect();
+        assert_eq!(came.iter().map(Vec::len).collect::<Vec<_>>(), expected.iter().map(Vec::len).collect::<Vec<_>>());
+        assert!(came.iter().zip(&expected).all(|(came, sent)| came[54..] == sent[54..]), "octet for octet");
+    }
+    assert!(ledger.0.into_inner().1.is_empty());
+}
+
+/// Input: what waits together on a link of 1000 octets, of which the kernel refuses the whole for its first. Output: what
+/// fits goes all the same, and every frame that does not is counted once, however many segments it has.
+#[test]
+fn what_fits_goes_though_others_do_not() {
+    support::in_namespace("what_fits_goes_though_others_do_not", || {
+        support::ip("link set lo mtu 1000 up");
+        let (from, to) = (endpoint(7, 1), endpoint(7, 2));
+        let (mut sender, ledger) = (Sender::new(&from), Ledger::default());
+        let small = [frame(80, 100, None), frame(80, 60, None)];
+        for sent in [&frame(80, 1200, None), &small[0], &frame(80, 3 * 1200, Some(1200)), &small[1]] {
+            send(&mut sender, &from, &meta(&from, &to, 7), sent, &ledger);
+        }
+        for segments in [1, 8, 20, 60] {
+            send(&mut sender, &from, &meta(&from, &to, 7), &frame(80, segments * 1000, Some(1000)), &ledger);
+        }
+        sender.flush(&from, &ledger);
+        let octets = small.iter().map(|(octets, _)| octets.len()).sum();
+        assert_eq!(ledger.0.into_inner(), (octets, vec![DropReason::TooBig; 6]));
+        let came: Vec<_> = receive(&to, octets).into_iter().map(|(_, octets, _)| octets.len()).collect();
+        assert_eq!(came, [154, 114]);
+    });
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! VXLAN over UDP sockets (RFC 7348): every tunnel of one local endpoint.
 //!
-//! A super-frame leaves as at most two `sendmsg` of up to 64 datagrams each, gathered from where its payload lies; small
-//! frames of one size to one place wait, copied, and leave together at the end of the batch. What arrives joined by the
+//! A super-frame leaves in `sendmsg` of up to 64 datagrams each, gathered from where its payload lies; small frames of
+//! one size to one place, and the few segments of a super-frame that the last send had no room for, wait, copied, and
+//! leave together at the end of the batch, or before it with the next super-frame. What arrives joined by the
 //! kernel is joined once more by its inner headers, so that one frame of 64 KB goes on.
 
 mod receive;
 mod send;
+mod waiting;
 
 pub use receive::read;
 pub use send::Sender;
