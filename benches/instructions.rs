@@ -40,8 +40,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
     Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
     Scenario { name: "learn a new address", budget: 19_000, run: learned },
-    Scenario { name: "cut 45 segments", budget: 57_000, run: cut },
-    Scenario { name: "join 45 segments", budget: 68_000, run: joined },
+    // On a processor with AVX2; another takes some 17,000 more for each.
+    Scenario { name: "cut 45 segments", budget: 39_000, run: cut },
+    Scenario { name: "join 45 segments", budget: 50_000, run: joined },
 ];
 
 fn exact(packets: u32) {
