@@ -16,6 +16,34 @@ const IP_LEN_LIMIT: usize = 65_535;
 /// Datagrams in one UDP super-frame: Linux's receiving limit before 6.9 (`UDP_MAX_SEGMENTS`).
 const DATAGRAM_LIMIT: usize = 64;
 
+/// The most octets of an IP header without options and a TCP header.
+const HEADERS_LIMIT: usize = ipv6::HEADER_LEN + 60;
+
+/// Which octets, from the IP header on, are the same in all frames of a train: ones. Zeroes are fields with a rule of their
+/// own.
+type Same = [u8; HEADERS_LIMIT];
+
+// IPv4's total length, identification and checksum, IPv6's payload length; TCP's sequence number, flags and checksum,
+// UDP's length and checksum.
+static TCP_V4: Same = all_but(&[(2, 6), (10, 12), (24, 28), (33, 34), (36, 38)]);
+static TCP_V6: Same = all_but(&[(4, 6), (44, 48), (53, 54), (56, 58)]);
+static UDP_V4: Same = all_but(&[(2, 6), (10, 12), (24, 28)]);
+static UDP_V6: Same = all_but(&[(4, 6), (44, 48)]);
+
+const fn all_but(fields: &[(usize, usize)]) -> Same {
+    let mut same = [0xff; HEADERS_LIMIT];
+    let mut field = 0;
+    while field < fields.len() {
+        let (mut at, to) = fields[field];
+        while at < to {
+            same[at] = 0;
+            at += 1;
+        }
+        field += 1;
+    }
+    same
+}
+
 /// What a frame is to a train.
 #[derive(Clone, Copy, Debug)]
 pub enum Started {
@@ -135,47 +163,37 @@ impl Train {
     /// transport's is left to [`Self::sums_up`].
     fn follows(&self, standing: &Standing, first: &[u8], frame: &[u8]) -> bool {
         let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
-        let same = |from: usize, to: usize| first[from..to] == frame[from..to];
-        if !same(0, network_at) {
+        let same = match (network, transport) {
+            (Network::V4, Transport::Tcp) => &TCP_V4,
+            (Network::V6, Transport::Tcp) => &TCP_V6,
+            (Network::V4, Transport::Udp) => &UDP_V4,
+            (Network::V6, Transport::Udp) => &UDP_V6,
+        };
+        // All octets at once: a branch for each field would take longer than the sum of the payload.
+        let headers = first[network_at..payload_at].iter().zip(&frame[network_at..payload_at]).zip(same);
+        let differing = headers.fold(0, |differing, ((a, b), same)| differing | (a ^ b) & same);
+        if differing != 0 || first[..network_at] != frame[..network_at] {
             return false;
         }
         let network_follows = match network {
             Network::V4 => {
-                let length = read(frame, network_at + 2);
                 let step = if self.has_fixed_id(first, frame) { 0 } else { low(self.count) };
-                usize::from(length) == frame.len() - network_at
+                usize::from(read(frame, network_at + 2)) == frame.len() - network_at
                     && read(frame, network_at + 4) == read(first, network_at + 4).wrapping_add(step)
-                    && same(network_at, network_at + 2)
-                    && same(network_at + 6, network_at + 10)
-                    && same(network_at + 12, transport_at)
                     && is_right(standing.network(frame), read(frame, network_at + 10))
             }
-            Network::V6 => {
-                let length = read(frame, network_at + 4);
-                usize::from(length) == frame.len() - network_at - ipv6::HEADER_LEN
-                    && same(network_at, network_at + 4)
-                    && same(network_at + 6, transport_at)
-            }
+            Network::V6 => usize::from(read(frame, network_at + 4)) == frame.len() - network_at - ipv6::HEADER_LEN,
         };
         network_follows
             && match transport {
                 Transport::Tcp => {
-                    let at = transport_at;
-                    let closing = tcp::PSH | tcp::FIN;
                     // CWR is the first segment's alone; a second one is a mark of its own.
-                    let flags = first[at + 13] & !tcp::CWR;
-                    let sequence = long(first, at + 4).wrapping_add(u32::try_from(self.payload).unwrap_or(0));
-                    long(frame, at + 4) == sequence
-                        && frame[at + 13] & !closing == flags
-                        && same(at, at + 4)
-                        && same(at + 8, at + 13)
-                        && same(at + 14, at + 16)
-                        && same(at + 18, payload_at)
+                    let flags = first[transport_at + 13] & !tcp::CWR;
+                    let behind = u32::try_from(self.payload).unwrap_or(0);
+                    long(frame, transport_at + 4) == long(first, transport_at + 4).wrapping_add(behind)
+                        && frame[transport_at + 13] & !(tcp::PSH | tcp::FIN) == flags
                 }
-                Transport::Udp => {
-                    let length = usize::from(read(frame, transport_at + 4));
-                    length == frame.len() - transport_at && same(transport_at, transport_at + 4)
-                }
+                Transport::Udp => usize::from(read(frame, transport_at + 4)) == frame.len() - transport_at,
             }
     }
 
