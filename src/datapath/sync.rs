@@ -15,7 +15,6 @@ use crate::api::switch::Synced;
 use crate::types::{IfName, Timestamp};
 
 /// Flows that were read. Each is where it will stay, in a table; what it took to read them goes as a whole.
-#[expect(clippy::vec_box, reason = "tables hold boxes, and moving one takes no memory")]
 pub(crate) type Wanted = Vec<Box<Flow>>;
 
 impl Switch {
@@ -38,12 +37,7 @@ impl Switch {
     }
 
     /// The same with flows that were read with the ports as they are.
-    pub(crate) fn apply_sync(
-        &mut self,
-        bridge: &IfName,
-        cookie: u64,
-        wanted: Wanted,
-    ) -> Result<Synced, SwitchError> {
+    pub(crate) fn apply_sync(&mut self, bridge: &IfName, cookie: u64, wanted: Wanted) -> Result<Synced, SwitchError> {
         let (id, limit) = (self.id(bridge)?, self.flow_limit());
         let Some(held) = self.bridge_mut(id) else { unreachable!("its name was found") };
         // What each flow there is to become: the last line that says it.
