@@ -31,6 +31,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may leave an answer unread before it is given up.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
+/// Octets of requests that a conversation keeps room for.
+const KEPT_OCTETS: usize = 64 << 10;
+
 /// Why a socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -351,7 +354,12 @@ fn dialogue<S: Service>(service: &S, stream: &UnixStream, seat: &Seat) -> io::Re
         match line::read(&mut reader, &mut octets)? {
             Line::Whole => {
                 seat.busy(true);
-                let sent = send(stream, respond(service, &octets, &mut greeted));
+                let request = serde_json::from_slice(&octets);
+                // One huge request is to keep its memory neither for as long as it is answered nor for the rest of the
+                // conversation. It shrinks to no less than what is in it.
+                octets.clear();
+                octets.shrink_to(KEPT_OCTETS);
+                let sent = send(stream, respond(service, request, &mut greeted));
                 seat.busy(false);
                 sent?;
             }
@@ -361,14 +369,12 @@ fn dialogue<S: Service>(service: &S, stream: &UnixStream, seat: &Seat) -> io::Re
                 return send(stream, Reply::refused(Refusal { message, code: "limit".to_owned() }));
             }
         }
-        // One huge request is not to keep its memory for the rest of the conversation.
-        octets.shrink_to(1 << 20);
     }
 }
 
-fn respond<S: Service>(service: &S, octets: &[u8], greeted: &mut bool) -> Reply {
+fn respond<S: Service>(service: &S, request: Result<S::Request, serde_json::Error>, greeted: &mut bool) -> Reply {
     let refuse = |message: String, code: &str| Reply::refused(Refusal { message, code: code.to_owned() });
-    let request = match serde_json::from_slice::<S::Request>(octets) {
+    let request = match request {
         Ok(request) => request,
         Err(error) => {
             return refuse(format!("the request makes no sense to this release: {error}"), "bad-request");
