@@ -53,10 +53,17 @@ impl Switch {
     /// # Errors
     /// As [`Client::call`].
     pub(super) fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ControlError> {
+        self.with(|client| client.call(request))
+    }
+
+    fn with<T>(&mut self, ask: impl FnOnce(&mut Client) -> Result<T, ControlError>) -> Result<T, ControlError> {
         self.hello()?;
         let Some((client, _)) = &mut self.open else { unreachable!("hello leaves it open") };
-        let answer = client.call(request);
-        if matches!(&answer, Err(error) if error.refusal().is_none()) {
+        let answer = ask(client);
+        // Of what was too long nothing was said.
+        let is_over =
+            |error: &ControlError| error.refusal().is_none() && !matches!(error, ControlError::TooLong { .. });
+        if answer.as_ref().is_err_and(is_over) {
             self.open = None;
         }
         answer
@@ -76,9 +83,21 @@ impl Switch {
         self.call(&Request::DumpFlows { bridge: bridge.clone(), filter: String::new(), names: true })
     }
 
-    /// Makes the program's flows of a bridge these, one a line.
-    pub(super) fn sync(&mut self, bridge: &IfName, flows: String) -> Result<Synced, ControlError> {
-        self.call(&Request::SyncFlows { bridge: bridge.clone(), cookie: COOKIE, flows })
+    /// Begins to make the program's flows of a bridge these, one a line.
+    ///
+    /// # Errors
+    /// As [`Client::begin`].
+    pub(super) fn begin_sync(&mut self, bridge: &IfName, flows: String) -> Result<(), ControlError> {
+        let request = Request::SyncFlows { bridge: bridge.clone(), cookie: COOKIE, flows };
+        self.with(|client| client.begin(&request))
+    }
+
+    /// Waits for what became of the bridge that was begun first.
+    ///
+    /// # Errors
+    /// As [`Client::end`].
+    pub(super) fn end_sync(&mut self) -> Result<Synced, ControlError> {
+        self.with(Client::end)
     }
 
     /// Changes flows. Gives how many were touched.

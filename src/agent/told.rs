@@ -19,22 +19,35 @@ use crate::types::IfName;
 pub(super) type Told = Result<Vec<(IfName, Result<Synced, ControlError>)>, ProgramError>;
 
 /// Makes the flows of some bridges what the view asks for: br-int's, then the others', so nothing comes from the wire
-/// before br-int knows what to do with it. Ends with a conversation that breaks.
+/// before br-int knows what to do with it. Those of one are made while the switch reads those of the one before. Ends with a
+/// conversation that breaks.
 pub(super) fn tell(switch: &mut Switch, view: &NodeView, vlans: &Vlans, wanted: &BTreeSet<IfName>) -> Told {
-    let Program { br_int, br_tun, providers } = Program::of(view, vlans)?;
-    let programs = [br_int, br_tun].into_iter().chain(providers.into_values());
-    let mut told = Vec::new();
+    let programs = Program::each(view, vlans)?;
+    let (mut begun, mut unsaid) = (Vec::new(), None);
     for (bridge, flows) in switch_spec::names(view).into_iter().zip(programs) {
         if !wanted.contains(&bridge) {
             continue;
         }
-        let synced = switch.sync(&bridge, flows::lines(&flows));
+        match switch.begin_sync(&bridge, flows::lines(&flows)) {
+            Ok(()) => begun.push(bridge),
+            Err(error @ ControlError::TooLong { .. }) => {
+                unsaid = Some((bridge, Err(error)));
+                break;
+            }
+            // Nor will what was begun be answered.
+            Err(error) => return Ok(vec![(bridge, Err(error))]),
+        }
+    }
+    let mut told = Vec::new();
+    for bridge in begun {
+        let synced = switch.end_sync();
         let is_over = synced.as_ref().is_err_and(|error| error.refusal().is_none());
         told.push((bridge, synced));
         if is_over {
-            break;
+            return Ok(told);
         }
     }
+    told.extend(unsaid);
     Ok(told)
 }
 

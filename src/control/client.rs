@@ -110,6 +110,10 @@ pub struct Client {
     stream: BufReader<UnixStream>,
     limit: Duration,
     buffer: Vec<u8>,
+    /// Requests sent and not answered.
+    unanswered: usize,
+    /// Why the daemon did not take the last one: it closed, and may have said why.
+    untaken: Option<io::Error>,
     /// Set once request and answer may no longer pair up.
     broken: bool,
 }
@@ -128,8 +132,15 @@ impl Client {
             }
             Err(source) => return Err(ControlError::Connect { socket, source }),
         };
-        let mut client =
-            Self { socket, stream: BufReader::new(stream), limit: timeout, buffer: Vec::new(), broken: false };
+        let mut client = Self {
+            socket,
+            stream: BufReader::new(stream),
+            limit: timeout,
+            buffer: Vec::new(),
+            unanswered: 0,
+            untaken: None,
+            broken: false,
+        };
         client.set_timeout(timeout)?;
         Ok(client)
     }
@@ -160,42 +171,68 @@ impl Client {
     /// # Errors
     /// [`ControlError::Refused`] when the daemon says no; the others when no answer came or it made no sense.
     pub fn call<Req: Serialize, Rep: DeserializeOwned>(&mut self, request: &Req) -> Result<Rep, ControlError> {
+        if self.unanswered > 0 {
+            return Err(self.out_of_step("earlier requests wait for their answers"));
+        }
+        self.begin(request)?;
+        self.end()
+    }
+
+    /// Sends one request, to be answered by [`Self::end`] after those that were begun before: meanwhile the next can be made
+    /// ready. Only requests with short answers may be begun several at once, for nobody reads them yet. After an error the
+    /// conversation is over, unless the request was [too long](ControlError::TooLong).
+    ///
+    /// # Errors
+    /// When it cannot be sent. A daemon that closed before it was asked is told of by [`Self::end`], in its own words.
+    pub fn begin<Req: Serialize>(&mut self, request: &Req) -> Result<(), ControlError> {
         if self.broken {
-            let source = io::Error::new(io::ErrorKind::NotConnected, "an earlier request failed");
-            return Err(ControlError::Broken { socket: self.socket.clone(), source });
+            return Err(self.out_of_step("an earlier request failed"));
         }
         let mut text = serde_json::to_vec(request).map_err(|source| self.protocol("the request", source))?;
         if text.len() > LINE_LIMIT {
             return Err(ControlError::TooLong { socket: self.socket.clone(), octets: text.len() });
         }
         text.push(b'\n');
-        self.broken = true;
-        let written = self.stream.get_mut().write_all(&text);
-        let mut buffer = core::mem::take(&mut self.buffer);
-        // A daemon that closed before it was asked may have said why.
-        let refused = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-        let answer = match written {
-            Err(source) if !refused(&source) => Err(self.failed(source)),
-            written => {
-                let read = line::read(&mut self.stream, &mut buffer);
-                let answer = self.answer(read, &buffer);
-                match written {
-                    Err(source) if answer.is_err() => Err(self.failed(source)),
-                    Ok(()) | Err(_) => answer,
-                }
-            }
-        };
-        self.buffer = buffer;
-        match answer? {
-            Answer::Ok(value) => {
-                self.broken = false;
-                Ok(value)
-            }
-            Answer::Error(refusal) => {
-                self.broken = false;
-                Err(ControlError::Refused { socket: self.socket.clone(), refusal })
+        match self.stream.get_mut().write_all(&text) {
+            Ok(()) => self.untaken = None,
+            Err(source) if source.kind() == io::ErrorKind::BrokenPipe => self.untaken = Some(source),
+            Err(source) => {
+                self.broken = true;
+                return Err(self.failed(source));
             }
         }
+        self.unanswered += 1;
+        Ok(())
+    }
+
+    /// Waits for the answer to the request that was begun first and not ended. After an error that is not a refusal the
+    /// conversation is over.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn end<Rep: DeserializeOwned>(&mut self) -> Result<Rep, ControlError> {
+        if self.broken || self.unanswered == 0 {
+            return Err(self.out_of_step("there is no request that could be answered"));
+        }
+        let mut buffer = core::mem::take(&mut self.buffer);
+        let read = line::read(&mut self.stream, &mut buffer);
+        let answer = self.answer(read, &buffer);
+        self.buffer = buffer;
+        self.unanswered -= 1;
+        match answer {
+            Ok(Answer::Ok(value)) => Ok(value),
+            Ok(Answer::Error(refusal)) => Err(ControlError::Refused { socket: self.socket.clone(), refusal }),
+            Err(error) => {
+                self.broken = true;
+                // What it was not told it cannot have answered.
+                Err(self.untaken.take().map_or(error, |source| self.failed(source)))
+            }
+        }
+    }
+
+    fn out_of_step(&self, why: &str) -> ControlError {
+        let source = io::Error::new(io::ErrorKind::NotConnected, why);
+        ControlError::Broken { socket: self.socket.clone(), source }
     }
 
     fn answer<Rep: DeserializeOwned>(

@@ -80,6 +80,11 @@ fn fdb(bridge: &str) -> Request {
     Request::Fdb { bridge: bridge.parse().expect("a legal name") }
 }
 
+fn too_long() -> Request {
+    let flow = "x".repeat(crate::api::LINE_LIMIT);
+    Request::Trace { bridge: "a".parse().expect("a name"), flow, frame: None, generate: false }
+}
+
 #[test]
 fn asks_and_is_answered_and_refused_in_one_conversation() {
     let served = Served::new("dialogue");
@@ -89,6 +94,24 @@ fn asks_and_is_answered_and_refused_in_one_conversation() {
     assert_eq!(refused.refusal().map(|refusal| refusal.code.as_str()), Some("empty"));
     assert_eq!(refused.to_string(), "there is nothing to show");
     assert_eq!(client.call::<_, String>(&fdb("br-int")).expect("a refusal does not end it"), "br-int");
+}
+
+/// Input: three requests, one of them refused, before any answer is read; then a call between a request and its answer, and
+/// an answer too many. Output: answers in the order of requests; what is out of step is refused here and harms nothing.
+#[test]
+fn several_requests_are_answered_in_their_order() {
+    let served = Served::new("several");
+    let mut client = Client::connect(&served.socket(), LONG).expect("it listens");
+    client.begin(&HELLO).expect("it takes it");
+    client.begin(&Request::Show).expect("it takes it");
+    client.begin(&fdb("a")).expect("it takes it");
+    assert!(matches!(client.begin(&too_long()), Err(ControlError::TooLong { .. })), "and nothing of it is sent");
+    assert_eq!(client.end::<u32>().expect("it answers"), VERSION);
+    assert!(matches!(client.call::<_, String>(&fdb("b")), Err(ControlError::Broken { .. })));
+    assert!(client.end::<String>().expect_err("it refuses").refusal().is_some());
+    assert_eq!(client.end::<String>().expect("it answers"), "a");
+    assert!(matches!(client.end::<String>(), Err(ControlError::Broken { .. })));
+    assert_eq!(client.call::<_, String>(&fdb("b")).expect("the conversation goes on"), "b");
 }
 
 #[test]
@@ -169,9 +192,7 @@ fn a_request_too_long_is_told_so_and_not_sent() {
     let served = Served::new("long");
     let mut client = Client::connect(&served.socket(), LONG).expect("it listens");
     client.call::<_, u32>(&HELLO).expect("it answers");
-    let flow = "x".repeat(crate::api::LINE_LIMIT);
-    let request = Request::Trace { bridge: "a".parse().expect("a name"), flow, frame: None, generate: false };
-    let long = client.call::<_, String>(&request).expect_err("it is too long");
+    let long = client.call::<_, String>(&too_long()).expect_err("it is too long");
     assert!(matches!(long, ControlError::TooLong { octets, .. } if octets > crate::api::LINE_LIMIT), "{long}");
     assert_eq!(client.call::<_, String>(&fdb("c")).expect("the conversation goes on"), "c");
 }

@@ -128,15 +128,32 @@ impl Program {
     /// # Errors
     /// Names a reference in `view` that leads nowhere, or a network without a VLAN.
     pub fn of(view: &NodeView, vlans: &BTreeMap<Uuid, VlanId>) -> Result<Self, ProgramError> {
+        let mut each = Self::each(view, vlans)?;
+        let (br_int, br_tun) = (each.next().unwrap_or_default(), each.next().unwrap_or_default());
+        Ok(Self { br_int, br_tun, providers: physical_networks(view).into_keys().cloned().zip(each).collect() })
+    }
+
+    /// The same bridge by bridge, each when it is asked for: br-int's, br-tun's, and those of each physical network's in
+    /// their order.
+    ///
+    /// # Errors
+    /// As [`Self::of`], before any of them.
+    pub fn each<'a>(
+        view: &'a NodeView,
+        vlans: &'a BTreeMap<Uuid, VlanId>,
+    ) -> Result<impl Iterator<Item = Vec<ProgramFlow>> + 'a, ProgramError> {
         let site = Site::new(view, vlans)?;
-        let provider = |(name, interface): (&&PhysicalNetwork, &&IfName)| {
-            ((*name).clone(), ordered(provider::flows(&site, name, interface)))
+        let physical: Vec<(&PhysicalNetwork, &IfName)> =
+            site.physical.iter().map(|(name, interface)| (*name, *interface)).collect();
+        let bridges = 2 + physical.len();
+        let flows = move |at: usize| {
+            ordered(match at.checked_sub(2).map(|at| physical[at]) {
+                Some((name, interface)) => provider::flows(&site, name, interface),
+                None if at == 0 => integration::flows(&site),
+                None => tunnel::flows(&site),
+            })
         };
-        Ok(Self {
-            br_int: ordered(integration::flows(&site)),
-            br_tun: ordered(tunnel::flows(&site)),
-            providers: site.physical.iter().map(provider).collect(),
-        })
+        Ok((0..bridges).map(flows))
     }
 
     /// The part of [`Self::of`] in which ports and floods elsewhere have a say, and what ports have taken by announcing it,
