@@ -10,6 +10,7 @@
 //! nothing that is written.
 
 mod fast;
+mod heap_sys;
 mod line;
 mod notices;
 mod outputs;
@@ -169,6 +170,7 @@ impl Drop for Sentinel {
 /// # Errors
 /// Says what kept it from starting, or what died.
 pub fn run(config: SwitchConfig) -> Result<(), SwitchdError> {
+    heap_sys::return_large_blocks();
     let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     let start = |what| move |source| SwitchdError::Start { what, source };
     ends.thread_block().map_err(|errno| start("signal handling")(errno.into()))?;
