@@ -2,7 +2,7 @@
 //! something changed.
 //!
 //! What becomes of neighbours is taken over as it is told. Anything else has nothing go past the namespace until it was
-//! looked into whole again, which is at once, or [`QUIET`] after the last time. Rules of iptables are told by nobody: for
+//! looked into whole again, which is at once, or [`QUIET`] and [`QUIET_LOOKS`] after the last time. Rules of iptables are told by nobody: for
 //! those it looks every [`LOOK_EVERY`], and also for namespaces that are gone or are others by now.
 
 mod observe;
@@ -36,6 +36,9 @@ use crate::types::Timestamp;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The least time between two looks into one namespace: many changes at once cost one or two.
 const QUIET: Duration = Duration::from_millis(20);
+/// The same as a multiple of what the last look took: while thousands of neighbours are written, more than the kernel
+/// tells without loss, whoever writes them needs the processor.
+const QUIET_LOOKS: u32 = 8;
 /// Descriptors told ready by one wait.
 const EVENT_LIMIT: usize = 64;
 /// What stands for the wake-up among events; namespaces have numbers of their own.
@@ -98,8 +101,9 @@ struct Space {
     filters: Option<Socket>,
     /// Whether there were tables of iptables.
     tables: bool,
-    /// When it was last looked into, and when it is to be next.
+    /// When it was last looked into, how long that took, and when it is to be looked into next.
     seen: Timestamp,
+    took: Duration,
     due: Option<Timestamp>,
 }
 
@@ -139,7 +143,8 @@ impl Space {
             .try_for_each(wait)
             .map_err(|errno| WatchError::Wait(errno.into()))?;
         let due = Some(Timestamp::ZERO);
-        Ok(Self { number, netns, connection, told, filters, tables: false, seen: Timestamp::ZERO, due })
+        let (seen, took) = (Timestamp::ZERO, Duration::ZERO);
+        Ok(Self { number, netns, connection, told, filters, tables: false, seen, took, due })
     }
 
     /// Reads what it was told. Returns the neighbours that changed, or `None` if anything else did.
@@ -264,7 +269,8 @@ impl Watcher {
                 Some(updates) => lock(&self.shared.switch).observe_neighbours(path, &updates),
                 None => {
                     lock(&self.shared.switch).observe_router(path, Err(Closed::Changing));
-                    space.due.get_or_insert_with(|| now.max(space.seen + QUIET));
+                    let quiet = QUIET.max(space.took * QUIET_LOOKS).min(LOOK_EVERY);
+                    space.due.get_or_insert_with(|| now.max(space.seen + quiet));
                 }
             }
         }
@@ -287,6 +293,7 @@ impl Watcher {
                 space.due = Some(now + LOOK_EVERY);
                 Err(Closed::Gone)
             });
+            space.took = clock::monotonic().since(now);
             lock(&self.shared.switch).observe_router(path, model);
         }
     }
