@@ -45,6 +45,9 @@ pub fn run(mut settings: Settings, words: &[&str], mut tell: impl FnMut(&str)) -
             let Settings { mut measures, ways, millis, wire, .. } = settings.clone();
             // It takes longest, and is the same each time.
             measures.retain(|measure| round == 0 || *measure != Measure::Memory);
+            if measures.is_empty() {
+                continue;
+            }
             let task = Task { peer, measures, ways, millis, wire };
             let Acted { samples, left_out } = turn(&task, words)?;
             turns.push(Turn { round, peer, samples, left_out });
