@@ -241,10 +241,10 @@ fn is_told(words: &str, mtu: u32) -> bool {
     words.contains(&format!("mtu = {mtu}")) || words.contains(&format!("mtu={mtu}"))
 }
 
-/// An interface of the underlay, of either node, takes less than the kernel's tunnels need: senders are told what passes,
+/// An interface of the underlay, of either node, takes less than tunnels need: senders are told what passes,
 /// bridged and routed, by either family, and their streams flow. Then it takes more again, and so do the tunnels.
-fn senders_are_told_of_a_narrow_underlay(user: &User, kind: &str, underlay: &str, node: &str) {
-    up_by(user, &topology(underlay, kind), "kernel");
+fn senders_are_told_of_a_narrow_underlay(user: &User, (tunnels, kind): (&str, &str), underlay: &str, node: &str) {
+    up_by(user, &topology(underlay, kind), tunnels);
     let overhead = if kind == "gre" { 42 } else { 50 } + if underlay == OVER_V6 { 20 } else { 0 };
     let (wide, narrow) = (1500 - overhead, 1400 - overhead);
     let set = |mtu: &str| user.good(&["lab", "exec", node, "--", "ip", "link", "set", "eth0", "mtu", mtu]);
@@ -258,7 +258,7 @@ fn senders_are_told_of_a_narrow_underlay(user: &User, kind: &str, underlay: &str
     // An agent that starts anew begins with what was found.
     user.good(&["lab", "restart", "node1", "agent"]);
     let refused = |passed: bool, told: &str| {
-        assert!(!passed && is_told(told, narrow), "{kind}, {node}: {told}\n{}", user.good(&["show"]));
+        assert!(!passed && is_told(told, narrow), "{kind} by {tunnels}, {node}: {told}\n{}", user.good(&["show"]));
     };
     // Fragments are not answered, so the other end is to know before it answers in some.
     full_sized(user, &ACROSS, wide, refused);
@@ -281,7 +281,7 @@ fn senders_are_told_of_a_narrow_underlay(user: &User, kind: &str, underlay: &str
 fn senders_are_told_by_the_kernels_vxlan_of_a_narrow_interface() {
     if has_devices("vxlan") {
         for user in User::everybody("narrow-own") {
-            senders_are_told_of_a_narrow_underlay(&user, "vxlan", OVER_V4, "node1");
+            senders_are_told_of_a_narrow_underlay(&user, ("kernel", "vxlan"), OVER_V4, "node1");
         }
     }
 }
@@ -290,22 +290,33 @@ fn senders_are_told_by_the_kernels_vxlan_of_a_narrow_interface() {
 fn senders_are_told_by_the_kernels_vxlan_of_a_narrow_underlay() {
     if has_devices("vxlan") {
         let user = User::new("narrow-far", false);
-        senders_are_told_of_a_narrow_underlay(&user, "vxlan", OVER_V6, "node2");
+        senders_are_told_of_a_narrow_underlay(&user, ("kernel", "vxlan"), OVER_V6, "node2");
     }
 }
 
-/// The switch's own tunnels: by the node whose interface it is.
 #[test]
-fn senders_are_told_by_the_switch_of_a_narrow_interface() {
+fn senders_are_told_by_the_switchs_vxlan_of_a_narrow_underlay() {
+    for user in User::everybody("narrow-vxlan") {
+        senders_are_told_of_a_narrow_underlay(&user, ("userspace", "vxlan"), OVER_V4, "node2");
+    }
+}
+
+#[test]
+fn senders_are_told_by_the_switchs_gre_of_a_narrow_underlay() {
+    let user = User::new("narrow-gre", false);
+    senders_are_told_of_a_narrow_underlay(&user, ("userspace", "gre"), OVER_V6, "node2");
+}
+
+/// What the node's own kernel knows the switch's tunnels know at once, and no agent has to find out.
+#[test]
+fn senders_are_told_by_the_switch_of_a_narrow_interface_at_once() {
     for (kind, underlay, mtu) in [("vxlan", OVER_V4, 1350), ("gre", OVER_V6, 1338)] {
-        for user in User::everybody(&format!("narrow-{kind}")) {
-            up_by(&user, &topology(underlay, kind), "userspace");
-            user.good(&["lab", "exec", "node1", "--", "ip", "link", "set", "eth0", "mtu", "1400"]);
-            full_sized(&user, &ACROSS, mtu + 100, |passed, told| {
-                assert!(!passed && is_told(told, mtu), "{kind}: {told}\n{}", user.good(&["show", "node1"]));
-            });
-            full_sized(&user, &ACROSS, mtu, |passed, told| assert!(passed, "{told}"));
-        }
+        let user = User::new(&format!("narrow-own-{kind}"), false);
+        up_by(&user, &topology(underlay, kind), "userspace");
+        user.good(&["lab", "kill", "node1", "agent"]);
+        user.good(&["lab", "exec", "node1", "--", "ip", "link", "set", "eth0", "mtu", "1400"]);
+        full_sized(&user, &ACROSS, mtu + 100, |passed, told| assert!(!passed && is_told(told, mtu), "{kind}: {told}"));
+        full_sized(&user, &ACROSS, mtu, |passed, told| assert!(passed, "{told}"));
     }
 }
 
@@ -315,7 +326,7 @@ fn senders_are_told_by_the_kernels_gre_of_a_narrow_underlay() {
     for (underlay, device) in [(OVER_V4, "gretap"), (OVER_V6, "ip6gretap")] {
         if has_devices(device) {
             let user = User::new(&format!("narrowg-{device}"), false);
-            senders_are_told_of_a_narrow_underlay(&user, "gre", underlay, "node2");
+            senders_are_told_of_a_narrow_underlay(&user, ("kernel", "gre"), underlay, "node2");
         }
     }
 }

@@ -208,3 +208,34 @@ fn datagrams_without_a_frame_are_named() {
     let bad = Err(DropReason::BadTunnel);
     assert_eq!(seen, [bad, bad, Err(DropReason::Truncated), bad, bad, bad, bad, Ok((9, 14))]);
 }
+
+#[test]
+fn fragments_are_told_and_refused() {
+    support::in_namespace("fragments_are_told_and_refused", || {
+        support::ip("link set lo mtu 1400 up");
+        support::ip("address add fd00::1/128 dev lo nodad");
+        // The kernel makes an address's route a little later.
+        while !support::ip("-6 route show table local").contains("fd00::1") {
+            std::thread::yield_now();
+        }
+        for local in ["127.0.0.1", "fd00::1"] {
+            let local: core::net::IpAddr = local.parse().expect("an address");
+            let open = |port| open(None, local, port, 1).expect("ports of our own").remove(0);
+            let (mut from, to) = (open(4790), open(4789));
+            from.udp_port = to.udp_port;
+            from.send.iter().for_each(|socket| support::sys::let_fragment(socket, local.is_ipv6()));
+            let (mut sender, ledger) = (Sender::new(&from), Ledger::default());
+            for payload in [1_400, 100] {
+                send(&mut sender, &from, &meta(&from, &to, 1), &frame(80, payload, None), &ledger);
+            }
+            sender.flush(&from, &ledger);
+            assert_eq!(ledger.0.into_inner().1, []);
+            let (mut batch, mut came) = (Batch::default(), Vec::new());
+            while came.len() < 2 {
+                wait([to.receive.as_fd()], &came);
+                read(&to, &mut batch, |arrival| came.push(arrival.map(|(_, packet)| packet.len())));
+            }
+            assert_eq!(came, [Err(DropReason::Fragmented), Ok(154)], "to {local}");
+        }
+    });
+}

@@ -1,13 +1,20 @@
-//! The way to another node's endpoint across a router, and what is too large for it.
+//! The way to another node's endpoint across a router, and a link; and what is too large for them.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/endpoints.rs"]
+#[expect(dead_code, reason = "this test needs part of it")]
+mod endpoints;
 mod support;
 
 use core::net::IpAddr;
+use std::os::fd::AsFd;
 
 use dvr::api::agent::Room;
+use dvr::datapath::DropReason;
+use dvr::datapath::port::packet;
 use dvr::datapath::port::way::{End, ways};
+use dvr::types::{IfName, Timestamp};
 
 /// Here, a router, and there behind a link of 1400 octets: the router is named, by either family.
 #[test]
@@ -69,5 +76,34 @@ fn a_router_that_passes_less_on_is_named() {
             assert!(found[..5].iter().all(|way| way.answered.is_some()), "{found:?}");
             assert_eq!(found[5].answered, None, "nobody is there");
         }
+    });
+}
+
+/// Input: frames and super-frames to a link whose MTU changes meanwhile. Output: what is too large is refused, by the segments
+/// that it would be cut into; a link that takes more again does so at once, and one that takes less within a second.
+#[test]
+fn what_is_too_large_for_a_link_is_refused() {
+    support::in_namespace("what_is_too_large_for_a_link_is_refused", || {
+        support::ip("link add near mtu 1400 up type veth peer name far");
+        support::ip("link set far up");
+        let near = IfName::new("near").expect("a name");
+        let socket = packet::open(None, &near, 1).expect("a packet socket").remove(0);
+        let mut link = packet::LinkMtu::default();
+        let mut send = |millis: u64, payload: usize, size: Option<u16>| {
+            let mut sent = Ok(());
+            endpoints::hand(&endpoints::frame(80, payload, size), |packet| {
+                sent = packet::write(socket.as_fd(), packet, &mut link, Timestamp::from_millis(millis));
+            });
+            sent
+        };
+        let refused = Err(DropReason::TooBig);
+        assert_eq!([send(0, 1_360, None), send(0, 1_361, None)], [Ok(()), refused]);
+        assert_eq!([send(0, 9_000, Some(1_360)), send(0, 9_000, Some(1_361))], [Ok(()), refused]);
+        // It is of one segment, which is no longer than it is itself.
+        assert_eq!(send(0, 1_000, Some(1_361)), Ok(()));
+        support::ip("link set near mtu 1500");
+        assert_eq!(send(1, 9_000, Some(1_361)), Ok(()));
+        support::ip("link set near mtu 1300");
+        assert_eq!([send(999, 9_000, Some(1_361)), send(1_001, 9_000, Some(1_361))], [Ok(()), refused]);
     });
 }

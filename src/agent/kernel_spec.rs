@@ -136,12 +136,8 @@ pub(super) fn tunnel_devices(view: &NodeView, passing: &Passing) -> Result<Vec<L
     if gre_devices > GRE_DEVICES_MAX { Err(KernelSpecError::GreDevices(gre_devices)) } else { Ok(devices) }
 }
 
-/// The least MTU of a network's devices, if that is less than the network's.
+/// The MTU of what passes to all nodes that have a network, if that is less than the network's.
 pub(super) fn narrowed(network: &NetworkView, view: &NodeView, passing: &Passing) -> Option<Mtu> {
-    match view.backend {
-        Backend::Userspace => return None,
-        Backend::Kernel => {}
-    }
     let overhead = network.segment.kind().tunnel()?.overhead_octets(view.node.tunnel_ip);
     let there: BTreeSet<&str> = program::remote_nodes(network).collect();
     let peers = view.peers.iter().filter(|peer| there.contains(peer.name.as_str()));

@@ -159,7 +159,7 @@ impl<D: Desired> Node<D> {
         })
     }
 
-    /// Other packets pass to the other nodes than did: the next pass makes the kernel's tunnels take no larger ones.
+    /// Other packets pass to the other nodes than did: the next pass makes tunnels take no larger ones.
     pub(super) fn passes(&mut self, passing: Passing) {
         tracing::info!(node = %self.config.node, narrow = %passing, "what passes to other nodes");
         self.passing = passing;
@@ -530,6 +530,8 @@ impl<D: Desired> Node<D> {
         let stale = switch_spec::removals(&spec, &show);
         self.ask_all(&stale, outcome)?;
         self.ask_all(switch_spec::fast_path(&show), outcome)?;
+        let passing = self.view.as_ref().and_then(|view| switch_spec::passing(&show, view, &self.passing));
+        self.ask_all(passing.as_slice(), outcome)?;
         Ok(())
     }
 

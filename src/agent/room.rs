@@ -1,7 +1,8 @@
-//! How much passes to the other nodes, tried again and again while the kernel makes the tunnels.
+//! How much passes to the other nodes, tried again and again.
 //!
-//! The kernel's tunnels drop in silence what the underlay is too small for. Their devices are therefore given no larger an
-//! MTU than what passes, and the switch, whose ports they are, tells senders of frames that do not fit.
+//! What the underlay is too small for vanishes: the kernel's tunnels drop it in silence, and so does what is between the nodes,
+//! but for routers. The kernel's devices are therefore given no larger an MTU than what passes, and the switch is told what
+//! passes by its own tunnels; it tells senders of frames that do not fit.
 //!
 //! Down it goes at once where the node itself or a router says how much passes, and on the second trial where larger packets
 //! just vanish, which two lost ones would look like. Up it goes after several trials, for a way with two branches is as
@@ -21,15 +22,16 @@ use super::events::{Event, Events};
 use super::shared::Shared;
 use super::ways;
 use crate::api::agent::{PeerPath, Room};
-use crate::model::view::Backend;
 use crate::types::Mtu;
 
 /// Where what passes is kept in the run directory.
 const FILE: &str = "passing.json";
-/// Time between two trials.
+/// Time between two trials, at least.
 const PERIOD: Duration = Duration::from_secs(5);
 /// The same while what was found has yet to be found again.
 const SOON: Duration = Duration::from_secs(1);
+/// The same for each other node: what is sent for this is not to be much.
+const PACE: Duration = Duration::from_millis(20);
 /// Trials in a row that find less in silence, before it is believed.
 const LOWER: u32 = 2;
 /// Trials in a row that find more.
@@ -46,6 +48,11 @@ const ENOUGH: u32 = u32::MAX;
 pub(super) struct Passing(BTreeMap<IpAddr, u32>);
 
 impl Passing {
+    /// By endpoint, the octets.
+    pub(super) const fn octets(&self) -> &BTreeMap<IpAddr, u32> {
+        &self.0
+    }
+
     /// The MTU of a device that leads to these endpoints and takes so many octets for itself: its network's, or what passes
     /// to all.
     pub(super) fn mtu(&self, network: Mtu, overhead: u32, ends: impl IntoIterator<Item = IpAddr>) -> Mtu {
@@ -175,12 +182,10 @@ pub(super) fn watch(run_dir: PathBuf, shared: Arc<Shared>, events: Events) -> io
         let mut rooms = Rooms::of(&told);
         while !events.is_over() {
             match shared.held(PERIOD) {
-                Some(held) if held.view.backend == Backend::Kernel => match ways::tried(&held.view) {
+                Some(held) => match ways::tried(&held.view) {
                     Ok(paths) => rooms.hear(&paths),
                     Err(error) => tracing::debug!(%error, "the ways to other nodes cannot be tried"),
                 },
-                // The switch's own tunnels are told by the kernel what does not pass.
-                Some(_) => rooms = Rooms::default(),
                 None => continue,
             }
             let passing = rooms.passing();
@@ -191,7 +196,8 @@ pub(super) fn watch(run_dir: PathBuf, shared: Arc<Shared>, events: Events) -> io
                 told.clone_from(&passing);
                 events.tell(Event::Passing(passing));
             }
-            std::thread::sleep(if rooms.is_undecided() { SOON } else { PERIOD });
+            let pause = if rooms.is_undecided() { SOON } else { PERIOD };
+            std::thread::sleep(pause.max(PACE * u32::try_from(rooms.0.len()).unwrap_or(u32::MAX)));
         }
     };
     std::thread::Builder::new().name("ways".to_owned()).spawn(watch).map(drop)

@@ -1,5 +1,6 @@
 //! The agent's life: from its first look to its last.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -295,6 +296,11 @@ async fn remove_all(config: &AgentConfig) -> Result<usize, AgentError> {
                     Ok(()) => done += 1,
                     Err(error) => left.push(error.to_string()),
                 }
+            }
+            if !show.passing.is_empty()
+                && let Err(error) = switch.ask(&Request::Passing { octets: BTreeMap::new() })
+            {
+                left.push(error.to_string());
             }
         }
         Err(error) if error.is_absent() => {}

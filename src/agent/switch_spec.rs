@@ -171,6 +171,15 @@ pub(super) fn tunnels_of_the_switch(show: &Show) -> Vec<Request> {
     ports.map(|port| Request::DelPort { bridge: fixed(BR_TUN), port: port.config.name.clone() }).collect()
 }
 
+/// What the switch is to know of what passes to tunnels' endpoints: nothing, if they are not its own.
+pub(super) fn passing(show: &Show, view: &NodeView, passing: &Passing) -> Option<Request> {
+    let octets = match view.backend {
+        Backend::Userspace => passing.octets().clone(),
+        Backend::Kernel => BTreeMap::new(),
+    };
+    (show.passing != octets).then_some(Request::Passing { octets })
+}
+
 /// What is to be asked once the flows are there: the fast path of ports that wait for it.
 pub(super) fn fast_path(show: &Show) -> &'static [Request] {
     let mut ports = show.bridges.iter().flat_map(|bridge| &bridge.ports);

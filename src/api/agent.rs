@@ -145,8 +145,7 @@ pub struct Network {
     pub local_vlan: VlanId,
     /// The MTU of everything on it.
     pub mtu: Mtu,
-    /// The least MTU of the kernel's tunnel devices that carry it, if they take less because less passes to other nodes:
-    /// senders of larger frames are told.
+    /// The largest packets that tunnels take to all of its nodes, if less passes than its MTU: senders of larger ones are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrowed: Option<Mtu>,
     /// Remote nodes that have it.

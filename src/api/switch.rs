@@ -124,6 +124,12 @@ pub enum Request {
     /// Hangs the fast path on every port that may have it and does not yet: to be asked once the flows are there, for until
     /// then an earlier switch's fast path goes on. Answered with nothing; [`Port::fast_path`] says what became of it.
     FastPath,
+    /// What passes to tunnels' endpoints where that is less than the kernel says: all there are, in place of those before.
+    /// Senders of larger frames are told. Answered with nothing.
+    Passing {
+        /// By endpoint, the octets of the largest packet, outer IP header included; [`PASSING_MAX`] at most.
+        octets: BTreeMap<IpAddr, u32>,
+    },
     /// The flows in the kernel, one by one. Answered with [`Offloaded`].
     Offloaded {
         /// How many to tell at most: those that carried most.
@@ -417,7 +423,13 @@ pub struct Show {
     /// Routers whose interfaces are ports.
     #[serde(default)]
     pub routers: Vec<Router>,
+    /// What [`Request::Passing`] said last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passing: BTreeMap<IpAddr, u32>,
 }
+
+/// Endpoints that one [`Request::Passing`] may name.
+pub const PASSING_MAX: usize = 4_096;
 
 /// The flow cache's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,6 +22,8 @@ mod table;
 mod tests;
 mod worker;
 
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +116,9 @@ pub enum SwitchdError {
     Died,
 }
 
+/// By endpoint, the octets of the largest packet that passes to it.
+type Passing = BTreeMap<IpAddr, u32>;
+
 /// What all threads see.
 #[derive(Debug)]
 struct Shared {
@@ -124,6 +129,8 @@ struct Shared {
     drops: Vec<DropCounters>,
     /// What flows said of frames, and nobody has heard.
     notices: Notices,
+    /// What passes to tunnels' endpoints where that is less than the kernel says.
+    passing: Mutex<Arc<Passing>>,
     /// Set when a thread dies.
     died: AtomicBool,
     /// Whether frames go past routers' namespaces.
@@ -140,6 +147,7 @@ impl Shared {
             switch,
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
             notices: Notices::default(),
+            passing: Mutex::default(),
             died: AtomicBool::new(false),
             past_routers,
             watch,

@@ -5,12 +5,13 @@ use core::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::Shared;
 use super::line::{Line, Media, Remotes};
+use super::{Passing, Shared};
 use crate::datapath::DropReason;
 use crate::datapath::port::{Answer, Narrow, Tally, Teller, frame, gre, packet, vxlan};
 use crate::datapath::{DpPort, Egress, Offer, Packet, SegmentKind, TunnelMeta};
 use crate::types::Timestamp;
+use crate::wire::ethernet;
 
 /// Datapath ports at most.
 pub(super) const LINE_LIMIT: u32 = 4096;
@@ -47,6 +48,7 @@ pub(super) struct Outputs {
     /// What is to be said of frames that were too big for a tunnel or a link.
     teller: RefCell<Teller>,
     now: Timestamp,
+    passing: Arc<Passing>,
 }
 
 impl Outputs {
@@ -58,6 +60,7 @@ impl Outputs {
             tunnels: Vec::new(),
             teller: RefCell::default(),
             now: Timestamp::ZERO,
+            passing: Arc::default(),
         }
     }
 
@@ -65,6 +68,11 @@ impl Outputs {
     pub(super) fn set_now(&mut self, now: Timestamp) {
         self.now = now;
         self.teller.get_mut().set_now(now);
+    }
+
+    /// What passes to tunnels' endpoints from now on.
+    pub(super) fn pass(&mut self, passing: Arc<Passing>) {
+        self.passing = passing;
     }
 
     /// What is to be said to senders whose frames were too big, as if their tunnels or links had brought it.
@@ -109,13 +117,14 @@ impl Outputs {
     }
 
     fn flush_one(&mut self, index: usize) {
-        let Some(Some(Output { line, sender: Some(sender), remotes, .. })) = self.table.get_mut(index) else {
+        let Self { worker, shared, table, teller, passing, .. } = self;
+        let Some(Some(Output { line, sender: Some(sender), remotes, .. })) = table.get_mut(index) else {
             return;
         };
-        let ledger = Ledger { worker: self.worker, shared: &self.shared, line, remotes, teller: &self.teller };
+        let ledger = Ledger { worker: *worker, shared, line, remotes, teller, passing };
         match (&line.media, sender) {
-            (Media::Vxlan(endpoints), Sender::Vxlan(sender)) => sender.flush(&endpoints[self.worker], &ledger),
-            (Media::Gre(endpoints), Sender::Gre(sender)) => sender.flush(&endpoints[self.worker], &ledger),
+            (Media::Vxlan(endpoints), Sender::Vxlan(sender)) => sender.flush(&endpoints[*worker], &ledger),
+            (Media::Gre(endpoints), Sender::Gre(sender)) => sender.flush(&endpoints[*worker], &ledger),
             (Media::Vxlan(_) | Media::Gre(_) | Media::Tap { .. } | Media::Packet { .. }, _) => {
                 unreachable!("a line's sender is made for its media")
             }
@@ -150,6 +159,7 @@ struct Ledger<'a> {
     line: &'a Line,
     remotes: &'a Remotes,
     teller: &'a RefCell<Teller>,
+    passing: &'a Passing,
 }
 
 impl Tally for Ledger<'_> {
@@ -171,7 +181,8 @@ impl Tally for Ledger<'_> {
             return;
         };
         let meta = TunnelMeta { id: key, src: to, dst: local, tos: 0, ttl: 0 };
-        let narrow = Narrow::Tunnel { meta, overhead };
+        let passing = self.passing.get(&to).copied();
+        let narrow = Narrow::Tunnel { meta, overhead, passing };
         if let Err(reason) = self.teller.borrow_mut().tell(self.line.dp, &narrow, frame) {
             self.shared.drops[self.worker].add(reason, 1);
         }
@@ -179,6 +190,22 @@ impl Tally for Ledger<'_> {
 }
 
 impl Ledger<'_> {
+    /// Whether the packet, or a segment of it, is larger than what is known to pass to its endpoint. It is settled then, and
+    /// its sender told.
+    fn refuses(&self, meta: &TunnelMeta, packet: &Packet<'_>) -> bool {
+        let (Some(most), Some((overhead, _))) = (self.passing.get(&meta.dst), self.tunnel()) else {
+            return false;
+        };
+        // The inner Ethernet header is among what the tunnel takes.
+        let inside = frame::longest(packet).saturating_sub(ethernet::HEADER_LEN);
+        if overhead as usize + inside <= *most as usize {
+            return false;
+        }
+        self.too_big(meta.dst, meta.id, packet.head());
+        self.settle(meta.dst, Err(DropReason::TooBig), 1, packet.len());
+        true
+    }
+
     /// What a tunnel of this line takes of the MTU, and its endpoint here.
     fn tunnel(&self) -> Option<(u32, IpAddr)> {
         match &self.line.media {
@@ -209,9 +236,10 @@ impl Egress for Outputs {
     }
 
     fn transmit(&mut self, port: DpPort, tunnel: Option<&TunnelMeta>, packet: &mut Packet<'_>) {
-        let worker = self.worker;
-        let Some(Some(output)) = self.table.get_mut(port.0 as usize) else {
-            self.shared.drops[worker].add(DropReason::NoPort, 1);
+        let Self { worker, shared, table, teller, now, passing, .. } = self;
+        let (worker, now) = (*worker, *now);
+        let Some(Some(output)) = table.get_mut(port.0 as usize) else {
+            shared.drops[worker].add(DropReason::NoPort, 1);
             return;
         };
         let Output { line, sender, remotes, link, .. } = output;
@@ -224,22 +252,28 @@ impl Egress for Outputs {
             }
             (Media::Packet { sockets, whole }, _, _) => {
                 let socket = sockets[worker].as_fd();
-                let sent = packet::write(socket, packet, *whole, link, self.now);
+                let sent = packet::write(socket, packet, *whole, link, now);
                 if sent == Err(DropReason::TooBig) {
-                    let narrow = link.look(socket, self.now).map(|mtu| Narrow::Link { mtu });
-                    let tell = |narrow| self.teller.get_mut().tell(line.dp, &narrow, packet.head()).is_err();
+                    let narrow = link.look(socket, now).map(|mtu| Narrow::Link { mtu });
+                    let tell = |narrow| teller.get_mut().tell(line.dp, &narrow, packet.head()).is_err();
                     let untold = u64::from(narrow.is_none_or(tell));
-                    self.shared.drops[worker].add(DropReason::TooBigUntold, untold);
+                    shared.drops[worker].add(DropReason::TooBigUntold, untold);
                 }
                 sent
             }
             (Media::Vxlan(endpoints), Some(Sender::Vxlan(sender)), Some(meta)) => {
-                let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
-                return sender.send(&endpoints[worker], meta, packet, &ledger);
+                let ledger = Ledger { worker, shared, line, remotes, teller, passing };
+                if !ledger.refuses(meta, packet) {
+                    sender.send(&endpoints[worker], meta, packet, &ledger);
+                }
+                return;
             }
             (Media::Gre(endpoints), Some(Sender::Gre(sender)), Some(meta)) => {
-                let ledger = Ledger { worker, shared: &self.shared, line, remotes, teller: &self.teller };
-                return sender.send(&endpoints[worker], meta, packet, &ledger);
+                let ledger = Ledger { worker, shared, line, remotes, teller, passing };
+                if !ledger.refuses(meta, packet) {
+                    sender.send(&endpoints[worker], meta, packet, &ledger);
+                }
+                return;
             }
             (Media::Vxlan(_) | Media::Gre(_), _, _) => Err(DropReason::NoTunnel),
         };
@@ -250,7 +284,7 @@ impl Egress for Outputs {
             }
             Err(reason) => {
                 line.counters.at(worker).lost(1);
-                self.shared.drops[worker].add(reason, 1);
+                shared.drops[worker].add(reason, 1);
             }
         }
     }

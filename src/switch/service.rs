@@ -1,13 +1,14 @@
 //! What a switch answers to its clients.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::table::Table;
-use super::worker::{Stale, WorkerLink};
+use super::worker::{self, Stale, WorkerLink};
 use super::{Shared, lock};
-use crate::api::switch::{Bridge, BridgeMode, FlowChange, Hello, Port, Request, Show};
+use crate::api::switch::{Bridge, BridgeMode, FlowChange, Hello, PASSING_MAX, Port, Request, Show};
 use crate::api::{self, Refusal};
 use crate::clock;
 use crate::control::{Reply, Service};
@@ -117,7 +118,22 @@ impl SwitchService {
             Bridge { name: view.name, mode: view.mode, flows: view.flows, ports, revision: view.revision }
         });
         let fast_path = self.shared.fast.counters();
-        Ok(Show { bridges: bridges.collect(), drops, cache, fast_path, routers })
+        let passing = BTreeMap::clone(&lock(&self.shared.passing));
+        Ok(Show { bridges: bridges.collect(), drops, cache, fast_path, routers, passing })
+    }
+
+    fn pass(&self, octets: BTreeMap<IpAddr, u32>) -> Result<(), SwitchRefusal> {
+        if octets.len() > PASSING_MAX {
+            let message =
+                format!("{} endpoints with what passes to them, and {PASSING_MAX} are the most", octets.len());
+            return Err(refused("limit", message));
+        }
+        let octets = Arc::new(octets);
+        // Told under the lock, so that the workers' last word is the one that is kept.
+        let mut passing = lock(&self.shared.passing);
+        worker::pass(&self.links, &octets);
+        *passing = octets;
+        Ok(())
     }
 
     fn add_bridge(&self, bridge: IfName, mode: BridgeMode) -> Result<(), SwitchRefusal> {
@@ -202,6 +218,7 @@ impl SwitchService {
                 self.shared.fast.engage();
                 Reply::of(&())
             }
+            Request::Passing { octets } => Reply::of(&self.pass(octets)?),
             Request::Offloaded { most } => {
                 super::refresh(&self.shared, &self.links)?;
                 Reply::of(&self.shared.fast.list(most, clock::monotonic()))

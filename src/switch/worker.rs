@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::line::{Line, Media, Tallies};
 use super::outputs::Outputs;
-use super::{Sentinel, Shared};
+use super::{Passing, Sentinel, Shared};
 use crate::api::switch::CacheCounters;
 use crate::clock;
 use crate::datapath::DropReason;
@@ -49,6 +49,8 @@ enum Command {
     Detach(DpPort),
     /// Count frames from and to a remote endpoint there, or no longer.
     Remote(DpPort, IpAddr, Option<Tallies>),
+    /// From now on this is what passes to tunnels' endpoints.
+    Pass(Arc<Passing>),
     /// Hand statistics to the switch, and say what the cache counts.
     Refresh(SyncSender<CacheCounters>),
     /// Say when everything before is done.
@@ -87,6 +89,13 @@ pub(super) fn attach(links: &[WorkerLink], line: &Arc<Line>) {
 pub(super) fn count_remote(links: &[WorkerLink], dp: DpPort, remote: IpAddr, tallies: Option<&Tallies>) {
     for link in links {
         link.tell(Command::Remote(dp, remote, tallies.cloned()));
+    }
+}
+
+/// Tells every worker what passes to tunnels' endpoints.
+pub(super) fn pass(links: &[WorkerLink], passing: &Arc<Passing>) {
+    for link in links {
+        link.tell(Command::Pass(Arc::clone(passing)));
     }
 }
 
@@ -256,6 +265,7 @@ impl Loop {
                         };
                     }
                 }
+                Command::Pass(passing) => self.outputs.pass(passing),
                 Command::Refresh(say) => {
                     self.engine.push_anew();
                     self.owed.push(say);

@@ -125,6 +125,7 @@ impl Memory {
             cache: CacheCounters::default(),
             fast_path: None,
             routers: Vec::new(),
+            passing: BTreeMap::new(),
         }
     }
 
@@ -173,6 +174,7 @@ impl Memory {
             | Request::UnpinFdb { .. }
             | Request::Notices { .. }
             | Request::FastPath
+            | Request::Passing { .. }
             | Request::FlushFdb { .. }
             | Request::Offloaded { .. } => panic!("an agent has no use for it"),
         })

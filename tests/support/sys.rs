@@ -46,13 +46,16 @@ fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the kernel fragment what an IPv4 socket sends.
-pub(crate) fn let_fragment(socket: impl AsFd) {
-    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+/// Lets the kernel fragment what a socket sends, over IPv6 if `six`.
+pub(crate) fn let_fragment(socket: impl AsFd, six: bool) {
+    let (level, option, value) = if six {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+    };
     let length = libc::socklen_t::try_from(size_of_val(&value)).expect("small");
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open for the call's length, and the option's value is the `int` that is pointed to.
-    let set =
-        unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, (&raw const value).cast(), length) };
+    let set = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) };
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }

@@ -30,6 +30,8 @@ pub enum Narrow {
         meta: TunnelMeta,
         /// Octets that it takes of the path's MTU.
         overhead: u32,
+        /// Octets that pass, where that is known to be less than the path's MTU.
+        passing: Option<u32>,
     },
     /// A link.
     Link {
@@ -49,7 +51,10 @@ impl Narrow {
     /// The octets of the largest packet inside that fits.
     fn mtu(&self) -> io::Result<u32> {
         match self {
-            Self::Tunnel { meta, overhead } => Ok(path_mtu(meta.dst, meta.src)?.saturating_sub(*overhead)),
+            Self::Tunnel { meta, overhead, passing } => {
+                let path = path_mtu(meta.dst, meta.src)?;
+                Ok(passing.map_or(path, |octets| octets.min(path)).saturating_sub(*overhead))
+            }
             Self::Link { mtu } => Ok(*mtu),
         }
     }
