@@ -192,7 +192,7 @@ fn what_is_too_big_is_answered_with_the_inner_mtu() {
         let told = large("fd00:1::12", "1452");
         assert!(told.contains(&format!("mtu={mtu}")) || told.contains(&format!("mtu = {mtu}")), "IPv6: {told}");
         let shown = user.run(&["show", "node1"]);
-        assert!(String::from_utf8_lossy(&shown.stdout).contains("port-too-big"), "it is not counted");
+        assert!(String::from_utf8_lossy(&shown.stdout).contains(" port-too-big: "), "it is not counted");
         // Who was told sends what fits.
         transfer(&user, ("blue1", "blue2"), "10.1.0.12");
     }

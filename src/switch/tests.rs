@@ -192,3 +192,38 @@ fn a_tunnel_goes_and_frees_its_endpoint_with_the_last_of_them() {
     switch.ask::<()>(&bridge(BridgeMode::Normal));
     assert_eq!(switch.ask::<u32>(&tunnel(20, "one", 2)), number, "all begins anew");
 }
+
+/// Input: a packet that may not be fragmented, while less passes to its tunnel's endpoint, and then while more does. Output:
+/// its sender is told what passes; then it goes.
+#[test]
+fn what_does_not_pass_is_answered() {
+    let mut switch = Fixture::new("passing", 1);
+    switch.ask::<()>(&bridge(BridgeMode::Flow));
+    let (one, two) = (switch.ask::<u32>(&tunnel(30, "one", 2)), switch.ask::<u32>(&tunnel(30, "two", 3)));
+    let add = |from, key, to| FlowChange::Add(format!("in_port={from},actions=set_tunnel:{key},output:{to}"));
+    let changes = vec![add(one, 9, two), add(two, 5, one)];
+    assert_eq!(switch.ask::<usize>(&Request::Flows { bridge: name("br"), changes }), 2);
+    let (left, right, here) = (Peer::new(30, 2), Peer::new(30, 3), place(30, 1).0);
+    let header = b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0\x45\0\0\x79\0\0\x40\0\x40\x11\0\0\x0a\0\0\x01\x0a\0\0\x02";
+    let frame = [&header[..], &[7; 101]].concat();
+    let mut pass = |octets: &[u32]| {
+        let octets: BTreeMap<IpAddr, u32> = octets.iter().map(|octets| (right.0.local, *octets)).collect();
+        switch.ask::<()>(&Request::Passing { octets: octets.clone() });
+        // What is shown comes from the workers, after all that they were told before.
+        let show: Show = switch.ask(&Request::Show);
+        assert_eq!(show.passing, octets);
+        show.drops.get("port-too-big").copied()
+    };
+    assert_eq!(pass(&[170]), None);
+    left.send(here, 5, &frame);
+    let (key, from, told) = left.receive();
+    // "Fragmentation needed", to 170 less what the tunnel takes.
+    assert_eq!((key, from, &told[34..36], &told[40..42]), (5, here, &[3, 4][..], &[0, 120][..]));
+    assert_eq!(told[..12], [&header[6..12], &header[..6]].concat());
+    assert_eq!(pass(&[171]), Some(1));
+    left.send(here, 5, &frame);
+    assert_eq!(right.receive(), (9, here, frame.clone()));
+    pass(&[]);
+    let octets = (0..=4_096).map(|at| (Ipv4Addr::from_bits(at).into(), 1_000)).collect();
+    assert_eq!(switch.code(&Request::Passing { octets }), "limit");
+}
