@@ -330,3 +330,47 @@ fn senders_are_told_by_the_kernels_gre_of_a_narrow_underlay() {
         }
     }
 }
+
+/// What the kernels of a place have counted under this name (/proc/net/snmp and /proc/net/snmp6, which nstat prints).
+fn counted(user: &User, place: &str, name: &str) -> u64 {
+    let script = "PATH=$PATH:/usr/sbin:/sbin nstat -a -s -z";
+    let told = user.good(&["lab", "exec", place, "--", "sh", "-c", script]);
+    let line = told.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not counted: {told}"))
+}
+
+/// Where no device finishes a checksum it is on the wire as whoever began it left it, and the other node's kernel verifies
+/// it before anybody gets the packet, as a real receiver does.
+fn checksums_hold_on_a_wire(user: &User, tunnels: &str, underlay: &str) {
+    up_by(user, &topology(underlay, "vxlan"), tunnels);
+    for node in ["node1", "node2"] {
+        let finish = "PATH=$PATH:/usr/sbin:/sbin ethtool -K eth0 tx off";
+        user.good(&["lab", "exec", node, "--", "sh", "-c", finish]);
+    }
+    for (from, to, address) in ACROSS.into_iter().chain(BACK) {
+        transfer(user, (from, to), address);
+    }
+    let family = if underlay == OVER_V6 { "Udp6" } else { "Udp" };
+    for node in ["node1", "node2"] {
+        let (came, bad) = (format!("{family}InDatagrams"), format!("{family}InCsumErrors"));
+        assert!(counted(user, node, &came) > 1_000, "{tunnels} over {underlay}: {node} verified nothing");
+        assert_eq!(counted(user, node, &bad), 0, "{tunnels} over {underlay}: {node}");
+    }
+    for vm in ["blue1", "blue2", "orange2"] {
+        for bad in ["TcpInCsumErrors", "UdpInCsumErrors", "Udp6InCsumErrors"] {
+            assert_eq!(counted(user, vm, bad), 0, "{tunnels} over {underlay}: {vm}");
+        }
+    }
+}
+
+#[test]
+fn checksums_hold_where_no_device_finishes_them() {
+    for (at, underlay) in [OVER_V4, OVER_V6].into_iter().enumerate() {
+        for tunnels in ["userspace", "kernel"] {
+            for user in User::everybody(&format!("sums{at}{}", &tunnels[..1])) {
+                checksums_hold_on_a_wire(&user, tunnels, underlay);
+            }
+        }
+    }
+}

@@ -92,7 +92,7 @@ fn what_is_too_large_for_a_link_is_refused() {
         let mut send = |millis: u64, payload: usize, size: Option<u16>| {
             let mut sent = Ok(());
             endpoints::hand(&endpoints::frame(80, payload, size), |packet| {
-                sent = packet::write(socket.as_fd(), packet, &mut link, Timestamp::from_millis(millis));
+                sent = packet::write(socket.as_fd(), packet, true, &mut link, Timestamp::from_millis(millis));
             });
             sent
         };
