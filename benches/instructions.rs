@@ -32,18 +32,28 @@ struct Scenario {
     run: fn(packets: u32),
 }
 
-const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "exact hit", budget: 730, run: exact },
-    Scenario { name: "masked hit, 1 mask", budget: 940, run: |packets| masked_hits(packets, 1) },
-    Scenario { name: "masked hit, 8 masks", budget: 1_320, run: |packets| masked_hits(packets, 8) },
-    Scenario { name: "masked hit, 32 masks", budget: 2_590, run: |packets| masked_hits(packets, 32) },
-    Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
-    Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
-    Scenario { name: "learn a new address", budget: 19_000, run: learned },
-    // On a processor with AVX2; another takes some 17,000 more for each.
-    Scenario { name: "cut 45 segments", budget: 39_000, run: cut },
-    Scenario { name: "join 45 segments", budget: 43_500, run: joined },
-];
+/// A budget of what sums the payload of 45 segments: a processor without AVX2 takes more for it.
+fn summed(budget: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        return budget;
+    }
+    budget + 18_000
+}
+
+fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario { name: "exact hit", budget: 730, run: exact },
+        Scenario { name: "masked hit, 1 mask", budget: 940, run: |packets| masked_hits(packets, 1) },
+        Scenario { name: "masked hit, 8 masks", budget: 1_320, run: |packets| masked_hits(packets, 8) },
+        Scenario { name: "masked hit, 32 masks", budget: 2_590, run: |packets| masked_hits(packets, 32) },
+        Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
+        Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
+        Scenario { name: "learn a new address", budget: 19_000, run: learned },
+        Scenario { name: "cut 45 segments", budget: summed(39_000), run: cut },
+        Scenario { name: "join 45 segments", budget: summed(43_500), run: joined },
+    ]
+}
 
 fn exact(packets: u32) {
     let mut bench = Bench::new([rewrite()]);
@@ -96,12 +106,12 @@ fn main() -> ExitCode {
     if let [_, scenario, packets] = &words[..] {
         let number = |text: &String| text.parse::<u32>().expect("our own command line");
         let scenario = usize::try_from(number(scenario)).expect("our own command line");
-        (SCENARIOS[scenario].run)(number(packets));
+        (scenarios()[scenario].run)(number(packets));
         return ExitCode::SUCCESS;
     }
     println!("{:24} {:>8} {:>8}", "instructions a packet", "taken", "budget");
     let mut kept = true;
-    for (index, Scenario { name, budget, .. }) in SCENARIOS.iter().enumerate() {
+    for (index, Scenario { name, budget, .. }) in scenarios().iter().enumerate() {
         let taken = (instructions(index, MANY) - instructions(index, FEW)) / u64::from(MANY - FEW);
         let verdict = match taken {
             taken if taken > *budget => "  over its budget",

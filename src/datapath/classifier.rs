@@ -196,7 +196,15 @@ impl Classifier {
         self.entry(matching)?.rule(priority)
     }
 
-    /// The same for a match as flows keep it.
+    /// The match as a flow is to keep it: of its mask it shares what flows with that mask share.
+    pub(crate) fn keep(&self, matching: &Match) -> Kept {
+        match self.by_mask.get(&matching.mask) {
+            Some(index) => Kept::among(&self.subtables[*index].shape, &matching.value),
+            None => Kept::of(matching),
+        }
+    }
+
+    /// The flow with exactly this match, as flows keep it, and priority.
     pub(crate) fn find_kept(&self, matching: &Kept, priority: u16) -> Option<FlowRef> {
         self.subtables[self.place(matching)?].entry(matching.picked())?.rule(priority)
     }

@@ -529,11 +529,10 @@ impl Switch {
         let (idle_timeout, hard_timeout, send_flow_rem, importance) =
             old.map_or((flow.idle_timeout, flow.hard_timeout, flow.send_flow_rem, 0), kept);
         let before = old.cloned().map(Box::new);
-        let matching = &flow.matching;
         let flow = Flow {
             table: flow.table,
             priority: flow.priority,
-            matching: Kept::of(matching),
+            matching: held.tables.keep(flow.table, &flow.matching),
             cookie: flow.cookie,
             actions: Arc::clone(&flow.actions),
             idle_timeout,

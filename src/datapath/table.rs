@@ -202,7 +202,12 @@ impl Tables {
         found
     }
 
-    /// The same for a match as flows keep it.
+    /// The match as a flow of a table is to keep it.
+    pub(crate) fn keep(&self, table: u8, matching: &Match) -> Kept {
+        self.tables.get(&table).map_or_else(|| Kept::of(matching), |classifier| classifier.keep(matching))
+    }
+
+    /// The flow of a table with exactly this match, as flows keep it, and priority.
     pub(crate) fn find_kept(&self, table: u8, matching: &Kept, priority: u16) -> Option<FlowRef> {
         self.tables.get(&table)?.find_kept(matching, priority)
     }
