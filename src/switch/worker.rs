@@ -206,20 +206,20 @@ impl Loop {
             };
             let now = clock::monotonic();
             self.outputs.set_now(now);
-            let mut told = false;
-            for event in &events[..ready] {
-                match u32::try_from(event.data()) {
-                    Ok(number) => self.drain(DpPort(number), event.events(), now),
-                    Err(_) => told = true,
+            let ports = || events[..ready].iter().map(|event| (u32::try_from(event.data()), event.events()));
+            // What it was told came before the frames that wait now: those of a new remote endpoint are to be counted.
+            if ports().any(|(number, _)| number.is_err()) && !self.obey() {
+                return;
+            }
+            for (number, flags) in ports() {
+                if let Ok(number) = number {
+                    self.drain(DpPort(number), flags, now);
                 }
             }
             self.outputs.flush();
             self.answer(now);
             // What these frames taught may be another answer than the kernel's.
             self.shared.fast.revalidate();
-            if told && !self.obey() {
-                return;
-            }
             self.settle(now);
         }
     }
