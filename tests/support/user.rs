@@ -97,10 +97,13 @@ impl Drop for User {
     }
 }
 
-/// The program where a plain user may run it.
+/// The program where a plain user may run it. Another process copies it: what is open here for writing while another test
+/// starts a program is open in that too until it runs, and nobody may run the copy so long (execve(2), `ETXTBSY`).
 fn copied(lab: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("dvr-{lab}"));
-    std::fs::copy(env!("CARGO_BIN_EXE_dvr"), &path).expect("a copy of the program");
+    #[expect(clippy::disallowed_methods, reason = "a process that shares no descriptors with this one")]
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_dvr")).arg(&path).status();
+    assert!(copied.expect("cp is everywhere").success(), "no copy of the program");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permissions");
     path
 }
