@@ -10,6 +10,8 @@ mod transfer;
 #[expect(dead_code, reason = "this test needs part of it")]
 mod user;
 
+use std::time::Duration;
+
 use devices::has_devices;
 use serde_json::Value;
 use transfer::transfer;
@@ -198,8 +200,10 @@ fn what_is_too_big_is_answered_with_the_inner_mtu() {
     }
 }
 
-/// Times a node is asked until what it says must be right: each takes some tens of milliseconds at least.
-const ASKED_MAX: usize = 1_000;
+/// Times a node is asked until what it says must be right, and the pause between two: without, an emulated processor does
+/// nothing but ask.
+const ASKED_MAX: usize = 240;
+const ASKED_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits until a node says that less passes than tunnels need, or that nothing is in the way.
 fn until_narrowed(user: &User, node: &str, mtu: Option<u32>) {
@@ -207,7 +211,13 @@ fn until_narrowed(user: &User, node: &str, mtu: Option<u32>) {
         Some(mtu) => shown.matches(&format!("(by tunnels {mtu}: no more passes)")).count() == 2,
         None => !shown.contains("by tunnels"),
     };
-    let shown = (0..ASKED_MAX).map(|_| user.good(&["show", node])).find(is_so);
+    let ask = |again: usize| {
+        if again > 0 {
+            std::thread::sleep(ASKED_EVERY);
+        }
+        user.good(&["show", node])
+    };
+    let shown = (0..ASKED_MAX).map(ask).find(is_so);
     assert!(shown.is_some(), "never {mtu:?}: {}", user.good(&["show", node]));
 }
 
