@@ -93,13 +93,7 @@ fn named(connection: &mut Connection, name: &IfName) -> Result<(LinkMessage, Lin
 /// # Errors
 /// [`Error::NoLink`] when there is none.
 pub(crate) fn index_of(connection: &mut Connection, name: &IfName) -> Result<u32, Error> {
-    let question = LinkUnspec::new_with_name(name.as_str()).build();
-    match connection.get(RouteNetlinkMessage::GetLink(question)) {
-        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.index),
-        Ok(_) => Err(Error::Malformed(format!("asked for link {name}, the kernel told of something else"))),
-        Err(error) if error.is_absent() => Err(Error::NoLink(name.clone())),
-        Err(error) => Err(error),
-    }
+    named(connection, name).map(|(_, link)| link.index)
 }
 
 /// A link from its message; `None` for one whose name we could not write ourselves, which cannot be ours.

@@ -197,7 +197,8 @@ impl Ledger<'_> {
             return false;
         };
         // The inner Ethernet header is among what the tunnel takes.
-        let inside = frame::longest(packet).saturating_sub(ethernet::HEADER_LEN);
+        let Some(longest) = frame::longest(packet) else { return false };
+        let inside = longest.saturating_sub(ethernet::HEADER_LEN);
         if overhead as usize + inside <= *most as usize {
             return false;
         }
@@ -254,7 +255,7 @@ impl Egress for Outputs {
                 let socket = sockets[worker].as_fd();
                 let sent = packet::write(socket, packet, *whole, link, now);
                 if sent == Err(DropReason::TooBig) {
-                    let narrow = link.look(socket, now).map(|mtu| Narrow::Link { mtu });
+                    let narrow = link.octets().map(|mtu| Narrow::Link { mtu });
                     let tell = |narrow| teller.get_mut().tell(line.dp, &narrow, packet.head()).is_err();
                     let untold = u64::from(narrow.is_none_or(tell));
                     shared.drops[worker].add(DropReason::TooBigUntold, untold);

@@ -2,7 +2,6 @@
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::line::{Line, Media, Tallies};
@@ -208,7 +207,9 @@ impl Table {
             }
             PortKind::Packet { netns, device, fast: _ } => {
                 let (netns, name) = (netns.as_deref(), device.as_ref().unwrap_or(&config.name));
-                Media::Packet { sockets: packet::open(netns, name, workers)?, whole: takes_whole(netns, name) }
+                let open = || Ok((packet::open(None, name, workers)?, takes_whole(name)));
+                let (sockets, whole) = within(netns, open)?;
+                Media::Packet { sockets, whole }
             }
             PortKind::Vxlan { local, udp_port, .. } => Media::Vxlan(vxlan::open(None, *local, *udp_port, workers)?),
             PortKind::Gre { local, .. } => Media::Gre(gre::open(None, *local, workers)?),
@@ -227,13 +228,12 @@ impl Table {
     }
 }
 
-/// Whether the kernel takes super-frames by packet sockets on this interface. On an ip6gretap it does not: there it expects
+/// Whether the kernel takes super-frames by packet sockets on this interface of the thread's namespace. On an ip6gretap it does not: there it expects
 /// a frame's IP header further in by what the tunnel puts in front (`ip6gre_tnl_link_config_route()` makes that a part of
 /// the device's `hard_header_len`), finds none, and drops in silence what it must look into.
-fn takes_whole(netns: Option<&Path>, name: &IfName) -> bool {
-    let kind =
-        within(netns, || Ok(Connection::open().and_then(|mut connection| link::kernel::kind(&mut connection, name))));
-    !matches!(kind, Ok(Ok(Some(kind))) if kind == "ip6gretap")
+fn takes_whole(name: &IfName) -> bool {
+    let kind = Connection::open().and_then(|mut connection| link::kernel::kind(&mut connection, name));
+    !matches!(kind, Ok(Some(kind)) if kind == "ip6gretap")
 }
 
 /// Prepares a new line's interface for the fast path, or clears it of an earlier switch's. One in the switch's own namespace

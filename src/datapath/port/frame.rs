@@ -42,12 +42,13 @@ pub(super) fn parse(buffer: &[u8], at: usize, length: usize) -> Result<(usize, O
     Ok((at + vnet::HEADER_LEN, vnet::decode(*header, frame)?))
 }
 
-/// The octets of the longest frame that the packet is or will be cut into; one that cannot be cut stays as it is.
+/// The octets of the longest frame that the packet is or will be cut into; `None` for a super-frame that cannot be cut.
 #[must_use]
-pub fn longest(packet: &Packet<'_>) -> usize {
+pub fn longest(packet: &Packet<'_>) -> Option<usize> {
     match Segments::of(packet) {
-        Ok(Some(segments)) => (segments.header_len() + segments.size()).min(packet.len()),
-        Ok(None) | Err(_) => packet.len(),
+        Ok(Some(segments)) => Some((segments.header_len() + segments.size()).min(packet.len())),
+        Ok(None) => Some(packet.len()),
+        Err(_) => None,
     }
 }
 

@@ -10,7 +10,6 @@ use std::path::Path;
 use super::batch_sys::Batch;
 use super::{DropReason, PortError, Ready, frame, netns, packet_sys};
 use crate::datapath::Packet;
-use crate::datapath::offload::Segments;
 use crate::types::{IfName, Timestamp};
 use crate::wire::ethernet;
 
@@ -78,8 +77,14 @@ impl LinkMtu {
     /// How old it may be where that could only let too large a frame pass.
     const AGE: Duration = Duration::from_secs(1);
 
+    /// It, as it was read last: now, if a frame was just refused for it.
+    #[must_use]
+    pub const fn octets(&self) -> Option<u32> {
+        self.octets
+    }
+
     /// It, as it is now.
-    pub fn look(&mut self, socket: BorrowedFd<'_>, now: Timestamp) -> Option<u32> {
+    fn look(&mut self, socket: BorrowedFd<'_>, now: Timestamp) -> Option<u32> {
         *self = Self { octets: mtu(socket).ok(), read: Some(now) };
         self.octets
     }
@@ -108,20 +113,21 @@ pub fn write(
     link: &mut LinkMtu,
     now: Timestamp,
 ) -> Result<(), DropReason> {
-    let longest = match Segments::of(packet) {
-        Ok(Some(segments)) => Some((segments.header_len() + segments.size()).min(packet.len())),
-        Ok(None) if !whole => Some(packet.len()),
-        // What cannot be cut is for the kernel to refuse.
-        Ok(None) | Err(_) => None,
-    };
-    if let Some(longest) = longest {
+    // What cannot be cut is for the kernel to refuse.
+    if (!whole || packet.offload.segmentation.is_some())
+        && let Some(longest) = frame::longest(packet)
+    {
         let tagged = matches!(packet.head().get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
         let header = ethernet::HEADER_LEN + if tagged { ethernet::TAG_LEN } else { 0 };
         if !link.takes(longest.saturating_sub(header), socket, now) {
             return Err(DropReason::TooBig);
         }
     }
-    if whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) }
+    let sent = if whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) };
+    if sent == Err(DropReason::TooBig) {
+        link.look(socket, now);
+    }
+    sent
 }
 
 /// Enlarges a socket's buffers: beyond the system's limit where we may, up to it elsewhere.
