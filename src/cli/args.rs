@@ -241,10 +241,10 @@ pub enum LabCommand {
     },
     /// Take a lab down; leaves no process, namespace, link or file
     Down {
-        /// The lab; without it the only one there is
+        /// The lab; without it the only one that runs, or the only dead one that left something
         #[arg(long, conflicts_with = "all")]
         name: Option<LabName>,
-        /// Every lab of this user
+        /// Every lab of this user, and what dead ones left
         #[arg(long)]
         all: bool,
     },

@@ -139,7 +139,11 @@ fn of_lab(error: &lab::Error) -> u8 {
     use lab::Error;
     match error {
         Error::Name(_) | Error::Topology(_) | Error::SocketPath { .. } => USAGE,
-        Error::NotRunning { .. } | Error::NoLab | Error::SeveralLabs(_) | Error::NoPlace { .. } => ABSENT,
+        Error::NotRunning { .. }
+        | Error::NoLab
+        | Error::SeveralLabs(_)
+        | Error::SeveralDead(_)
+        | Error::NoPlace { .. } => ABSENT,
         Error::NoCommand { .. } => NO_COMMAND,
         Error::Interrupted { signal, .. } => u8::try_from(128 + *signal as i32).unwrap_or(u8::MAX),
         Error::Os { .. }

@@ -241,11 +241,9 @@ fn down(name: Option<LabName>, all: bool) -> Result<u8, CliError> {
     let labs = Labs::of_this_user()?;
     let mut names: Vec<LabName> = match name {
         Some(name) => vec![name],
-        None => labs.all()?.into_iter().map(|lab| lab.name).collect(),
+        None if all => labs.all()?.into_iter().map(|lab| lab.name).collect(),
+        None => labs.only()?.into_iter().map(|lab| lab.name).collect(),
     };
-    if !all && names.len() > 1 {
-        return Err(lab::Error::SeveralLabs(names.iter().map(ToString::to_string).collect()).into());
-    }
     if names.is_empty() && !all {
         return output::print("no lab is there to take down\n");
     }

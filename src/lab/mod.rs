@@ -110,6 +110,12 @@ pub enum Error {
     /// More than one lab runs and none was named.
     #[error("several labs are running; say which with --name: {}", .0.join(", "))]
     SeveralLabs(Vec<String>),
+    /// No lab runs, and more than one dead one left something.
+    #[error(
+        "no lab is running, and several dead ones left something: {}; say which to remove with --name, or --all",
+        .0.join(", ")
+    )]
+    SeveralDead(Vec<String>),
     /// The lab has nothing of that name.
     #[error("lab `{lab}` has no place `{place}`; {known}")]
     NoPlace {

@@ -188,6 +188,23 @@ impl Labs {
             _ => Err(Error::SeveralLabs(running.into_iter().map(|(lab, _)| lab.name.to_string()).collect())),
         }
     }
+
+    /// The lab that goes down when none is named: the only one that runs, or else the only dead one that left something.
+    /// What dead labs left does not stand between a user and the one that runs.
+    ///
+    /// # Errors
+    /// [`Error::SeveralLabs`] or [`Error::SeveralDead`] if more than one is meant; as [`Labs::all`].
+    pub fn only(&self) -> Result<Option<Lab>, Error> {
+        let names = |labs: &[Lab]| labs.iter().map(|lab| lab.name.to_string()).collect();
+        let (mut running, mut dead): (Vec<Lab>, Vec<Lab>) =
+            self.all()?.into_iter().partition(|lab| lab.record().is_some());
+        match (running.len(), dead.len()) {
+            (0, 0 | 1) => Ok(dead.pop()),
+            (0, _) => Err(Error::SeveralDead(names(&dead))),
+            (1, _) => Ok(running.pop()),
+            _ => Err(Error::SeveralLabs(names(&running))),
+        }
+    }
 }
 
 impl Lab {
@@ -346,5 +363,34 @@ mod tests {
         assert!(process.lives());
         assert!(!Process { start_ticks: process.start_ticks + 1, ..process }.lives(), "another start, another process");
         assert_eq!(Process::of(0), None);
+    }
+
+    #[test]
+    fn what_dead_labs_left_is_in_nobodys_way() {
+        let labs = Labs { root: std::env::temp_dir().join(format!("dvr-labs-{}", std::process::id())) };
+        fs::create_dir(&labs.root).expect("a directory");
+        let init = Process::of(i32::try_from(std::process::id()).expect("process ids fit")).expect("this process runs");
+        let make = |name: &str, lives: bool| {
+            let lab = labs.lab(&LabName::new(name).expect("a name"));
+            fs::create_dir(&lab.dir).expect("a directory");
+            let init = if lives { init } else { Process { start_ticks: init.start_ticks + 1, ..init } };
+            let (boot_id, nodes) = (boot_id(), BTreeMap::new());
+            let record =
+                Record { name: lab.name.clone(), release: String::new(), boot_id, init, nodes, source: String::new() };
+            lab.write(&record).expect("a record");
+        };
+        let only = || labs.only().map(|lab| lab.map(|lab| lab.name.to_string()));
+        assert_eq!(only().expect("a readable directory"), None);
+        make("dead1", false);
+        assert_eq!(only().expect("one is dead"), Some("dead1".to_owned()));
+        make("dead2", false);
+        let told = only().expect_err("two are dead").to_string();
+        assert!(told.contains("dead1, dead2") && told.contains("--all"), "{told}");
+        make("demo", true);
+        assert_eq!(only().expect("one runs"), Some("demo".to_owned()));
+        make("other", true);
+        let told = only().expect_err("two run").to_string();
+        assert!(told.contains("demo, other") && !told.contains("dead"), "{told}");
+        fs::remove_dir_all(&labs.root).expect("our directory");
     }
 }
