@@ -42,7 +42,7 @@ fn resources() -> Vec<Resource> {
     let node = |n| Resource::Node(NodeSpec { name: format!("node{n}"), ..NodeSpec::default() });
     let network = |n: usize| {
         let cidr = format!("10.{}.{}.0/22", n / 64, n % 64 * 4).parse().expect("a legal prefix");
-        let subnets = vec![SubnetView { cidr, gateway: None }];
+        let subnets = vec![SubnetView { cidr, gateway: None, advertise: None }];
         Resource::Network(NetworkSpec { name: format!("net{n}"), subnets, ..NetworkSpec::default() })
     };
     let router = |n: usize| {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{IfName, Mac, VlanId};
 
+mod answer;
 mod fast_path;
+pub use answer::{Advertisement, Answer, Lease, PREFIXES_MAX};
 pub use fast_path::{FastPathCounters, FastPathState, Offloaded, OffloadedFlow};
 
 /// One request.

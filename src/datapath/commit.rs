@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::field::Needs;
 use super::io::{DpPort, TunnelMeta};
 use super::key::{self, Key, Mask, Place};
+use crate::api::switch::Answer;
 use crate::wire::{ethernet, ipv4};
 
 /// What is done to a packet.
@@ -32,6 +33,11 @@ pub(crate) enum DpAction {
     PopVlan,
     /// Says these octets to whoever follows the switch.
     Say(Arc<[u8]>),
+    /// Answers the packet, by the port it came in by.
+    Answer {
+        port: DpPort,
+        answer: Arc<Answer>,
+    },
 }
 
 /// A header's field as it lies in the packet.

@@ -66,6 +66,7 @@ reasons! {
     Gone, "port-gone", "the interface is gone";
     NoPort, "port-removed", "the port was removed while the frame was on its way";
     Unsaid, "notice-lost", "a flow had something to say of it, and too much waited to be heard: the oldest was forgotten; the frame goes on";
+    Unanswered, "unanswered", "DHCP or a router solicitation, but no question that gets an answer: another server's, a release, or malformed";
     Refused, "port-refused", "the kernel refused it for another reason";
 }
 

@@ -4,7 +4,7 @@ use super::commit::{DpAction, Header};
 use super::drop::DropReason;
 use super::extract::Layout;
 use super::io::Egress;
-use super::packet::{Checksum, Packet};
+use super::packet::{Checksum, Offload, Packet};
 use crate::wire::{checksum, ethernet, icmp, ipv4, nd, tcp, udp};
 
 /// Which checksums a field is covered by.
@@ -28,7 +28,7 @@ struct Spot {
     covered: Covered,
 }
 
-/// Does `actions` to `packet`, in order. Returns why it stopped early, if it did.
+/// Does `actions` to `packet`, in order. Returns why it stopped early or left one out, if it did.
 pub(crate) fn execute(
     actions: &[DpAction],
     packet: &mut Packet<'_>,
@@ -36,10 +36,18 @@ pub(crate) fn execute(
     egress: &mut impl Egress,
 ) -> Option<DropReason> {
     let mut layout = layout;
+    let mut unanswered = None;
     for action in actions {
         match action {
             DpAction::Output { port, tunnel } => egress.transmit(*port, tunnel.as_ref(), packet),
             DpAction::Say(said) => egress.say(said),
+            DpAction::Answer { port, answer } => match super::answer::answer(answer, packet) {
+                Some(mut frame) => {
+                    let end = frame.len();
+                    egress.transmit(*port, None, &mut Packet::new(&mut frame, 0, end, &[], Offload::default()));
+                }
+                None => unanswered = Some(DropReason::Unanswered),
+            },
             DpAction::Set { field, value, mask } => set(packet, layout, *field, *value, *mask),
             DpAction::PushVlan { tpid, tci } => {
                 if !push_vlan(packet, *tpid, *tci) {
@@ -54,7 +62,7 @@ pub(crate) fn execute(
             }
         }
     }
-    None
+    unanswered
 }
 
 /// Where a tag is: behind the two addresses.

@@ -5,6 +5,7 @@
 //! reads and prints flows, `field` names what they match, `commit` turns writes to a key into writes to a packet.
 
 mod action;
+mod answer;
 mod book;
 mod bridge;
 mod cache;

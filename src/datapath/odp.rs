@@ -122,7 +122,7 @@ pub(crate) fn print(out: &mut String, actions: &[DpAction], is_gre: impl Fn(DpPo
                 }
                 DpAction::PopVlan => write!(writer.next(), "pop_vlan"),
                 // As OVS shows a `controller` action of a flow: reason 1 is OFPR_ACTION.
-                DpAction::Say(_) => write!(
+                DpAction::Say(_) | DpAction::Answer { .. } => write!(
                     writer.next(),
                     "userspace(pid=0,controller(reason=1,dont_send=0,continuation=0,recirc_id=0,rule_cookie=0,\
                      controller_id=0,max_len=65535))"

@@ -8,6 +8,7 @@ use crate::types::{IfName, Timestamp};
 use crate::wire::checksum;
 
 mod acceptance;
+mod answered;
 mod bounds;
 mod changes;
 mod forwarding;

@@ -26,8 +26,9 @@ pub struct Worker {
     /// What changes in the switch, once one has been seen.
     revisions: Option<Arc<Revisions>>,
     counters: CacheCounters,
-    /// Frames dropped while being rewritten, not yet told to the switch.
+    /// Frames that could not be rewritten, or answered, not yet told to the switch.
     no_room: u64,
+    unanswered: u64,
     /// The first entry not yet told to the switch in this round.
     pushed: usize,
     /// What the strictest of all routers asks of packets.
@@ -69,7 +70,7 @@ impl Worker {
     #[must_use]
     pub fn new() -> Self {
         let counters = CacheCounters::default();
-        Self { cache: Cache::new(), revisions: None, counters, no_room: 0, pushed: 0, least: None }
+        Self { cache: Cache::new(), revisions: None, counters, no_room: 0, unanswered: 0, pushed: 0, least: None }
     }
 
     /// Does to one frame what the switch's flows say. Locks the switch only if the cache does not know.
@@ -215,8 +216,10 @@ impl Worker {
         entry.packets += 1;
         entry.bytes += packet.len() as u64;
         entry.used = now;
-        if execute(&entry.actions, packet, layout, egress).is_some() {
-            self.no_room += 1;
+        match execute(&entry.actions, packet, layout, egress) {
+            None => {}
+            Some(DropReason::Unanswered) => self.unanswered += 1,
+            Some(_) => self.no_room += 1,
         }
     }
 
@@ -265,6 +268,7 @@ impl Worker {
         }
         self.pushed = 0;
         switch.count(DropReason::NoRoom, core::mem::take(&mut self.no_room));
+        switch.count(DropReason::Unanswered, core::mem::take(&mut self.unanswered));
         self.cache.rank();
         true
     }

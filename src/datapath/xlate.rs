@@ -208,7 +208,7 @@ impl<'a> Xlate<'a> {
         self.mask.clear(key::STATE_WORDS);
         let sent = self.actions.iter().any(|action| matches!(action, DpAction::Output { .. }));
         // What is said of a packet is all that becomes of some; one that was dropped besides is dropped all the same.
-        let said = self.actions.iter().any(|action| matches!(action, DpAction::Say(_)));
+        let said = self.actions.iter().any(|action| matches!(action, DpAction::Say(_) | DpAction::Answer { .. }));
         let drop = match (sent, said) {
             (true, _) => None,
             (false, true) => self.reason,

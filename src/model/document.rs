@@ -110,6 +110,7 @@ pub(super) struct NetworkDoc {
 pub(super) struct SubnetDoc {
     pub(super) cidr: Text,
     pub(super) gateway: Option<Text>,
+    pub(super) advertise: Option<Text>,
 }
 
 /// A router.

@@ -283,11 +283,13 @@ impl Reader {
         let vlan = self.part(Field::Vlan, vlan.as_ref(), |reader, text| reader.number::<VlanId>("a VLAN", text, "100"));
         let mtu = self.part(Field::Mtu, mtu.as_ref(), |reader, text| reader.number::<Mtu>("an MTU", text, "1450"));
         let mut read = Vec::new();
-        for SubnetDoc { cidr: text, gateway } in subnets {
+        for SubnetDoc { cidr: text, gateway, advertise } in subnets {
             let at = read.len();
+            let advertise =
+                self.part(Field::Advertise(at), advertise.as_ref(), |reader, text| reader.truth("`advertise`", text));
             let gateway = self.part(Field::Gateway(at), gateway.as_ref(), Self::address);
             if let Some(cidr) = self.part(Field::Subnet(at), Some(text), Self::cidr) {
-                read.push(SubnetView { cidr, gateway });
+                read.push(SubnetView { cidr, gateway, advertise });
             }
         }
         NetworkSpec { name: name.value.clone(), id, kind, vni, physical_network, vlan, mtu, subnets: read }

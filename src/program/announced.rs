@@ -15,7 +15,7 @@ use crate::model::resource::ClaimedAddress;
 use crate::model::view::PortView;
 use crate::types::Mac;
 
-use super::flow::{ADVERTISEMENT, ProgramFlow, port};
+use super::flow::{ADVERTISEMENT, ProgramFlow, port, userdata};
 
 /// Table of announcements; frames of ports that may take addresses come here.
 const ANNOUNCED: u8 = 12;
@@ -93,9 +93,8 @@ pub(super) fn flows(vm: &PortView, next: u8) -> Vec<ProgramFlow> {
             IpAddr::V4(ip) => format!("{at},arp,arp_sha={mac},arp_spa={ip}"),
             IpAddr::V6(ip) => format!("{at},{ADVERTISEMENT},nd_target={ip},nd_tll={mac}"),
         };
-        let octets = Announced { port: vm.id, address }.octets();
-        let userdata: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-        let actions = format!("controller(userdata={}),resubmit(,{next})", userdata.join("."));
+        let said = userdata(&Announced { port: vm.id, address }.octets());
+        let actions = format!("controller(userdata={said}),resubmit(,{next})");
         ProgramFlow::new(ANNOUNCED, 1, matching, actions)
     };
     open.into_iter().map(flow).collect()

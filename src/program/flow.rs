@@ -100,6 +100,12 @@ pub(super) fn question(ip: IpAddr) -> String {
     }
 }
 
+/// Octets as `userdata` has them.
+pub(super) fn userdata(octets: &[u8]) -> String {
+    let octets: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    octets.join(".")
+}
+
 /// Off with the VLAN, on with the tunnel key.
 pub(super) fn encapsulate(vni: Vni) -> String {
     format!("strip_vlan,set_tunnel:{:#x}", vni.get())

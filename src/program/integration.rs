@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::model::view::{PortView, RouterPort};
 use crate::types::{IfName, Mac, PhysicalNetwork, VlanId};
 
+use super::advertised::Told;
 use super::flow::{
     self, ADVERTISEMENT, GROUP, ProgramFlow, SOLICITATION, TOO_BIG_V4, TOO_BIG_V6, UNTAGGED, arp_for, mac_number,
     outputs, port, question,
@@ -40,8 +41,9 @@ pub(super) fn flows(site: &Site<'_>) -> Vec<ProgramFlow> {
         flows.push(announced::default(QUESTION));
     }
     for net in &site.networks {
+        let told = Told::of(site, net);
         for vm in &net.view.local_ports {
-            flows.extend(classify_vm(site, net, vm));
+            flows.extend(classify_vm(site, net, &told, vm));
             if vm.port_security {
                 flows.extend(security::flows(vm, announced::onward(vm, QUESTION)));
             }
@@ -117,8 +119,9 @@ fn defaults() -> Vec<ProgramFlow> {
 }
 
 /// Table 0 for a machine's port: nobody's router or host MAC as source, untagged; its own MAC straight on, another
-/// behind it is learned. A secured port has no MACs but its own and its pairs', and all it says is looked into.
-fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow> {
+/// behind it is learned. A secured port has no MACs but its own and its pairs', and all it says is looked into. Its questions
+/// for an address and for routers are answered.
+fn classify_vm(site: &Site<'_>, net: &Net<'_>, told: &Told, vm: &PortView) -> Vec<ProgramFlow> {
     let at = format!("in_port={}", port(&vm.port));
     let next = if vm.port_security { security::PAYLOAD } else { announced::onward(vm, QUESTION) };
     let own = format!("mod_vlan_vid:{},resubmit(,{next})", net.vlan);
@@ -132,6 +135,7 @@ fn classify_vm(site: &Site<'_>, net: &Net<'_>, vm: &PortView) -> Vec<ProgramFlow
     let routers = net.routers().map(|router| router.mac).chain(net.routers_beyond());
     flows.extend(routers.map(|mac| refuse(&mac.to_string())));
     let behind = format!("mod_vlan_vid:{},{learn},resubmit(,{next})", net.vlan);
+    flows.extend(told.flows((CLASSIFY, 25), vm, &own));
     flows.push(ProgramFlow::new(CLASSIFY, 20, format!("{at},{UNTAGGED},dl_src={}", vm.mac), own));
     if vm.port_security {
         let others = security::speakers(vm).into_keys().filter(|mac| *mac != vm.mac);

@@ -31,9 +31,11 @@
 //! - *Port security* is in br-int's tables 10 and 11, between 0 and 20, for the ports that have it.
 //! - *Announcements* of addresses that a port may take by its allowed pairs are copied to the agent in table 12, for the
 //!   control plane to follow.
+//! - *DHCP and router solicitations* are answered by the switch, where Neutron has dnsmasq and radvd: see `advertised.rs`.
 //! - *Router traffic to groups* other than ARP and ND stays on the node, save that of a router that lives there alone:
 //!   such a one is a station like any machine, under its own MAC, and no other node learns that.
 
+mod advertised;
 mod announced;
 mod flow;
 mod integration;

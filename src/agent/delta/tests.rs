@@ -42,6 +42,7 @@ fn network(at: usize) -> Network {
     let subnet = |cidr: &str, gateway: &str| SubnetView {
         cidr: cidr.parse().expect("a prefix"),
         gateway: Some(gateway.parse().expect("an address")),
+        advertise: None,
     };
     let mut subnets = vec![subnet("10.0.0.0/24", "10.0.0.1")];
     // Only the first has IPv6.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Effect, LIMIT_ACTIONS, TUNNEL_TTL, Xlate};
+use crate::api::switch::Answer;
 use crate::datapath::NewPortKind;
 use crate::datapath::action::port;
 use crate::datapath::commit::{DpAction, commit};
@@ -87,7 +88,21 @@ impl Xlate<'_> {
             return;
         }
         commit(&mut self.actions, &self.key, &mut self.base, &mut self.mask);
-        self.actions.push(DpAction::Say(Arc::clone(said)));
+        let action = match Answer::read(said) {
+            Some(answer) => self.answer(answer),
+            None => Some(DpAction::Say(Arc::clone(said))),
+        };
+        self.actions.extend(action);
+    }
+
+    /// What a `controller` action says if it is for the switch itself, and the packet came by a port that can be answered.
+    fn answer(&mut self, answer: Answer) -> Option<DpAction> {
+        self.note(|| format!("answered by the switch: {answer:?}"));
+        let in_port = self.key.get32(key::IN_PORT);
+        match self.switch.bridge(self.bridge)?.ports.get(&in_port)?.kind {
+            NewPortKind::Netdev { dp } => Some(DpAction::Answer { port: dp, answer: Arc::new(answer) }),
+            NewPortKind::Vxlan { .. } | NewPortKind::Gre { .. } | NewPortKind::Patch { .. } => None,
+        }
     }
 
     /// Goes on in the bridge at the other end.

@@ -172,7 +172,7 @@ fn subnets(checker: &mut Checker<'_>, network: &str, given: &[SubnetView]) -> Ve
         checker.mistake(Field::Subnet(MAX_SUBNETS), fault);
     }
     let mut subnets: Vec<SubnetView> = Vec::new();
-    for (at, SubnetView { cidr, gateway }) in given.iter().enumerate().take(MAX_SUBNETS) {
+    for (at, SubnetView { cidr, gateway, advertise }) in given.iter().enumerate().take(MAX_SUBNETS) {
         let cidr = *cidr;
         if let Some(fault) = cidr_fault(cidr) {
             checker.mistake(Field::Subnet(at), fault);
@@ -194,7 +194,8 @@ fn subnets(checker: &mut Checker<'_>, network: &str, given: &[SubnetView]) -> Ve
             }
             !outside
         });
-        subnets.push(SubnetView { cidr, gateway: Some(gateway.unwrap_or_else(|| address::first_host(cidr))) });
+        let gateway = Some(gateway.unwrap_or_else(|| address::first_host(cidr)));
+        subnets.push(SubnetView { cidr, gateway, advertise: *advertise });
     }
     subnets
 }

@@ -54,6 +54,7 @@ pub(super) enum Field {
     Mtu,
     Subnet(usize),
     Gateway(usize),
+    Advertise(usize),
     Distributed,
     Interface(usize),
     InterfaceMac(usize),

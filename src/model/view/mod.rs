@@ -136,6 +136,11 @@ pub struct SubnetView {
     /// The gateway's address, which a router interface bears if there is one; the first host address if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
+    /// Whether machines that ask are told what they need to know of it: by DHCP their address, the gateway and the MTU, or
+    /// in router advertisements the prefix and the MTU. Left out: in networks of tunnels, for a physical network may have
+    /// somebody else who does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<bool>,
 }
 
 /// A virtual machine's port on this node.

@@ -49,9 +49,14 @@ fn node_spec(n: u8, version: u8) -> Resource {
 
 fn network_spec(n: u8, version: u8) -> Resource {
     let gateway = Some([10, n, 0, 1 + version].into());
-    let mut subnets = vec![SubnetView { cidr: format!("10.{n}.0.0/24").parse().expect("legal"), gateway }];
+    let mut subnets =
+        vec![SubnetView { cidr: format!("10.{n}.0.0/24").parse().expect("legal"), gateway, advertise: None }];
     if version == 2 {
-        subnets.push(SubnetView { cidr: format!("fd00:{n}::/64").parse().expect("legal"), gateway: None });
+        subnets.push(SubnetView {
+            cidr: format!("fd00:{n}::/64").parse().expect("legal"),
+            gateway: None,
+            advertise: None,
+        });
     }
     Resource::Network(NetworkSpec {
         name: name(Kind::Network, n),
