@@ -6,6 +6,8 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+#[path = "engine/past.rs"]
+mod past;
 #[path = "engine/rig.rs"]
 #[expect(dead_code, reason = "the other bench measures more")]
 mod rig;
@@ -14,6 +16,7 @@ mod stream;
 
 use std::process::{Command, ExitCode};
 
+use past::Past;
 use rig::{Bench, LEARN, masked, rewrite, walked};
 use stream::{Stream, join};
 
@@ -47,6 +50,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario { name: "masked hit, 1 mask", budget: 940, run: |packets| masked_hits(packets, 1) },
         Scenario { name: "masked hit, 8 masks", budget: 1_320, run: |packets| masked_hits(packets, 8) },
         Scenario { name: "masked hit, 32 masks", budget: 2_590, run: |packets| masked_hits(packets, 32) },
+        Scenario { name: "past a router", budget: 1_700, run: routed },
+        Scenario { name: "by a tunnel", budget: 820, run: tunnelled },
         Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
         Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
         Scenario { name: "learn a new address", budget: 19_000, run: learned },
@@ -58,6 +63,16 @@ fn scenarios() -> Vec<Scenario> {
 fn exact(packets: u32) {
     let mut bench = Bench::new([rewrite()]);
     (0..packets).for_each(|_| bench.run());
+}
+
+fn routed(packets: u32) {
+    let mut past = Past::new();
+    (0..packets).for_each(|_| past.routed());
+}
+
+fn tunnelled(packets: u32) {
+    let mut past = Past::new();
+    (0..packets).for_each(|_| past.tunnelled());
 }
 
 fn masked_hits(packets: u32, masks: u32) {

@@ -44,7 +44,9 @@ fn a_short_bench_is_complete_and_leaves_nothing() {
             let row = rows.iter().find(|row| row["metric"] == metric).unwrap_or_else(|| panic!("{metric}: {report:#}"));
             for peer in ["veth", "dvr"] {
                 let figure = &row["figures"][peer];
-                assert!(figure["spread"]["median"].as_f64().is_some_and(|value| value >= 0.0), "{metric}: {row:#}");
+                // So short a run may take no tick of the processors' time.
+                let some = |value: f64| value > 0.0 || metric == "cpu" && value == 0.0;
+                assert!(figure["spread"]["median"].as_f64().is_some_and(some), "{metric}: {row:#}");
             }
         }
         assert_eq!(processes("41"), Vec::<String>::new());

@@ -68,7 +68,7 @@ impl NewPortKind {
     }
 
     pub(crate) const fn is_tunnel(&self) -> bool {
-        matches!(self, Self::Vxlan { .. })
+        matches!(self, Self::Vxlan { .. } | Self::Gre { .. })
     }
 }
 

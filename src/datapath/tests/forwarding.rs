@@ -54,6 +54,29 @@ fn what_is_said_hides_no_drop_and_no_rewrite() {
     assert!(text.contains("Datapath actions: set(eth(src=02:00:00:00:00:99)),userspace("), "{text}");
 }
 
+/// Input: a broadcast by one of two tunnels, of either kind, to a bridge that learns. Output: it goes to the machine, and not
+/// back into the mesh.
+#[test]
+fn what_comes_by_a_tunnel_leaves_by_none() {
+    let local = [10, 0, 0, 1].into();
+    let vxlan = |last: u8| NewPortKind::Vxlan { dp: DpPort(9), local, remote: [10, 0, 0, last].into() };
+    let gre = |last: u8| NewPortKind::Gre { dp: DpPort(9), local, remote: [10, 0, 0, last].into() };
+    for kinds in [[vxlan(2), vxlan(3)], [gre(2), gre(3)], [vxlan(2), gre(3)]] {
+        let mut bench = Bench::new(1);
+        bench.add(&["actions=NORMAL"]);
+        for (number, kind) in (2..).zip(kinds) {
+            let port =
+                NewPort { name: name(&format!("tun{number}")), kind, vlan: VlanMode::Trunk, number: Some(number) };
+            bench.switch().add_port(&name("br"), port).expect("a new port");
+        }
+        let tunnel = TunnelMeta { id: 7, src: [10, 0, 0, 2].into(), dst: local, tos: 0, ttl: 64 };
+        let mut frame = udp4([10, 1, 0, 1], [10, 1, 0, 255], (1, 2), b"x");
+        frame[..6].fill(0xff);
+        let sent = bench.send_with(Ingress { port: DpPort(9), tunnel: Some(tunnel) }, &frame);
+        assert_eq!(ports(&sent), [1]);
+    }
+}
+
 #[test]
 fn rewrites_keep_checksums() {
     let mut bench = Bench::new(2);
