@@ -80,8 +80,8 @@ pub enum Command {
     /// Run this node's agent: makes kernel and switch what its controller, or a topology file, says
     ///
     /// Everything it makes bears its names, and everything of these names is its own: namespaces called `qrouter-*`,
-    /// `snat-*`, `fip-*`, `vm-*` and `dvr-ports`. Those that the topology does not ask for are removed. What it made stays
-    /// when it ends; `dvr purge` removes it.
+    /// `snat-*`, `fip-*`, `vm-*`, `dvr-ports` and `dvr-tunnels`. Those that the topology does not ask for are removed. What it
+    /// made stays when it ends; `dvr purge` removes it.
     Agent(AgentArgs),
     /// Run this node's switch: moves the packets
     Switch(SwitchArgs),
@@ -331,7 +331,8 @@ pub struct AgentArgs {
     /// How VMs and routers are attached to the switch
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     pub attach: Attach,
-    /// What makes tunnels: the `kernel`, by its own devices; or the switch, in `userspace`, which is also what `auto` means
+    /// What makes tunnels: the `kernel`, by its own devices; or the switch, in `userspace`. `auto` tries the switch's, and
+    /// takes the kernel's where those cannot be had, or under the fast path
     #[arg(long, value_name = "WHAT", default_value_t = Tunnels::Auto)]
     pub tunnels: Tunnels,
     /// Whether the kernel carries out, by BPF, what is like frames that the switch decided: then ports are veth pairs and
@@ -380,7 +381,7 @@ pub struct SwitchArgs {
     /// Where its socket goes
     #[arg(long, value_name = "DIR", default_value = "/run/dvr")]
     pub run_dir: PathBuf,
-    /// Worker threads; without it as many as suit the processors
+    /// Worker threads; without it one where there are one or two processors, else one for each, eight at most
     #[arg(long)]
     pub workers: Option<usize>,
     /// Most flows of one bridge; without it 2,000,000. At the limit a change that adds flows is refused, and what is to

@@ -20,7 +20,9 @@ pub struct BenchArgs {
     /// take root, `kernel-bpf` and `fast`, which is dvr with the kernel fast path
     #[arg(long, value_name = "PEER[,…]", value_delimiter = ',', default_value = "veth,kernel,ovs,dvr")]
     peers: Vec<PeerKind>,
-    /// What to measure: `tcp1`, `tcp4`, `pps1`, `pps1000`, `lossless`, `rtt`, `first`, `cold`, `ports`, `memory`
+    /// What to measure: `tcp1`, `tcp4`, `pps1`, `pps1000`, `lossless` (the highest rate at which one datagram in 1,000 is lost at
+    /// most), `rtt`, `first` (a round trip after a flush of flow caches; the kernel has none, so its is one after a pause),
+    /// `cold`, `ports`, `memory`
     #[arg(
         long,
         value_name = "MEASURE[,…]",

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use super::line::{Line, Media};
-use super::lock;
+use super::{Sentinel, lock};
 use crate::api::switch::{FastPathCounters, FastPathState};
 use crate::datapath::port::{PortError, packet, within};
 use crate::datapath::{Changes, DpPort, Grounds, Offer, Switch};
@@ -31,6 +31,8 @@ use crate::types::{IfName, Timestamp};
 const IDLE_SECS: u64 = 10;
 /// Flows looked at, or credited, in one go, while nobody else can have the table or the switch.
 const STEP: usize = 1024;
+/// Flows that a worker looks at between two frames.
+const FEW: usize = 64;
 /// Flows that are gone and not yet credited, at most: until they are, no other is taken.
 const GONE_MAX: usize = 65_536;
 
@@ -102,15 +104,18 @@ pub(super) struct Fast {
     /// The change up to which all flows are known to stand.
     standing: AtomicU64,
     stops: AtomicBool,
+    /// Set when its thread dies.
+    died: Arc<AtomicBool>,
     inner: Mutex<Inner>,
 }
 
 impl Fast {
-    pub(super) fn new(switch: &Mutex<Switch>) -> Self {
+    pub(super) fn new(switch: &Mutex<Switch>, died: Arc<AtomicBool>) -> Self {
         Self {
             changes: Changes::of(switch),
             standing: AtomicU64::new(0),
             stops: AtomicBool::new(false),
+            died,
             inner: Mutex::default(),
         }
     }
@@ -118,8 +123,9 @@ impl Fast {
     /// Makes maps and programs, and starts the thread that keeps the kernel's flows true.
     fn load(self: &Arc<Self>) -> Result<FastPath, String> {
         let path = FastPath::load().map_err(|error| error.to_string())?;
-        let fast = Arc::clone(self);
+        let (fast, sentinel) = (Arc::clone(self), Sentinel(Arc::clone(&self.died)));
         let follow = move || {
+            let _sentinel = sentinel;
             let mut known = 0;
             while !fast.stops.load(Ordering::Relaxed) {
                 known = fast.changes.wait(known, &fast.stops);
@@ -219,12 +225,30 @@ impl Fast {
 
     /// Removes from the kernel what no longer stands. Cheap if nothing changed.
     pub(super) fn revalidate(&self) {
-        let current = self.changes.current();
-        if self.standing.load(Ordering::Acquire) == current {
+        if self.stand() {
             return;
         }
-        lock(&self.inner).drop_flows(|flow| flow.grounds.stand());
-        self.standing.store(current, Ordering::Release);
+        let mut inner = lock(&self.inner);
+        // Whoever had the table may have done it, and for a later change.
+        let current = self.changes.current();
+        if !self.stand() {
+            inner.drop_flows(|flow| flow.grounds.stand());
+            self.standing.store(current, Ordering::Release);
+        }
+    }
+
+    /// As [`Self::revalidate`], if that is little work and nobody has the table: the thread that follows changes does the rest,
+    /// while frames are not kept waiting.
+    pub(super) fn revalidate_few(&self) {
+        let few = || self.inner.try_lock().is_ok_and(|inner| inner.flows.len() <= FEW);
+        if !self.stand() && few() {
+            self.revalidate();
+        }
+    }
+
+    /// Whether all flows are known to stand.
+    fn stand(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == self.changes.current()
     }
 
     /// Reads what the kernel counted, credits it, and removes what has been of no use for long.

@@ -132,7 +132,7 @@ struct Shared {
     /// What passes to tunnels' endpoints where that is less than the kernel says.
     passing: Mutex<Arc<Passing>>,
     /// Set when a thread dies.
-    died: AtomicBool,
+    died: Arc<AtomicBool>,
     /// Whether frames go past routers' namespaces.
     past_routers: bool,
     /// The way to the thread that looks into routers' namespaces.
@@ -142,13 +142,14 @@ struct Shared {
 impl Shared {
     fn new(flow_limit: u32, workers: usize, past_routers: bool, watch: Watch) -> Self {
         let switch = Mutex::new(Switch::with_flow_limit(flow_limit));
+        let died = Arc::new(AtomicBool::new(false));
         Self {
-            fast: Arc::new(Fast::new(&switch)),
+            fast: Arc::new(Fast::new(&switch, Arc::clone(&died))),
             switch,
             drops: (0..workers).map(|_| DropCounters::default()).collect(),
             notices: Notices::default(),
             passing: Mutex::default(),
-            died: AtomicBool::new(false),
+            died,
             past_routers,
             watch,
         }
@@ -161,12 +162,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Ends the process in order if the thread that owns it panics: a switch without one of its threads would look alive.
-struct Sentinel(Arc<Shared>);
+struct Sentinel(Arc<AtomicBool>);
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.died.store(true, Ordering::SeqCst);
+            self.0.store(true, Ordering::SeqCst);
             // It fails only for lack of a process, which is this one.
             let _ = kill(Pid::this(), Signal::SIGTERM);
         }
@@ -245,7 +246,7 @@ fn serve(
     links: &Arc<[WorkerLink]>,
 ) -> io::Result<JoinHandle<Result<(), ServerError>>> {
     let service = Arc::new(SwitchService::new(Arc::clone(shared), Arc::clone(links)));
-    let sentinel = Sentinel(Arc::clone(shared));
+    let sentinel = Sentinel(Arc::clone(&shared.died));
     let serve = move || {
         let _sentinel = sentinel;
         let served = server.serve(&service);
@@ -260,7 +261,7 @@ fn serve(
 
 /// The thread that ends flows and stations when their time has come, until `stopped` has no other end.
 fn expire(stopped: Receiver<()>, shared: &Arc<Shared>, links: &Arc<[WorkerLink]>) -> io::Result<JoinHandle<()>> {
-    let sentinel = Sentinel(Arc::clone(shared));
+    let sentinel = Sentinel(Arc::clone(&shared.died));
     let (shared, links) = (Arc::clone(shared), Arc::clone(links));
     let expire = move || {
         let _sentinel = sentinel;

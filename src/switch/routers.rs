@@ -75,7 +75,7 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     epoll.add(&shared.watch.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     let shared = Arc::clone(shared);
     let watch = move || {
-        let _sentinel = Sentinel(Arc::clone(&shared));
+        let _sentinel = Sentinel(Arc::clone(&shared.died));
         let buffer = vec![0; monitor::DATAGRAM_OCTETS];
         Watcher {
             shared,

@@ -155,7 +155,7 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
     let link = WorkerLink { commands, wake: Arc::clone(&wake) };
     let shared = Arc::clone(shared);
     let work = move || {
-        let _sentinel = Sentinel(Arc::clone(&shared));
+        let _sentinel = Sentinel(Arc::clone(&shared.died));
         let mut looped = Loop {
             index,
             epoll,
@@ -219,7 +219,7 @@ impl Loop {
             self.outputs.flush();
             self.answer(now);
             // What these frames taught may be another answer than the kernel's.
-            self.shared.fast.revalidate();
+            self.shared.fast.revalidate_few();
             self.settle(now);
         }
     }
