@@ -55,8 +55,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario { name: "walk, 1 table", budget: 12_000, run: |packets| misses(packets, 1) },
         Scenario { name: "walk, 10 tables", budget: 24_100, run: |packets| misses(packets, 10) },
         Scenario { name: "learn a new address", budget: 19_000, run: learned },
-        Scenario { name: "cut 45 segments", budget: summed(39_000), run: cut },
-        Scenario { name: "join 45 segments", budget: summed(43_500), run: joined },
+        Scenario { name: "cut 45 segments", budget: summed(29_000), run: cut },
+        Scenario { name: "join 45 segments", budget: summed(32_000), run: joined },
     ]
 }
 

@@ -6,28 +6,35 @@ mod wide_sys;
 /// octet counts as the high half of a word, so only the last piece of a message may be odd.
 #[must_use]
 pub fn add(sum: u64, octets: &[u8]) -> u64 {
-    // Sums 32-bit words in the machine's own order: the ones' complement sum is the same in either (RFC 1071 §2(B)),
+    // Sums words of the machine's own size and order: the ones' complement sum is the same in any (RFC 1071 §2(B), (C)),
     // and the halves are put back in network order at the end.
-    let (words, tail) = octets.as_chunks::<4>();
-    let (blocks, rest) = words.as_chunks();
+    let (blocks, rest) = octets.as_chunks();
+    let (words, tail) = rest.as_chunks();
     let mut native = if blocks.is_empty() { 0 } else { wide_sys::sum(blocks) };
-    for word in rest {
-        native += u64::from(u32::from_ne_bytes(*word));
+    for word in words {
+        native += halves(*word);
     }
-    let mut last = [0; 4];
-    last[..tail.len()].copy_from_slice(tail);
-    native += u64::from(u32::from_ne_bytes(last));
+    if !tail.is_empty() {
+        let mut last = [0; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        native += halves(last);
+    }
     sum + u64::from(u16::from_be(fold(native)))
 }
 
-/// The sum folded into 16 bits, not complemented.
+/// The sum of a word's halves.
+const fn halves(word: [u8; 8]) -> u64 {
+    let word = u64::from_ne_bytes(word);
+    (word >> 32) + (word & 0xffff_ffff)
+}
+
+/// The sum folded into 16 bits, not complemented: zero for zero only.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "folded until it fits")]
-pub const fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+pub const fn fold(sum: u64) -> u16 {
+    // A number and its halves swapped, added: the upper half is the sum of the halves, with the carry that comes out at the
+    // top put in at the bottom.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum of `octets`: the complement of their folded sum.
@@ -77,6 +84,20 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071() {
         assert_eq!(fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+    }
+
+    /// Input: sums at which carries come and go. Output: what adding halves, again and again, leaves of them.
+    #[test]
+    fn folding_is_adding_halves() {
+        let around = |sum: u64| [sum.wrapping_sub(1), sum, sum.wrapping_add(1)];
+        let edges = (0..64).map(|bit| 1_u64 << bit).flat_map(|one| [one, one - 1, !one, !(one - 1)]).flat_map(around);
+        for sum in edges {
+            let mut slow = sum;
+            while slow > 0xffff {
+                slow = (slow & 0xffff) + (slow >> 16);
+            }
+            assert_eq!(u64::from(fold(sum)), slow, "{sum:#x}");
+        }
     }
 
     proptest! {

@@ -5,10 +5,9 @@
 //! DF forbids fragments and so gives it no meaning, stay; and a segment whose checksums are wrong is neither joined nor
 //! repaired: it goes on as it came, for its receiver to refuse.
 
-use super::checksum::Sum;
-use super::layout::{Layout, Network, Standing, Transport};
+use super::layout::{Layout, Network, Standing, TAG_LIMIT, Transport, header};
 use crate::datapath::packet::{Checksum, Offload, SegmentKind, Segmentation};
-use crate::wire::{checksum, ipv4, ipv6, tcp};
+use crate::wire::{checksum, ethernet, ipv4, ipv6, tcp, udp};
 
 /// The greatest value of the IP length fields.
 const IP_LEN_LIMIT: usize = 65_535;
@@ -16,11 +15,14 @@ const IP_LEN_LIMIT: usize = 65_535;
 /// Datagrams in one UDP super-frame: Linux's receiving limit before 6.9 (`UDP_MAX_SEGMENTS`).
 const DATAGRAM_LIMIT: usize = 64;
 
-/// The most octets of an IP header without options and a TCP header.
-const HEADERS_LIMIT: usize = ipv6::HEADER_LEN + 60;
+/// The most octets of Ethernet header and tags.
+const LINK_LIMIT: usize = ethernet::HEADER_LEN + TAG_LIMIT * ethernet::TAG_LEN;
 
-/// Which octets, from the IP header on, are the same in all frames of a train: ones. Zeroes are fields with a rule of their
-/// own.
+/// The most octets of those, of an IP header without options and of a TCP header.
+const HEADERS_LIMIT: usize = LINK_LIMIT + ipv6::HEADER_LEN + 60;
+
+/// Which octets of the headers are the same in all frames of a train: ones. Zeroes are fields with a rule of their own. The
+/// IP header is at [`LINK_LIMIT`].
 type Same = [u8; HEADERS_LIMIT];
 
 // IPv4's total length, identification and checksum, IPv6's payload length; TCP's sequence number, flags and checksum,
@@ -36,7 +38,7 @@ const fn all_but(fields: &[(usize, usize)]) -> Same {
     while field < fields.len() {
         let (mut at, to) = fields[field];
         while at < to {
-            same[at] = 0;
+            same[LINK_LIMIT + at] = 0;
             at += 1;
         }
         field += 1;
@@ -117,84 +119,94 @@ impl Train {
 
     /// Offers the frame that came next. `first` is the frame the train started with, unchanged.
     pub fn extend(&mut self, first: &[u8], frame: &[u8]) -> Extended {
-        let Layout { transport, network_at, payload_at, .. } = self.layout;
-        if frame.len() <= payload_at {
+        let Layout { transport, network_at, transport_at, payload_at, .. } = self.layout;
+        let Some(payload) = frame.get(payload_at..).filter(|payload| !payload.is_empty()) else {
             return Extended::Refused;
-        }
-        let standing = *self.standing.get_or_insert_with(|| Standing::of(&self.layout, first));
-        if !self.follows(&standing, first, frame) {
-            return Extended::Refused;
-        }
-        let size = frame.len() - payload_at;
+        };
+        let size = payload.len();
         let limit = match transport {
             Transport::Tcp => super::SEGMENT_LIMIT,
             Transport::Udp => DATAGRAM_LIMIT,
         };
         let too_much = payload_at - network_at + self.payload + size > IP_LEN_LIMIT;
-        if size > self.size || too_much || self.count >= limit || !self.sums_up(&standing, frame) {
+        if size > self.size || too_much || self.count >= limit || !self.is_alike(first, frame) {
             return Extended::Refused;
         }
-        self.fixed_id = self.has_fixed_id(first, frame);
+        let standing = *self.standing.get_or_insert_with(|| Standing::of(&self.layout, first));
+        let Some(fixed_id) = self.network_follows(&standing, first, frame) else {
+            return Extended::Refused;
+        };
+        let length = frame.len() - transport_at;
+        let (follows, sum, stored) = match transport {
+            Transport::Tcp => {
+                let header: &tcp::Header = header(frame, transport_at);
+                (self.tcp_follows(first, header), standing.tcp(header, length), header.checksum.get())
+            }
+            Transport::Udp => {
+                let header: &udp::Header = header(frame, transport_at);
+                (usize::from(header.length.get()) == length, standing.udp(length), header.checksum.get())
+            }
+        };
+        // The sum last: it takes longer than all else.
+        if !follows
+            || stored == other_zero(transport)
+            || checksum::fold(checksum::add(sum + u64::from(stored), payload)) != 0xffff
+        {
+            return Extended::Refused;
+        }
+        self.fixed_id = fixed_id;
         self.payload += size;
         self.count += 1;
         if transport == Transport::Tcp {
-            self.closing = frame[self.layout.transport_at + 13] & (tcp::PSH | tcp::FIN);
+            self.closing = frame[transport_at + 13] & (tcp::PSH | tcp::FIN);
         }
         if size < self.size || self.closing != 0 { Extended::Last } else { Extended::Taken }
     }
 
-    /// Whether the train has one IPv4 identification for all if this frame joins: the second one decides.
-    fn has_fixed_id(&self, first: &[u8], frame: &[u8]) -> bool {
-        let at = self.layout.network_at;
-        let undecided = self.count == 1 && self.layout.network == Network::V4;
-        if undecided { read(first, at + 6) & ipv4::FLAG_DF != 0 && same_id(first, frame, at) } else { self.fixed_id }
-    }
-
-    /// Whether the transport checksum of a frame that follows is right, and written as a cut would write it.
-    fn sums_up(&self, standing: &Standing, frame: &[u8]) -> bool {
-        let Layout { transport, transport_at, payload_at, .. } = self.layout;
-        let stored = read(frame, self.layout.checksum_at());
-        let mut sum = Sum::new(standing.transport(frame, frame.len() - transport_at) + u64::from(stored));
-        sum.add(&frame[payload_at..]);
-        stored != other_zero(transport) && sum.fold() == 0xffff
-    }
-
-    /// Whether every header field of `frame` is what the next segment's would be, and an IPv4 header's checksum right. The
-    /// transport's is left to [`Self::sums_up`].
-    fn follows(&self, standing: &Standing, first: &[u8], frame: &[u8]) -> bool {
-        let Layout { network, transport, network_at, transport_at, payload_at } = self.layout;
+    /// Whether all header fields are the first frame's but those with a rule of their own.
+    fn is_alike(&self, first: &[u8], frame: &[u8]) -> bool {
+        let Layout { network, transport, network_at, payload_at, .. } = self.layout;
         let same = match (network, transport) {
             (Network::V4, Transport::Tcp) => &TCP_V4,
             (Network::V6, Transport::Tcp) => &TCP_V6,
             (Network::V4, Transport::Udp) => &UDP_V4,
             (Network::V6, Transport::Udp) => &UDP_V6,
         };
-        // All octets at once: a branch for each field would take longer than the sum of the payload.
-        let headers = first[network_at..payload_at].iter().zip(&frame[network_at..payload_at]).zip(same);
-        let differing = headers.fold(0, |differing, ((a, b), same)| differing | (a ^ b) & same);
-        if differing != 0 || first[..network_at] != frame[..network_at] {
-            return false;
-        }
-        let network_follows = match network {
+        let from = LINK_LIMIT - network_at;
+        !differ(&first[..payload_at], &frame[..payload_at], &same[from..from + payload_at])
+    }
+
+    /// Whether the IP header's other fields are what the next segment's would be, and IPv4's checksum is right; and if so,
+    /// whether the train has one IPv4 identification for all with this frame: the second one decides.
+    fn network_follows(&self, standing: &Standing, first: &[u8], frame: &[u8]) -> Option<bool> {
+        let at = self.layout.network_at;
+        match self.layout.network {
             Network::V4 => {
-                let step = if self.has_fixed_id(first, frame) { 0 } else { low(self.count) };
-                usize::from(read(frame, network_at + 2)) == frame.len() - network_at
-                    && read(frame, network_at + 4) == read(first, network_at + 4).wrapping_add(step)
-                    && is_right(standing.network(frame), read(frame, network_at + 10))
+                let (first, header): (&ipv4::Header, &ipv4::Header) = (header(first, at), header(frame, at));
+                let (before, this) = (first.identification.get(), header.identification.get());
+                let undecided = self.count == 1;
+                let fixed =
+                    if undecided { first.fragment.get() & ipv4::FLAG_DF != 0 && before == this } else { self.fixed_id };
+                let step = if fixed { 0 } else { low(self.count) };
+                let follows = usize::from(header.total_len.get()) == frame.len() - at
+                    && this == before.wrapping_add(step)
+                    && is_right(standing.ipv4(header), header.checksum.get());
+                follows.then_some(fixed)
             }
-            Network::V6 => usize::from(read(frame, network_at + 4)) == frame.len() - network_at - ipv6::HEADER_LEN,
-        };
-        network_follows
-            && match transport {
-                Transport::Tcp => {
-                    // CWR is the first segment's alone; a second one is a mark of its own.
-                    let flags = first[transport_at + 13] & !tcp::CWR;
-                    let behind = u32::try_from(self.payload).unwrap_or(0);
-                    long(frame, transport_at + 4) == long(first, transport_at + 4).wrapping_add(behind)
-                        && frame[transport_at + 13] & !(tcp::PSH | tcp::FIN) == flags
-                }
-                Transport::Udp => usize::from(read(frame, transport_at + 4)) == frame.len() - transport_at,
+            Network::V6 => {
+                let header: &ipv6::Header = header(frame, at);
+                (usize::from(header.payload_len.get()) == frame.len() - at - ipv6::HEADER_LEN).then_some(false)
             }
+        }
+    }
+
+    /// Whether sequence number and flags of a TCP header are the next segment's.
+    fn tcp_follows(&self, first: &[u8], next: &tcp::Header) -> bool {
+        let first: &tcp::Header = header(first, self.layout.transport_at);
+        // CWR is the first segment's alone; a second one is a mark of its own.
+        let flags = first.flags & !tcp::CWR;
+        let behind = u32::try_from(self.payload).unwrap_or(0);
+        next.sequence.get() == first.sequence.get().wrapping_add(behind) && next.flags & !(tcp::PSH | tcp::FIN) == flags
     }
 
     /// Ends the train: rewrites the first frame's headers, of which `head` must hold at least those, to stand for all of
@@ -290,17 +302,20 @@ fn is_begun(layout: &Layout, frame: &[u8]) -> bool {
     read(frame, layout.checksum_at()) == checksum::fold(pseudo)
 }
 
-/// Whether two IPv4 headers at `at` have the same identification.
-fn same_id(first: &[u8], frame: &[u8], at: usize) -> bool {
-    read(first, at + 4) == read(frame, at + 4)
+/// Whether headers of one length, which is 8 octets at least, differ where `same` has ones.
+fn differ(first: &[u8], frame: &[u8], same: &[u8]) -> bool {
+    let word = |octets: &[u8; 8]| u64::from_ne_bytes(*octets);
+    // Words at once, the last one over some octets again: a branch for each field would take longer than the payload's sum.
+    let (Some(a), Some(b), Some(mask)) = (first.last_chunk(), frame.last_chunk(), same.last_chunk()) else {
+        unreachable!("an Ethernet header is longer");
+    };
+    let last = (word(a) ^ word(b)) & word(mask);
+    let words = first.as_chunks().0.iter().zip(frame.as_chunks().0).zip(same.as_chunks().0);
+    words.fold(last, |differing, ((a, b), same)| differing | (word(a) ^ word(b)) & word(same)) != 0
 }
 
 fn read(octets: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-fn long(octets: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
 }
 
 fn write(octets: &mut [u8], at: usize, value: u16) {

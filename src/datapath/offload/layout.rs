@@ -2,11 +2,13 @@
 
 use core::ops::Range;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 use super::checksum::Sum;
-use crate::wire::{checksum, ethernet, ipv4, ipv6, prefix, tcp, udp};
+use crate::wire::{checksum, ethernet, ipv4, ipv6, prefix, prefix_mut, tcp, udp};
 
 /// Tags skipped in front of the network header; a frame with more is left alone.
-const TAG_LIMIT: usize = 4;
+pub(super) const TAG_LIMIT: usize = 4;
 
 /// IPv6 extension headers skipped in front of the transport header.
 const EXTENSION_LIMIT: usize = 8;
@@ -125,11 +127,28 @@ impl Layout {
     }
 }
 
+/// The header of this kind at `at`, in a frame with a [`Layout`] that says so.
+#[inline]
+pub(super) fn header<H: FromBytes + KnownLayout + Immutable + Unaligned>(head: &[u8], at: usize) -> &H {
+    match prefix(&head[at..]) {
+        Ok((header, _)) => header,
+        Err(_) => unreachable!("all headers of a layout are in its frame"),
+    }
+}
+
+/// The same, to be written through.
+#[inline]
+pub(super) fn header_mut<H: FromBytes + IntoBytes + KnownLayout + Unaligned>(head: &mut [u8], at: usize) -> &mut H {
+    match prefix_mut(&mut head[at..]) {
+        Ok((header, _)) => header,
+        Err(_) => unreachable!("all headers of a layout are in its frame"),
+    }
+}
+
 /// What the checksums of all segments of a stretch have in common: sums of the headers, without the fields in which
 /// segments differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
-    layout: Layout,
     network: u64,
     transport: u64,
 }
@@ -138,52 +157,54 @@ impl Standing {
     /// That of the segment with these headers.
     pub(super) fn of(layout: &Layout, head: &[u8]) -> Self {
         let Layout { network, transport, network_at, transport_at, payload_at } = *layout;
-        // In ones' complement a word is taken out by adding its complement (RFC 1071 §4(3)).
-        let without = |header: &[u8], fields: &[usize]| {
-            let out: u64 = fields.iter().map(|at| u64::from(!read(header, *at))).sum();
-            checksum::add(out, header)
-        };
+        // In ones' complement a number is taken out by adding its complement (RFC 1071 §4(3)).
+        let without = |octets: &[u8], fields: u64| checksum::add(u64::from(!checksum::fold(fields)), octets);
         let network_sum = match network {
-            Network::V4 => without(&head[network_at..transport_at], &[V4_TOTAL, V4_IDENTIFICATION, V4_CHECKSUM]),
+            Network::V4 => {
+                let header: &ipv4::Header = header(head, network_at);
+                let fields = of_ipv4(header) + u64::from(header.checksum.get());
+                without(&head[network_at..transport_at], fields)
+            }
             Network::V6 => 0,
         };
-        let fields: &[usize] = match transport {
-            Transport::Tcp => &[TCP_SEQUENCE, TCP_SEQUENCE + 2, TCP_FLAGS, tcp::CHECKSUM_OFFSET as usize],
-            Transport::Udp => &[UDP_LENGTH, udp::CHECKSUM_OFFSET as usize],
+        let fields = match transport {
+            Transport::Tcp => {
+                let header: &tcp::Header = header(head, transport_at);
+                of_tcp(header) + u64::from(header.checksum.get())
+            }
+            Transport::Udp => {
+                let header: &udp::Header = header(head, transport_at);
+                u64::from(header.length.get()) + u64::from(header.checksum.get())
+            }
         };
         let transport_sum = layout.pseudo(head, 0) + without(&head[transport_at..payload_at], fields);
-        Self { layout: *layout, network: network_sum, transport: transport_sum }
+        Self { network: network_sum, transport: transport_sum }
     }
 
     /// The sum of an IPv4 header without its checksum.
-    pub(super) fn network(&self, head: &[u8]) -> u64 {
-        let at = self.layout.network_at;
-        self.network + u64::from(read(head, at + V4_TOTAL)) + u64::from(read(head, at + V4_IDENTIFICATION))
+    pub(super) const fn ipv4(&self, header: &ipv4::Header) -> u64 {
+        self.network + of_ipv4(header)
     }
 
-    /// The sum of the pseudo header for `length` octets and of the transport header without its checksum.
-    pub(super) fn transport(&self, head: &[u8], length: usize) -> u64 {
-        let field = |at: usize| u64::from(read(head, self.layout.transport_at + at));
-        let fields = match self.layout.transport {
-            Transport::Tcp => field(TCP_SEQUENCE) + field(TCP_SEQUENCE + 2) + field(TCP_FLAGS),
-            Transport::Udp => field(UDP_LENGTH),
-        };
-        self.transport + length as u64 + fields
+    /// The sum of the pseudo header for `length` octets and of a TCP header without its checksum.
+    pub(super) const fn tcp(&self, header: &tcp::Header, length: usize) -> u64 {
+        self.transport + length as u64 + of_tcp(header)
+    }
+
+    /// The sum of the pseudo header for `length` octets and of a UDP header that says so, without its checksum.
+    pub(super) const fn udp(&self, length: usize) -> u64 {
+        self.transport + 2 * length as u64
     }
 }
 
-/// Where IPv4 has its total length, identification and checksum (RFC 791 §3.1).
-const V4_TOTAL: usize = 2;
-const V4_IDENTIFICATION: usize = 4;
-const V4_CHECKSUM: usize = 10;
-/// Where TCP has its sequence number, and the word with its flags (RFC 9293 §3.1).
-const TCP_SEQUENCE: usize = 4;
-const TCP_FLAGS: usize = 12;
-/// Where UDP has its length (RFC 768).
-const UDP_LENGTH: usize = 4;
+/// The sum of the fields in which IPv4 headers differ, but for the checksum.
+const fn of_ipv4(header: &ipv4::Header) -> u64 {
+    header.total_len.get() as u64 + header.identification.get() as u64
+}
 
-fn read(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
+/// The sum of the fields in which TCP headers differ, but for the checksum. A long word sums to what its halves do.
+const fn of_tcp(header: &tcp::Header) -> u64 {
+    header.sequence.get() as u64 + u16::from_be_bytes([header.offset_reserved, header.flags]) as u64
 }
 
 /// The EtherType behind all tags, and where its header starts; at most at the frame's end.

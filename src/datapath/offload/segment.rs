@@ -7,9 +7,9 @@
 use core::ops::Range;
 
 use super::checksum::Sum;
-use super::layout::{Layout, Network, Standing, Transport};
+use super::layout::{Layout, Network, Standing, Transport, header_mut};
 use crate::datapath::packet::{Packet, SegmentKind};
-use crate::wire::{checksum, tcp};
+use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// Segments one super-frame may be cut into. 64 KB at TCP's least segment of Linux (`TCP_MIN_MSS`, 88 octets) are
 /// 745; a sender that asks for more is up to something.
@@ -44,6 +44,7 @@ pub struct Segments {
     standing: Standing,
     size: usize,
     payload: usize,
+    count: usize,
     fixed_id: bool,
 }
 
@@ -74,15 +75,15 @@ impl Segments {
         if size == 0 || payload.div_ceil(size) > SEGMENT_LIMIT {
             return Err(Uncuttable::Size { payload, size: segmentation.size });
         }
+        let count = payload.div_ceil(size).max(1);
         let standing = Standing::of(&layout, packet.head());
-        Ok(Some(Self { layout, standing, size, payload, fixed_id: segmentation.fixed_id }))
+        Ok(Some(Self { layout, standing, size, payload, count, fixed_id: segmentation.fixed_id }))
     }
 
     /// How many segments there are: at least one.
     #[must_use]
     pub const fn count(&self) -> usize {
-        let count = self.payload.div_ceil(self.size);
-        if count == 0 { 1 } else { count }
+        self.count
     }
 
     /// Octets of headers in each.
@@ -113,43 +114,48 @@ impl Segments {
         header.copy_from_slice(&packet.head()[..payload_at]);
         match network {
             Network::V4 => {
-                let total = transport_at - network_at + length;
+                let header: &mut ipv4::Header = header_mut(header, network_at);
                 let step = if self.fixed_id { 0 } else { low(index) };
-                let identification = read(header, network_at + 4).wrapping_add(step);
-                write(header, network_at + 2, low(total));
-                write(header, network_at + 4, identification);
-                let sum = self.standing.network(header);
-                write(header, network_at + 10, !checksum::fold(sum));
+                header.total_len.set(low(transport_at - network_at + length));
+                header.identification.set(header.identification.get().wrapping_add(step));
+                header.checksum.set(!checksum::fold(self.standing.ipv4(header)));
             }
-            Network::V6 => write(header, network_at + 4, low(transport_at - network_at - 40 + length)),
+            Network::V6 => {
+                let header: &mut ipv6::Header = header_mut(header, network_at);
+                header.payload_len.set(low(transport_at - network_at - ipv6::HEADER_LEN + length));
+            }
         }
-        match transport {
-            Transport::Tcp => self.tcp(index, &mut header[transport_at..]),
-            Transport::Udp => write(header, transport_at + 4, low(length)),
-        }
-        let mut sum = Sum::new(self.standing.transport(header, length));
         // TCP headers are whole words and UDP's is 8 octets, so the payload starts even.
+        let mut sum = Sum::default();
         pieces(packet, payload_at, range, |piece| {
             sum.add(piece);
             take(piece);
         });
-        let folded = !sum.fold();
-        write(
-            header,
-            self.layout.checksum_at(),
-            if folded == 0 && transport == Transport::Udp { 0xffff } else { folded },
-        );
+        let payload = u64::from(sum.fold());
+        match transport {
+            Transport::Tcp => {
+                let header: &mut tcp::Header = header_mut(header, transport_at);
+                self.follow(index, header);
+                header.checksum.set(!checksum::fold(self.standing.tcp(header, length) + payload));
+            }
+            Transport::Udp => {
+                let header: &mut udp::Header = header_mut(header, transport_at);
+                header.length.set(low(length));
+                let folded = !checksum::fold(self.standing.udp(length) + payload);
+                header.checksum.set(if folded == 0 { 0xffff } else { folded });
+            }
+        }
     }
 
-    fn tcp(&self, index: usize, header: &mut [u8]) {
-        let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    /// Gives a TCP header the sequence number and the flags of segment `index`.
+    fn follow(&self, index: usize, header: &mut tcp::Header) {
         let offset = u32::try_from(index * self.size).unwrap_or(0);
-        header[4..8].copy_from_slice(&sequence.wrapping_add(offset).to_be_bytes());
+        header.sequence.set(header.sequence.get().wrapping_add(offset));
         if index != 0 {
-            header[13] &= !tcp::CWR;
+            header.flags &= !tcp::CWR;
         }
-        if index + 1 != self.count() {
-            header[13] &= !(tcp::PSH | tcp::FIN);
+        if index + 1 != self.count {
+            header.flags &= !(tcp::PSH | tcp::FIN);
         }
     }
 }
@@ -158,6 +164,10 @@ impl Segments {
 fn pieces<'p>(packet: &'p Packet<'_>, payload_at: usize, range: Range<usize>, mut take: impl FnMut(&'p [u8])) {
     let mut from = range.start + payload_at;
     let mut left = range.len();
+    // Of what was read from one descriptor at once, all is in one piece.
+    if let Some(piece) = packet.head().get(from..from + left).filter(|piece| !piece.is_empty()) {
+        return take(piece);
+    }
     let mut base = 0;
     for piece in core::iter::once(packet.head()).chain(packet.tail().iter().copied()) {
         if left == 0 {
@@ -172,14 +182,6 @@ fn pieces<'p>(packet: &'p Packet<'_>, payload_at: usize, range: Range<usize>, mu
         }
         base += piece.len();
     }
-}
-
-fn read(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-fn write(octets: &mut [u8], at: usize, value: u16) {
-    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// A length or count as the 16-bit field that carries it. Lengths are bounded by the segment's size, which is 16 bits,
