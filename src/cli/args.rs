@@ -206,6 +206,9 @@ pub enum LabCommand {
         /// Whether the kernel carries out what the switches decided, by BPF: takes root
         #[arg(long, value_name = "on|off", default_value_t = FastPath::Off)]
         fast_path: FastPath,
+        /// Worker threads of each switch; without it as many as a switch has by itself
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+        workers: Option<u8>,
         /// Leave a lab that fails as it is, to look at it
         #[arg(long)]
         keep: bool,

@@ -27,8 +27,8 @@ const EXAMPLE_NAME: &str = "demo";
 /// Whatever failed.
 pub(super) fn run(command: LabCommand) -> Result<u8, CliError> {
     match command {
-        LabCommand::Up { file, name, controllers, tunnels, fast_path, keep } => {
-            up(file, name, controllers, (tunnels, fast_path), keep)
+        LabCommand::Up { file, name, controllers, tunnels, fast_path, workers, keep } => {
+            up(file, name, controllers, (tunnels, fast_path, workers), keep)
         }
         LabCommand::Exec { place, name, command } => exec(&place, name.as_ref(), command),
         LabCommand::Test { name, verbose, output } => test(name.as_ref(), verbose, output),
@@ -45,7 +45,7 @@ fn up(
     file: Option<PathBuf>,
     name: Option<LabName>,
     controllers: Option<Addresses>,
-    (tunnels, fast_path): (Vec<TunnelsOf>, FastPath),
+    (tunnels, fast_path, workers): (Vec<TunnelsOf>, FastPath, Option<u8>),
     keep: bool,
 ) -> Result<u8, CliError> {
     let (source, text) = match &file {
@@ -56,7 +56,8 @@ fn up(
         None => ("built-in example".to_owned(), EXAMPLE.to_owned()),
     };
     let name = name.map_or_else(|| name_of(file.as_ref()), Ok)?;
-    let request = lab::Request { name, source, text, controllers, tunnels, fast_path, keep };
+    let request =
+        lab::Request { name, source, text, controllers, tunnels, fast_path, workers: workers.map(usize::from), keep };
     let raised = lab::up(&Labs::of_this_user()?, &request)?;
     output::print(&describe(&raised))?;
     Ok(if raised.first_ping.as_ref().is_some_and(|ping| ping.reply.is_none()) { FAILED } else { DONE })

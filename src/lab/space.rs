@@ -200,6 +200,10 @@ pub(super) fn daemon(kind: super::Daemon, node: &str) -> Result<Command, Error> 
         let (tunnels, fast_path) = super::tunnels::chosen(Path::new(RUN_DIR));
         command.args(["--tunnels", tunnels.name(), "--fast-path", fast_path.name()]);
     }
+    let workers = super::tunnels::workers(Path::new(RUN_DIR));
+    if kind == super::Daemon::Switch && workers > 0 {
+        command.args(["--workers", &workers.to_string()]);
+    }
     logged(command, &format!("{RUN_DIR}/{}.log", kind.name()))
 }
 

@@ -1,5 +1,5 @@
-//! What makes the tunnels of a lab's nodes, and whether they have the fast path: words in each node's directory, with
-//! which its agent is started.
+//! What makes the tunnels of a lab's nodes, whether they have the fast path, and how many workers their switches: words in
+//! each node's directory, with which its daemons are started.
 
 use core::str::FromStr;
 use std::fs;
@@ -11,6 +11,7 @@ use crate::agent::{BadTunnelsWord, FastPath, Tunnels};
 /// The files in a node's directory.
 const FILE: &str = "tunnels";
 const FAST_PATH_FILE: &str = "fast-path";
+const WORKERS_FILE: &str = "workers";
 
 /// What is to make tunnels, on one node or on all: `kernel`, `node1=kernel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,19 @@ pub fn choose_tunnels(node_dir: &Path, tunnels: Tunnels) -> Result<(), Error> {
 /// [`Error::Os`] when that cannot be written.
 pub fn choose_fast_path(node_dir: &Path, fast_path: FastPath) -> Result<(), Error> {
     write(&node_dir.join(FAST_PATH_FILE), fast_path.name())
+}
+
+/// Has a node's switch have so many workers whenever it is started.
+///
+/// # Errors
+/// [`Error::Os`] when that cannot be written.
+pub(super) fn choose_workers(node_dir: &Path, workers: usize) -> Result<(), Error> {
+    write(&node_dir.join(WORKERS_FILE), &workers.to_string())
+}
+
+/// How many were chosen for the node whose directory this is; zero for as many as the switch likes.
+pub(super) fn workers(node_dir: &Path) -> usize {
+    read(&node_dir.join(WORKERS_FILE))
 }
 
 fn write(path: &Path, word: &str) -> Result<(), Error> {

@@ -51,6 +51,8 @@ pub struct Request {
     pub tunnels: Vec<TunnelsOf>,
     /// Whether the nodes have the fast path.
     pub fast_path: FastPath,
+    /// How many workers each switch has, if not as many as it likes.
+    pub workers: Option<usize>,
     /// Whether a lab that fails stays, to be looked at.
     pub keep: bool,
 }
@@ -181,6 +183,7 @@ fn furnish(lab: &Lab, outline: &Outline, request: &Request) -> Result<(), Error>
         make(&dir)?;
         tunnels::choose_tunnels(&dir, tunnels::wished(&request.tunnels, node))?;
         tunnels::choose_fast_path(&dir, request.fast_path)?;
+        request.workers.map_or(Ok(()), |workers| tunnels::choose_workers(&dir, workers))?;
     }
     let dir = lab.controller_dir();
     make(&dir)?;

@@ -15,9 +15,13 @@ pub(crate) fn has_bpf(what: &str) -> bool {
     }
 }
 
-/// Everybody the labs must work for, and root once more with the fast path where that can be had.
+/// Everybody the labs must work for; whoever runs the tests once more with switches of two workers; and root with the fast
+/// path where that can be had.
 pub(crate) fn every_way(lab: &str) -> Vec<User> {
     let mut users = User::everybody(lab);
+    let mut several = User::new(&format!("{lab}-w"), false);
+    several.workers = 2;
+    users.push(several);
     if has_bpf(&format!("{lab} with the fast path")) {
         users.push(with_fast_path(&format!("{lab}-f")));
     }

@@ -19,13 +19,15 @@ pub(crate) struct User {
     pub(crate) lab: String,
     /// Whether its lab is brought up with the kernel fast path.
     pub(crate) fast: bool,
+    /// How many workers its lab's switches have; zero for as many as they like.
+    pub(crate) workers: u32,
 }
 
 impl User {
     pub(crate) fn new(lab: &str, plain: bool) -> Self {
         let lab = format!("{lab}-{}", std::process::id());
         let program = if plain { copied(&lab) } else { PathBuf::from(env!("CARGO_BIN_EXE_dvr")) };
-        Self { program, plain, lab, fast: false }
+        Self { program, plain, lab, fast: false, workers: 0 }
     }
 
     /// Everybody the labs must work for: whoever runs the tests, and a plain user if that is root.
@@ -83,7 +85,10 @@ impl User {
     pub(crate) fn up(&self, file: Option<&Path>) -> String {
         let file = file.map(|file| file.display().to_string());
         let fast: &[&str] = if self.fast { &["--fast-path", "on"] } else { &[] };
-        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).chain(fast.iter().copied()).collect();
+        let workers = self.workers.to_string();
+        let several: &[&str] = if self.workers > 0 { &["--workers", &workers] } else { &[] };
+        let options = fast.iter().chain(several).copied();
+        let words: Vec<&str> = ["lab", "up"].into_iter().chain(file.as_deref()).chain(options).collect();
         self.good(&words)
     }
 }

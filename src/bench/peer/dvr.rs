@@ -75,6 +75,7 @@ impl Dvr {
             controllers: None,
             tunnels: vec![TunnelsOf { node: None, tunnels }],
             fast_path,
+            workers: None,
             keep: false,
         };
         let raised = lab::up(&Labs::of_this_user()?, &request)?;
