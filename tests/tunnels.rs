@@ -117,6 +117,31 @@ fn large_packets_pass_by_the_kernels_gre_over_any_underlay() {
     }
 }
 
+/// What a machine's port counts in one direction, `rx` from the machine or `tx` to it: octets a frame.
+fn octets_a_frame(user: &User, node: &str, machine: &str, way: &str) -> u64 {
+    let shown = user.json(&["show", node, "-o", "json"]);
+    let all = |value: &Value| value.as_array().expect("a list").clone();
+    let machines = all(&shown[0]["agent"]["vms"]);
+    let port = machines.iter().find(|vm| vm["name"] == machine).expect("it is there")["port"].clone();
+    let ports = all(&shown[0]["switch"]["bridges"]).into_iter().flat_map(|bridge| all(&bridge["ports"]));
+    let counters = ports.into_iter().find(|found| found["name"] == port).expect("its port")["counters"].clone();
+    let count = |what: &str| counters[format!("{way}_{what}")].as_u64().expect("a counter");
+    count("bytes") / count("packets").max(1)
+}
+
+/// Bulk crosses both switches, the router and the tunnel in frames of many segments: none has cut what the next could take.
+#[test]
+fn bulk_crosses_as_super_frames() {
+    for user in User::everybody("super") {
+        up_by(&user, &topology(OVER_V4, "vxlan"), "userspace");
+        transfer(&user, ("blue1", "orange2"), "10.2.0.12");
+        let sent = octets_a_frame(&user, "node1", "blue1", "rx");
+        let come = octets_a_frame(&user, "node2", "orange2", "tx");
+        assert!(sent > 4 * 1_500 && come > 4 * 1_500, "octets a frame: {sent} from the sender, {come} to the receiver");
+        println!("octets a frame: {sent} from the sender, {come} to the receiver");
+    }
+}
+
 /// A hop that takes less than tunnels need is named, by the node that has it and by one behind it.
 #[test]
 fn doctor_names_the_hop_that_is_too_small() {
