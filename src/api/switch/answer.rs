@@ -1,6 +1,7 @@
 //! What a flow has the switch answer by itself: the `userdata` of a `controller` action that is for the switch, and for
 //! nobody who follows it. To any other switch it is a note to a controller like any.
 
+use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv6Net;
@@ -89,6 +90,21 @@ impl Answer {
             LEASE => Lease::read(rest).map(Self::Lease),
             ADVERTISEMENT => Advertisement::read(rest).map(Self::Advertisement),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease(Lease { server, address, prefix_len, mtu, seconds, .. }) => {
+                write!(out, "DHCP: {address}/{prefix_len} for {seconds} s, MTU {mtu}, from {server}")
+            }
+            Self::Advertisement(Advertisement { router, mtu, prefixes }) => {
+                write!(out, "router advertisement: MTU {mtu}")?;
+                prefixes.iter().try_for_each(|prefix| write!(out, ", {prefix}"))?;
+                write!(out, ", from {}", router.link_local())
+            }
         }
     }
 }

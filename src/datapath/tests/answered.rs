@@ -120,6 +120,20 @@ fn each_of_dhcps_questions_gets_its_answer() {
 }
 
 #[test]
+fn a_trace_tells_the_answer() {
+    let mut bench = bench();
+    let now = bench.now;
+    let mut traced = |octets: Vec<u8>| {
+        let input = TraceInput::Frame { in_port: 1, tunnel: None, octets };
+        bench.switch().trace(&name("br"), &input, false, now).expect("a bridge")
+    };
+    let told = traced(question(&[53, 1, 1], 0, [0; 4]));
+    assert!(told.contains("answered by the switch: DHCP: 10.1.0.2/24 for 3600 s, MTU 1450, from 10.1.0.1"), "{told}");
+    let told = traced(solicitation("::", 255));
+    assert!(told.contains("router advertisement: MTU 1450, fd00:1::/64, from fe80::"), "{told}");
+}
+
+#[test]
 fn a_lease_tells_mask_gateway_and_who_asked() {
     let sent = bench().send(1, &question(&[53, 1, 1, 61, 7, 1, 2, 0, 0, 0, 0, 1, 55, 2, 1, 3], 0, [0; 4]));
     let options = &sent[0].octets[282..];

@@ -97,7 +97,7 @@ impl Xlate<'_> {
 
     /// What a `controller` action says if it is for the switch itself, and the packet came by a port that can be answered.
     fn answer(&mut self, answer: Answer) -> Option<DpAction> {
-        self.note(|| format!("answered by the switch: {answer:?}"));
+        self.note(|| format!("answered by the switch: {answer}"));
         let in_port = self.key.get32(key::IN_PORT);
         match self.switch.bridge(self.bridge)?.ports.get(&in_port)?.kind {
             NewPortKind::Netdev { dp } => Some(DpAction::Answer { port: dp, answer: Arc::new(answer) }),
