@@ -22,6 +22,38 @@ fn endpoint(test: u8, host: u8) -> Endpoint {
     open(None, local, 20_000 + u16::from(low), 1).expect("loopback takes any 127 address").remove(0)
 }
 
+/// Input: an endpoint for some workers, and the same once more, for one or for some. Output: the kernel says that it is taken,
+/// as long as it is; and all workers of the first get their part.
+#[test]
+fn an_endpoint_is_one_switchs_alone() {
+    for (host, workers) in [(1, 1), (2, 2), (3, 3)] {
+        let one = endpoint(7, host);
+        let (local, port) = (one.local, one.udp_port);
+        drop(one);
+        let first = open(None, local, port, workers).expect("nobody has it");
+        for again in [1, 2] {
+            let refused = open(None, local, port, again).expect_err("it is taken").to_string();
+            assert!(refused.contains("cannot bind") && refused.contains("has that address and port"), "{refused}");
+        }
+        let mut silent: Vec<_> = first.iter().collect();
+        for sent in 0..10_000 {
+            let stranger = UdpSocket::bind((local, 0)).expect("a port");
+            stranger.send_to(&[0], (local, port)).expect("loopback takes it");
+            wait(first.iter().map(|endpoint| endpoint.receive.as_fd()), &sent);
+            silent.retain(|endpoint| {
+                let nothing = |arrival: Result<_, DropReason>| assert!(arrival.is_err(), "an octet is no frame");
+                read(endpoint, &mut Batch::default(), |arrival| nothing(arrival.map(|_| ()))) == Ready::Empty
+            });
+            if silent.is_empty() {
+                break;
+            }
+        }
+        assert!(silent.is_empty(), "{} of {workers} workers got nothing of 10,000 flows", silent.len());
+        drop(first);
+        open(None, local, port, 2).expect("it is free again");
+    }
+}
+
 fn meta(from: &Endpoint, to: &Endpoint, id: u64) -> TunnelMeta {
     endpoints::meta(from.local, to.local, id)
 }

@@ -42,7 +42,8 @@ pub struct Endpoint {
     pub udp_port: u16,
 }
 
-/// Opens the sockets of a local endpoint for `workers` workers; the kernel spreads flows over them.
+/// Opens the sockets of a local endpoint for `workers` workers; the kernel spreads flows over them. The endpoint is this
+/// caller's alone.
 ///
 /// # Errors
 /// [`PortError`] says which step failed.
@@ -50,7 +51,11 @@ pub fn open(netns: Option<&Path>, local: IpAddr, udp_port: u16, workers: usize) 
     netns::within(netns, || {
         let mut endpoints = Vec::with_capacity(workers);
         for _ in 0..workers.max(1) {
-            let receive = open_socket(local, udp_port, workers > 1)?;
+            let receive = open_socket(local, udp_port, !endpoints.is_empty())?;
+            if workers > 1 && endpoints.is_empty() {
+                // Not before it is bound: whoever shares from the start shares with strangers of the same user too.
+                share(&receive).map_err(failed(SocketAddr::new(local, udp_port), "share the port"))?;
+            }
             let mut send = Vec::with_capacity(SPREAD);
             for _ in 0..SPREAD {
                 send.push(open_socket(local, 0, false)?);
@@ -61,11 +66,19 @@ pub fn open(netns: Option<&Path>, local: IpAddr, udp_port: u16, workers: usize) 
     })
 }
 
-/// A socket bound to `port`: to receive if that is given, to send if it is 0.
-fn open_socket(local: IpAddr, port: u16, shared: bool) -> Result<OwnedFd, PortError> {
-    let failed = |what| {
-        move |source: io::Error| PortError::Kernel { port: SocketAddr::new(local, port).to_string(), what, source }
-    };
+fn failed(at: SocketAddr, what: &'static str) -> impl FnOnce(io::Error) -> PortError {
+    move |source| PortError::Kernel { port: at.to_string(), what, source }
+}
+
+/// Lets others of the same user that do so too have the socket's address, and part of what comes.
+fn share(socket: &OwnedFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::ReusePort, &true)?)
+}
+
+/// A socket bound to `port`: to receive if that is given, to send if it is 0. One that `joins` shares the port with those
+/// that have it.
+fn open_socket(local: IpAddr, port: u16, joins: bool) -> Result<OwnedFd, PortError> {
+    let failed = |what| failed(SocketAddr::new(local, port), what);
     let (family, level, discover, probe) = match local {
         IpAddr::V4(_) => (AddressFamily::Inet, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
         IpAddr::V6(_) => (AddressFamily::Inet6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
@@ -95,8 +108,8 @@ fn open_socket(local: IpAddr, port: u16, shared: bool) -> Result<OwnedFd, PortEr
         set(level, tos, 1).map_err(failed("ask for the outer type of service"))?;
         set(level, ttl, 1).map_err(failed("ask for the outer time to live"))?;
         tell_fragments(fd.as_fd(), local).map_err(failed("ask which packets came in fragments"))?;
-        if shared {
-            setsockopt(&fd, sockopt::ReusePort, &true).map_err(|errno| failed("share the port")(errno.into()))?;
+        if joins {
+            share(&fd).map_err(failed("share the port"))?;
         }
     }
     let address = SockaddrStorage::from(SocketAddr::new(local, port));
