@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use dvr::api::switch::{BridgeMode, FlowChange, VlanMode};
 use dvr::datapath::{
-    DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, Worker,
+    DpPort, Egress, HEADROOM, Ingress, NewPort, NewPortKind, Offload, Packet, Switch, TunnelMeta, UpcallLimit, Worker,
 };
 use dvr::types::{IfName, Mac, Timestamp};
 use dvr::wire::{ethernet, ipv4};
@@ -55,7 +55,8 @@ impl Bench {
         room.extend([0; 18]);
         Self {
             switch: Mutex::new(switch),
-            worker: Worker::new(),
+            // The time stands still.
+            worker: Worker::with_upcall_limit(UpcallLimit::NONE),
             egress: Counter(0),
             room,
             now: Timestamp::from_secs(1),

@@ -49,6 +49,7 @@ reasons! {
     NoRoom, "no-headroom", "no room in front of it for another tag";
     LearnLimit, "learn-limit", "no room for a flow to be learned; the frame goes on, counted once a table walk";
     FdbFull, "fdb-full", "the table of stations was full, and one was forgotten for another; the frame goes on";
+    UpcallLimit, "upcall-limit", "nothing was known of it, and its port or its tunnel's endpoint brings more new flows than are looked up: 4,000 or 16,000 a second and worker, and more for a short while";
     Truncated, "port-truncated", "it has no whole Ethernet header, or was cut short by its buffer";
     BadOffload, "port-bad-offload", "the kernel's or guest's word on checksum and segments contradicts the frame";
     BadTunnel, "tunnel-bad-header", "a VXLAN datagram without header, I flag or legal VNI, or with reserved bits; a GRE header that RFC 2784 and RFC 2890 do not have";

@@ -43,6 +43,7 @@ mod sync;
 mod table;
 mod text;
 mod trace;
+mod upcall;
 mod worker;
 mod xlate;
 
@@ -58,6 +59,7 @@ pub use switch::Switch;
 pub use table::LIMIT_FLOWS;
 pub use text::TextError;
 pub use trace::{NoPort, TraceInput};
+pub use upcall::UpcallLimit;
 pub use worker::Worker;
 
 #[cfg(test)]

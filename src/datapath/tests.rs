@@ -19,6 +19,7 @@ mod random;
 mod routed;
 mod standing;
 mod text;
+mod upcalls;
 
 /// A switch with a worker, and what it sent.
 pub(super) struct Bench {
@@ -67,7 +68,9 @@ impl Bench {
     pub(super) fn with_flow_limit(ports: u32, flow_limit: u32) -> Self {
         let mut switch = Switch::with_flow_limit(flow_limit);
         switch.add_bridge(&name("br"), BridgeMode::Flow).expect("a new bridge");
-        let mut bench = Self { switch: Mutex::new(switch), worker: Worker::new(), now: Timestamp::from_secs(1_000) };
+        // The time stands still unless a test says otherwise.
+        let worker = Worker::with_upcall_limit(UpcallLimit::NONE);
+        let mut bench = Self { switch: Mutex::new(switch), worker, now: Timestamp::from_secs(1_000) };
         for number in 1..=ports {
             bench.netdev("br", number, VlanMode::Trunk);
         }

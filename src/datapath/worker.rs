@@ -13,6 +13,7 @@ use super::offer::{FRAMES_FIRST, Offer, Offered, Sample};
 use super::packet::Packet;
 use super::revision::Revisions;
 use super::switch::Switch;
+use super::upcall::{UpcallLimit, Upcalls};
 use crate::api::switch::CacheCounters;
 use crate::types::Timestamp;
 
@@ -26,9 +27,12 @@ pub struct Worker {
     /// What changes in the switch, once one has been seen.
     revisions: Option<Arc<Revisions>>,
     counters: CacheCounters,
-    /// Frames that could not be rewritten, or answered, not yet told to the switch.
+    /// Who may have the tables walked.
+    upcalls: Upcalls,
+    /// Frames that could not be rewritten, answered or looked up, not yet told to the switch.
     no_room: u64,
     unanswered: u64,
+    refused: u64,
     /// The first entry not yet told to the switch in this round.
     pushed: usize,
     /// What the strictest of all routers asks of packets.
@@ -66,14 +70,30 @@ pub(crate) fn locked(switch: &Mutex<Switch>) -> MutexGuard<'_, Switch> {
 }
 
 impl Worker {
-    /// A worker that knows nothing yet.
+    /// A worker that knows nothing yet, with the usual limit.
     #[must_use]
     pub fn new() -> Self {
-        let counters = CacheCounters::default();
-        Self { cache: Cache::new(), revisions: None, counters, no_room: 0, unanswered: 0, pushed: 0, least: None }
+        Self::with_upcall_limit(UpcallLimit::default())
     }
 
-    /// Does to one frame what the switch's flows say. Locks the switch only if the cache does not know.
+    /// The same, with another limit.
+    #[must_use]
+    pub fn with_upcall_limit(limit: UpcallLimit) -> Self {
+        Self {
+            cache: Cache::new(),
+            revisions: None,
+            counters: CacheCounters::default(),
+            upcalls: Upcalls::new(limit),
+            no_room: 0,
+            unanswered: 0,
+            refused: 0,
+            pushed: 0,
+            least: None,
+        }
+    }
+
+    /// Does to one frame what the switch's flows say. Locks the switch only if the cache does not know, and not even then
+    /// if that happens too often.
     pub fn process(
         &mut self,
         switch: &Mutex<Switch>,
@@ -106,6 +126,10 @@ impl Worker {
             }
             Found::Stale(_) | Found::Nothing => {
                 self.counters.misses += 1;
+                if !self.upcalls.admit(ingress, stale.iter().any(Option::is_some), now) {
+                    self.refused += 1;
+                    return;
+                }
                 self.miss(switch, (&mut key, ingress), stale, (packet, layout), now)
             }
         };
@@ -269,6 +293,8 @@ impl Worker {
         self.pushed = 0;
         switch.count(DropReason::NoRoom, core::mem::take(&mut self.no_room));
         switch.count(DropReason::Unanswered, core::mem::take(&mut self.unanswered));
+        switch.count(DropReason::UpcallLimit, core::mem::take(&mut self.refused));
+        self.upcalls.forget(now);
         self.cache.rank();
         true
     }
