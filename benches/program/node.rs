@@ -162,8 +162,8 @@ impl Node {
         }
     }
 
-    /// Has the agent told these changes. Gives how long it took until the switch had so many flows and a pass had found
-    /// nothing left to do; and how long the pass took that made them, unless another had ended before it was asked for.
+    /// Has the agent told these changes. Gives how long it took until the switch had so many flows and a pass had left
+    /// nothing to do, which [`Self::settle`] has looked at; and how long the pass took that made them, unless another had ended before it was asked for.
     fn tell(&self, agent: &mut Client, changes: &[ViewChange], flows: usize) -> (Duration, Option<Duration>) {
         let pass = |agent: &mut Client| agent.call::<_, Show>(&Request::Show).expect("it answers").state;
         let told = |state: &Converged| (state.operations, state.took_micros);
@@ -198,8 +198,8 @@ impl Node {
         let all: Vec<ViewChange> = (0..ports).map(|number| self.set.put(number)).collect();
         let each = if self.set.ipv6 { 5 } else { 3 };
         let (whole, pass) = self.tell(&mut agent, &all, before + each * ports as usize);
-        figures.add("dvr: all, from the controller's word to verified", [whole]);
-        figures.add("dvr: all, the agent's pass (observe, program, verify)", pass);
+        figures.add("dvr: all, from the controller's word to made", [whole]);
+        figures.add("dvr: all, the agent's pass (observe, program)", pass);
         self.settle(&mut agent);
         let mut deltas = Vec::new();
         for turn in 0..DELTAS {

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::link::{LinkKind, LinkSpec};
-use crate::model::view::{Attachment, Backend, NetworkView, NodeView, PortView, RouterPort, RouterView, TunnelKind};
+use crate::model::view::{
+    Attachment, Backend, NetworkView, NodeView, PortView, RemotePort, RouterPort, RouterView, TunnelKind,
+};
 use crate::neigh::NeighbourSpec;
 use crate::netns::{BadName, Name, NetnsName, PORTS_NETNS, Sysctl, TUNNELS_NETNS};
 use crate::plan::{KernelSpec, KernelState, NamespaceSpec};
 use crate::route::RouteSpec;
-use crate::types::{IfName, Mtu};
+use crate::types::{IfName, Mac, Mtu};
 use crate::vxlan::{BadTunnels, FdbEntry, TunnelSpec};
 use crate::{gre, program, vxlan};
 
@@ -220,13 +222,15 @@ fn ipv6_switches(link: &IfName, network: &NetworkView) -> Vec<Sysctl> {
 /// have taken by announcing it. By address; of several with one the first.
 pub(super) fn neighbours(network: &NetworkView) -> Vec<NeighbourSpec> {
     let ipv6 = has_ipv6(network);
-    let local =
-        network.local_ports.iter().map(|port| (port.mac, port.addresses.iter().map(IpNet::addr).collect::<Vec<_>>()));
-    let remote = network.remote_ports.iter().map(|port| (port.mac, port.ips.clone()));
-    let mut all = Vec::new();
-    for (mac, ips) in local.chain(remote) {
-        let link_local = ipv6.then(|| mac.link_local().into());
-        all.extend(ips.into_iter().chain(link_local).map(|ip| NeighbourSpec { ip, mac }));
+    let link_local = |mac: Mac| ipv6.then(|| IpAddr::from(mac.link_local()));
+    let ports = network.local_ports.len() + network.remote_ports.len();
+    let mut all = Vec::with_capacity(ports * if ipv6 { 3 } else { 1 });
+    for PortView { mac, addresses, .. } in &network.local_ports {
+        let ips = addresses.iter().map(IpNet::addr).chain(link_local(*mac));
+        all.extend(ips.map(|ip| NeighbourSpec { ip, mac: *mac }));
+    }
+    for RemotePort { mac, ips, .. } in &network.remote_ports {
+        all.extend(ips.iter().copied().chain(link_local(*mac)).map(|ip| NeighbourSpec { ip, mac: *mac }));
     }
     let here = network.local_ports.iter().flat_map(|port| &port.claimed);
     let claimed = here.chain(network.remote_ports.iter().flat_map(|port| &port.claimed));

@@ -60,10 +60,19 @@ enum Fresh {
 }
 
 impl Fresh {
-    fn add(&mut self, changes: Vec<ViewChange>) {
+    /// Whether so many more are kept one by one.
+    const fn has_room(&self, more: usize) -> bool {
         match self {
-            Self::Changes(list) if list.len() + changes.len() <= FRESH_MAX => list.extend(changes),
-            Self::Changes(_) | Self::Whole => *self = Self::Whole,
+            Self::Changes(list) => list.len() + more <= FRESH_MAX,
+            Self::Whole => false,
+        }
+    }
+
+    /// Adds changes; `None` stands for more than there is room for.
+    fn add(&mut self, changes: Option<Vec<ViewChange>>) {
+        match (&mut *self, changes) {
+            (Self::Changes(list), Some(changes)) => list.extend(changes),
+            (Self::Changes(_), None) | (Self::Whole, _) => *self = Self::Whole,
         }
     }
 }
@@ -354,13 +363,14 @@ impl End {
                 let Some(known) = known else { return Err("changes come before the whole".to_owned()) };
                 // Copied only while it is written down or taken whole.
                 let view = Arc::make_mut(&mut known.view);
-                if !changes.iter().cloned().all(|change| view.apply(change)) {
+                let kept = fresh.has_room(changes.len()).then(|| changes.clone());
+                if !changes.into_iter().all(|change| view.apply(change)) {
                     // Nothing to go on from: the next session asks for the whole.
                     known.epoch.clear();
                     return Err("changes of networks that never came".to_owned());
                 }
                 known.revision = revision;
-                fresh.add(changes);
+                fresh.add(kept);
                 is_news
             }
         };

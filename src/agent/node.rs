@@ -5,24 +5,22 @@ use std::sync::Arc;
 
 use crate::api::switch::{Request, Show, Standing, Synced};
 use crate::control::ControlError;
-use crate::gre::GreOp;
 use crate::link::LinkOp;
-use crate::model::view::{Attachment, Backend, NodeView, ViewChange};
+use crate::model::view::{Backend, NodeView, ViewChange};
 use crate::neigh::NeighbourChange;
-use crate::netns::{NetnsName, Ownership, PORTS_NETNS, TUNNELS_NETNS};
+use crate::netns::{NetnsName, Ownership, TUNNELS_NETNS};
 use crate::plan::kernel::Kernel;
 use crate::plan::monitor::{Monitor, Pulse};
 use crate::plan::{self, Checked, KernelSpec, KernelState, Op, Plan};
 use crate::program::{BR_INT, BR_TUN, fixed, local_vlans};
 use crate::types::IfName;
-use crate::vxlan::VxlanOp;
 
 use super::backend::{self, Choice, Needs};
 use super::delta::{Bearers, Delta, EarlyFull, Extent};
 use super::desired::{Desired, News};
 use super::kernel_spec::{kernel_spec, router_links};
 use super::known::Known;
-use super::less::{faults, without};
+use super::less::{faults, lost_ports, without};
 use super::room::{self, Passing};
 use super::switch::Switch;
 use super::switch_spec::{self, attach};
@@ -40,7 +38,7 @@ const ERRORS_MAX: usize = 64;
 /// What the node holds, or is to hold.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pub(super) view: NodeView,
+    pub(super) view: Arc<NodeView>,
     pub(super) vlans: Vlans,
     pub(super) attach: Attach,
     /// Why its tunnels are made by what makes them.
@@ -129,7 +127,7 @@ impl<D: Desired> Node<D> {
         let (whole, changes) = core::mem::take(&mut self.untold);
         let tunnels_why = self.tunnels.as_ref().map(|choice| choice.why.clone()).unwrap_or_default();
         let passing = self.passing.clone();
-        let held = || Held { view: NodeView::clone(view), vlans: self.vlans.clone(), attach, tunnels_why, passing };
+        let held = || Held { view: Arc::clone(view), vlans: self.vlans.clone(), attach, tunnels_why, passing };
         (whole || !changes.is_empty()).then(held)
     }
 
@@ -265,9 +263,11 @@ impl<D: Desired> Node<D> {
     pub(super) fn follow(&mut self) {
         if self.settled
             && self.following.is_none()
-            && let Some(view) = &self.view
+            && let Some(view) = &mut self.view
             && view.backend == Backend::Userspace
         {
+            // Readers have theirs: it is copied while nobody waits, and not for the first change.
+            Arc::make_mut(view);
             self.following = Some(Following { bearers: Bearers::of(view), delta: Delta::default() });
         }
     }
@@ -344,11 +344,10 @@ impl<D: Desired> Node<D> {
         self.untold.0 |= self.attach != attach;
         self.attach = attach;
         self.choose_tunnels()?;
-        let spec = self.kernel_spec()?;
         self.number()?;
         for round in 0..ROUNDS_MAX {
             let ahead = self.begin_ahead().map_err(|error| error.to_string())?;
-            let kernel = self.kernel_steps(&spec, ahead.is_some(), outcome).await;
+            let kernel = self.kernel_steps(ahead.is_some(), outcome).await;
             if let Some(ahead) = ahead {
                 self.end_ahead(ahead, outcome).await?;
             }
@@ -386,22 +385,24 @@ impl<D: Desired> Node<D> {
         self.note(told, true, outcome).map_err(|error| error.to_string())
     }
 
-    /// Brings the kernel to `spec`, and if there is time looks at what came of it. Returns the ports whose interfaces are not
-    /// there, or not the ones they were; and whether the last look found nothing to do.
+    /// Brings the kernel to what is desired, and if there is time looks at what came of it. Returns the ports whose
+    /// interfaces are not there, or not the ones they were; and whether nothing is left to do.
     async fn kernel_steps(
         &mut self,
-        spec: &Checked,
         has_time: bool,
         outcome: &mut Outcome,
     ) -> Result<(BTreeSet<IfName>, bool), String> {
+        let spec = self.kernel_spec()?;
         let mut lost = BTreeSet::new();
         let mut is_quiet = false;
         for _ in 0..if has_time { 2 } else { 1 } {
             let before = outcome.operations;
-            lost.extend(self.kernel_step(spec, outcome).await?);
-            // What changes before this listens is met by the next look: there is one after each step that did something.
-            self.monitor.watch(spec).map_err(|error| error.to_string())?;
-            is_quiet = outcome.operations == before;
+            let (more, is_told) = self.kernel_step(&spec, outcome).await?;
+            lost.extend(more);
+            // What changes before this listens is met by the next look: there is one after each step that did something, unless
+            // the kernel told what came of it, and tells what others make of it since.
+            let begins = self.monitor.watch(&spec).map_err(|error| error.to_string())?;
+            is_quiet = outcome.operations == before || is_told && !begins;
             if is_quiet || !outcome.errors.is_empty() {
                 break;
             }
@@ -409,15 +410,16 @@ impl<D: Desired> Node<D> {
         Ok((lost, is_quiet))
     }
 
-    /// Brings the kernel to `spec`. Returns the ports whose interfaces are not there, or not the ones they were.
-    async fn kernel_step(&mut self, spec: &Checked, outcome: &mut Outcome) -> Result<BTreeSet<IfName>, String> {
+    /// Brings the kernel to `spec`. Returns the ports whose interfaces are not there, or not the ones they were; and whether
+    /// a look could tell no more of what was done than the kernel did.
+    async fn kernel_step(&mut self, spec: &Checked, outcome: &mut Outcome) -> Result<(BTreeSet<IfName>, bool), String> {
         let observed = self.kernel.observe(spec).await.map_err(|error| error.to_string())?;
         self.router_links = self.view.as_ref().map(|view| router_links(view, &observed)).unwrap_or_default();
         let plan = plan::diff(spec, &observed, &self.ownership);
         for blocked in &plan.blocked {
             outcome.fails(blocked);
         }
-        let lost = self.lost_ports(&plan);
+        let lost = self.view.as_ref().map(|view| lost_ports(view, &plan)).unwrap_or_default();
         self.make_room(&plan, outcome)?;
         if plan.is_empty() {
             // Awaited links are the switch's to make, in this round.
@@ -426,19 +428,22 @@ impl<D: Desired> Node<D> {
             {
                 drifts.iter().for_each(|drift| outcome.fails(drift));
             }
-            return Ok(lost);
+            return Ok((lost, false));
         }
         for op in &plan.ops {
             tracing::debug!(%op, "kernel");
         }
         match self.kernel.apply(&plan).await {
-            Ok(applied) => outcome.operations += applied.done,
+            Ok(applied) => {
+                outcome.operations += applied.done;
+                Ok((lost, plan.is_neighbours()))
+            }
             Err(failure) => {
                 outcome.operations += failure.done;
                 failure.failures.iter().for_each(|failed| outcome.fails(failed));
+                Ok((lost, false))
             }
         }
-        Ok(lost)
     }
 
     /// Has the switch let go of its tunnels' UDP port before the kernel's take it.
@@ -452,36 +457,6 @@ impl<D: Desired> Node<D> {
         let show = self.switch.show().map_err(|error| error.to_string())?;
         let failed = self.ask_all(&switch_spec::tunnels_of_the_switch(&show), outcome);
         failed.map(drop).map_err(|error| error.to_string())
-    }
-
-    fn lost_ports(&self, plan: &Plan) -> BTreeSet<IfName> {
-        let mut ports = BTreeMap::new();
-        for vm in self.view.iter().flat_map(|view| &view.networks).flat_map(|network| &network.local_ports) {
-            if let Attachment::Netns { netns, ifname } = &vm.attach {
-                ports.insert((netns.clone(), ifname.clone()), vm.port.clone());
-            }
-        }
-        let port_of = |netns: &NetnsName, link: &IfName| {
-            let at = (netns.to_string(), link.clone());
-            // A router's port bears its interface's name, and so does the outer end of every veth pair.
-            ports.get(&at).cloned().unwrap_or_else(|| link.clone())
-        };
-        let remade = plan.ops.iter().filter_map(|op| match op {
-            Op::Link(netns, LinkOp::CreateVeth { name, peer, .. }) if netns.to_string() == PORTS_NETNS => {
-                Some(port_of(netns, name)).filter(|_| !peer.as_str().is_empty())
-            }
-            Op::Link(netns, LinkOp::CreateVeth { name, .. }) => Some(port_of(netns, name)),
-            // A tunnel's port bears its device's name.
-            Op::Vxlan(_, VxlanOp::Create { name, .. }) | Op::Gre(_, GreOp::Create { name, .. }) => Some(name.clone()),
-            Op::Vxlan(_, VxlanOp::SetFdb { .. } | VxlanOp::RemoveFdb { .. })
-            | Op::Link(..)
-            | Op::Netns(_)
-            | Op::Sysctl(..)
-            | Op::Bridge(..)
-            | Op::Neigh(..)
-            | Op::Route(..) => None,
-        });
-        plan.awaited.iter().map(|(netns, link)| port_of(netns, link)).chain(remade).collect()
     }
 
     /// Brings the switch to what is desired: ports, then the flows of each bridge at one instant, then ports that no

@@ -54,10 +54,10 @@ impl Shared {
         let mut published = self.lock();
         if let Some(held) = &mut published.held {
             // Copied only while a reader has it.
-            let held = Arc::make_mut(held);
+            let view = Arc::make_mut(&mut Arc::make_mut(held).view);
             for change in changes {
                 // What is dropped concerns networks that are not there, which no reader is shown.
-                let _kept = held.view.apply(change);
+                let _kept = view.apply(change);
             }
         }
         published.state = Some(state);

@@ -65,14 +65,15 @@ impl Monitor {
     }
 
     /// Listens in those of the spec's namespaces that exist, and no others. Call it after each apply; changes made before
-    /// it returns may be missed, so observe once more after a call that began to listen somewhere.
+    /// it returns may be missed, so observe once more after a call that began to listen somewhere. Returns whether it did.
     ///
     /// # Errors
     /// When a namespace cannot be entered, or has no socket to give.
-    pub fn watch(&mut self, spec: &Checked) -> Result<(), Error> {
+    pub fn watch(&mut self, spec: &Checked) -> Result<bool, Error> {
         let entries = self.directory.entries()?;
         self.known = self.identities(&entries);
         let mut listeners = BTreeMap::new();
+        let mut begins = false;
         for netns in spec.namespaces() {
             let identity = match &netns.name {
                 NetnsName::Own => None,
@@ -85,19 +86,19 @@ impl Monitor {
                 Some(kept) if kept.0 == identity && !kept.1.is_finished() => {
                     listeners.insert(netns.name.clone(), kept);
                 }
-                Some((_, stale)) => {
-                    stale.abort();
+                stale => {
+                    if let Some((_, stale)) = stale {
+                        stale.abort();
+                    }
                     listeners.insert(netns.name.clone(), (identity, self.listen(&netns.name)?));
-                }
-                None => {
-                    listeners.insert(netns.name.clone(), (identity, self.listen(&netns.name)?));
+                    begins = true;
                 }
             }
         }
         for (_, listener) in std::mem::replace(&mut self.listeners, listeners).into_values() {
             listener.abort();
         }
-        Ok(())
+        Ok(begins)
     }
 
     fn identities(&self, entries: &Entries) -> BTreeMap<Name, Option<Identity>> {

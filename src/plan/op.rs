@@ -89,6 +89,14 @@ impl Plan {
     pub const fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+
+    /// Whether all there is to it is neighbour entries. The kernel's word on each of those is all that a look could tell:
+    /// nothing hangs on them, and nothing follows from them.
+    #[must_use]
+    pub fn is_neighbours(&self) -> bool {
+        let Self { ops, awaited, blocked } = self;
+        awaited.is_empty() && blocked.is_empty() && ops.iter().all(|op| matches!(op, Op::Neigh(..)))
+    }
 }
 
 impl fmt::Display for Plan {

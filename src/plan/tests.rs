@@ -172,6 +172,30 @@ fn half_a_pair_is_remade_whole_and_once() {
     );
 }
 
+/// Input: a node of which neighbour entries differ; then something else too, then a link is awaited. Output: only the first
+/// is nothing but neighbour entries.
+#[test]
+fn neighbours_alone_are_told_from_more() {
+    let mut observed = fulfilled();
+    let diff = |observed: &KernelState| {
+        let plan = diff(&wanted().check().expect("no contradiction"), observed, &Ownership::agent());
+        (!plan.is_empty(), plan.is_neighbours())
+    };
+    let mut netns = observed.namespaces[&name("qrouter-1").into()].clone();
+    let link = netns.links.get_mut(&ifname("qr-1")).expect("there");
+    link.neighbours = vec![NeighbourState { ip: [10, 1, 0, 8].into(), mac: Some(MAC), permanent: true }];
+    observed.namespaces.insert(name("qrouter-1").into(), netns.clone());
+    assert_eq!(diff(&observed), (true, true));
+    let link = netns.links.get_mut(&ifname("qr-1")).expect("there");
+    link.mtu = 1400;
+    observed.namespaces.insert(name("qrouter-1").into(), netns.clone());
+    assert_eq!(diff(&observed), (true, false));
+    netns.links.remove(&ifname("qr-1"));
+    netns.sysctls.clear();
+    observed.namespaces.insert(name("qrouter-1").into(), netns);
+    assert_eq!(diff(&observed), (true, false));
+}
+
 #[test]
 fn drift_names_the_field() {
     let mut observed = fulfilled();
