@@ -332,17 +332,18 @@ pub fn unfilter(port: &IfName, socket: BorrowedFd<'_>) -> Result<(), Error> {
     sys::drop_filter(socket).map_err(|source| Error::Socket { port: port.clone(), source })
 }
 
-/// Removes our ingress filter from an interface; none there is as good. The connection is one of the interface's namespace.
+/// Removes our ingress filter from an interface, and tells whether there was one. The connection is one of the interface's
+/// namespace.
 ///
 /// # Errors
 /// [`Error::Filter`].
-pub fn detach(connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<(), Error> {
+pub fn detach(connection: &mut Connection, port: &IfName, ifindex: u32) -> Result<bool, Error> {
     match connection.request(RouteNetlinkMessage::DelTrafficFilter(filter_message(ifindex, TcHandle::MIN_INGRESS)), 0) {
         // EINVAL is what it says of an interface without such a qdisc (`__tcf_qdisc_find()`, `net/sched/cls_api.c`).
         Err(error) if !error.is_absent() && error.errno() != Some(nix::errno::Errno::EINVAL) => {
             Err(Error::Filter { what: "remove", port: port.clone(), source: error })
         }
-        Ok(()) | Err(_) => Ok(()),
+        removed => Ok(removed.is_ok()),
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Exit {
     pub(crate) mtu: u32,
     /// Whether it is one end of a veth pair whose other end is in another namespace.
     pub(crate) pair: bool,
+    /// Whether it is a tunnel's device, which joins segments that arrive (`gro_cells_receive()`, `net/core/gro_cells.c`).
+    pub(crate) joins: bool,
 }
 
 /// The link of this name, as frames are redirected to it.
@@ -62,7 +64,21 @@ pub(crate) fn exit(connection: &mut Connection, name: &IfName) -> Result<Exit, E
     let (message, LinkState { index, mtu, kind, .. }) = named(connection, name)?;
     let elsewhere = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkNetNsId(_));
     let pair = kind.as_deref() == Some("veth") && message.attributes.iter().any(elsewhere);
-    Ok(Exit { index, mtu, pair })
+    let joins = matches!(kind.as_deref(), Some("vxlan" | "gretap" | "ip6gretap"));
+    Ok(Exit { index, mtu, pair, joins })
+}
+
+/// Frames that the link of this name has received; a tunnel's device counts them before it joins any.
+///
+/// # Errors
+/// [`Error::NoLink`] when there is none.
+pub(crate) fn received(connection: &mut Connection, name: &IfName) -> Result<u64, Error> {
+    let (message, _) = named(connection, name)?;
+    let counted = |attribute: &LinkAttribute| {
+        if let LinkAttribute::Stats64(stats) = attribute { Some(stats.rx_packets) } else { None }
+    };
+    let missing = || Error::Malformed(format!("the kernel told no statistics of link {name}"));
+    message.attributes.iter().find_map(counted).ok_or_else(missing)
 }
 
 /// What kind of link has this name, such as `veth`; `None` for one without a kind, such as a card.

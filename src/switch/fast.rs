@@ -5,17 +5,20 @@
 //! Workers offer decisions under the same lock and by the same test, so none that was overtaken is put in afterwards.
 //! Nobody holds this lock and the switch's at once.
 
+mod joining;
 mod list;
 
 use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
+use self::joining::Joining;
 use super::line::{Line, Media};
 use super::{Sentinel, lock};
 use crate::api::switch::{FastPathCounters, FastPathState};
@@ -45,6 +48,8 @@ struct FastLine {
     /// Tells its namespace from others.
     space: (u64, u64),
     state: State,
+    /// Of a tunnel's device: whether it joins segments.
+    joining: Option<Joining>,
 }
 
 #[derive(Debug)]
@@ -157,7 +162,8 @@ impl Fast {
             Err(why) => ((0, 0), State::Refused(why)),
         };
         let netns = netns.to_owned();
-        inner.lines.insert(line.dp, FastLine { line: Arc::clone(line), name: name.clone(), netns, space, state });
+        let (dp, line) = (line.dp, Arc::clone(line));
+        inner.lines.insert(dp, FastLine { line, name: name.clone(), netns, space, state, joining: None });
     }
 
     /// Hangs the fast path on every line that waits for it.
@@ -168,6 +174,7 @@ impl Fast {
             line.state = match engage(path, line) {
                 Ok(exit) => {
                     line.line.set_fast(true);
+                    line.joining = joining::cease(line, &exit);
                     State::On(exit)
                 }
                 Err(why) => {
@@ -188,6 +195,7 @@ impl Fast {
         let Some(line) = inner.lines.remove(&dp) else { return };
         line.line.set_fast(false);
         inner.drop_flows(|flow| flow.from != dp && flow.to != dp);
+        joining::resume(&line);
         if let State::On(exit) = line.state {
             let removed = within(Some(&line.netns), || Ok(unhang(&line.name, exit.index)));
             // The interface may be gone, and its filter with it.
@@ -268,6 +276,7 @@ impl Fast {
             core::mem::take(&mut inner.gone)
         };
         settle(switch, &gone);
+        self.judge(now);
     }
 }
 
@@ -421,12 +430,15 @@ impl Inner {
             if count.packets > 0 {
                 (flow.used, flow.carried) = (now, flow.carried.and(count));
                 credits.push(Credit { grounds: Arc::clone(&flow.grounds), count, used: now });
-                ports.push(((flow.from, flow.to), count));
+                ports.push((flow.kind, (flow.from, flow.to), count));
             } else if now.since(flow.used).as_secs() >= IDLE_SECS {
                 idle.push(*key);
             }
         }
-        ports.into_iter().for_each(|(ports, count)| self.count(ports, count));
+        for (kind, ports, count) in ports {
+            self.count(ports, count);
+            self.weigh(ports.0, kind, count);
+        }
         idle.iter().for_each(|key| self.take(key));
         (credits, last.filter(|_| looked == STEP))
     }
@@ -507,7 +519,12 @@ pub(super) fn clear(name: &IfName, netns: &Path) {
         let clear = || -> Result<(), String> {
             let mut connection = Connection::open().map_err(|error| error.to_string())?;
             let exit = exit(&mut connection, name).map_err(|error| error.to_string())?;
-            kernel::detach(&mut connection, name, exit.index).map_err(|error| error.to_string())
+            let had = kernel::detach(&mut connection, name, exit.index).map_err(|error| error.to_string())?;
+            if had && exit.joins {
+                let any = UnixDatagram::unbound().map_err(|error| error.to_string())?;
+                packet::join(any.as_fd(), name, true).map_err(|error| error.to_string())?;
+            }
+            Ok(())
         };
         Ok(clear())
     });
@@ -516,7 +533,7 @@ pub(super) fn clear(name: &IfName, netns: &Path) {
     }
 }
 
-fn unhang(name: &IfName, index: u32) -> Result<(), kernel::Error> {
+fn unhang(name: &IfName, index: u32) -> Result<bool, kernel::Error> {
     match Connection::open() {
         Ok(mut connection) => kernel::detach(&mut connection, name, index),
         Err(source) => Err(kernel::Error::Filter { what: "remove", port: name.clone(), source }),

@@ -215,6 +215,9 @@ fn it_is_off_by_one_flag_and_leaves_nothing() {
         assert!(!shown.contains("fast path: on") && shown.contains(&format!("tunnels by {by}")), "{shown}");
         let filters = ["lab", "exec", "node1", "--", "sh", "-c", LIST_FILTERS];
         assert_eq!(user.good(&filters), "", "{shown}");
+        if by == "kernel" {
+            assert!(scenarios::joins(&user, "vx-6001"), "as a device does of itself");
+        }
         user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on", "--tunnels", "auto"]);
         as_promised(&user);
         let before = carried(&user, "node1");

@@ -164,3 +164,41 @@ fn what_is_made_anew_has_the_fast_path_again() {
         assert!(carried_of_pings(&user, "10.1.0.12") >= 90, "{harm:?}\n{}", user.good(&["show", "node1"]));
     }
 }
+
+/// Whether a device of node1 joins the segments it receives.
+pub(crate) fn joins(user: &User, device: &str) -> bool {
+    let ask = format!("PATH=$PATH:/usr/sbin:/sbin ip netns exec dvr-ports ethtool -k {device}");
+    let said = user.good(&["lab", "exec", "node1", "--", "sh", "-c", &ask]);
+    let line =
+        said.lines().find_map(|line| line.strip_prefix("generic-receive-offload: ")).expect("every device has it");
+    line == "on"
+}
+
+/// Input: streams that arrive whole, then in segments, then pings. Output: the tunnel's device joins while there are
+/// segments to join, and neither before nor after.
+#[test]
+fn a_tunnel_joins_segments_while_there_are_any() {
+    if !has_bpf("joining of segments under the fast path") {
+        return;
+    }
+    let user = with_fast_path("fast-join");
+    up(&user, &["--fast-path", "on"]);
+    let shown = || user.good(&["show", "node1"]);
+    let cut = |whole: &str| {
+        let set = format!("PATH=$PATH:/usr/sbin:/sbin ethtool -K eth0 gso {whole} tso {whole}");
+        user.good(&["lab", "exec", "node2", "--", "sh", "-c", &set]);
+    };
+    for (whole, joined) in [("on", false), ("off", true)] {
+        cut(whole);
+        super::transfer(&user, ("blue2", "blue1"), "10.1.0.11");
+        // What is shown has been counted, and what was counted judged.
+        let shown = shown();
+        assert_eq!(joins(&user, "vx-6001"), joined, "{whole}: {shown}");
+    }
+    cut("on");
+    for _ in 0..2 {
+        assert_eq!(ping(&user, "10.1.0.12", 400), 400);
+        shown();
+    }
+    assert!(!joins(&user, "vx-6001"), "{}", shown());
+}

@@ -65,6 +65,15 @@ pub fn mtu(socket: BorrowedFd<'_>) -> io::Result<u32> {
     packet_sys::mtu(socket)
 }
 
+/// Has an interface join the segments that it receives into super-frames, or hand them on one by one. Any socket of its
+/// namespace will do.
+///
+/// # Errors
+/// The kernel's: without `CAP_NET_ADMIN` over the namespace, or when the interface is gone.
+pub fn join(socket: BorrowedFd<'_>, name: &IfName, on: bool) -> io::Result<()> {
+    packet_sys::join(socket, name, on)
+}
+
 /// The MTU of a socket's interface, as it was a while ago at most.
 #[derive(Debug, Default)]
 pub struct LinkMtu {

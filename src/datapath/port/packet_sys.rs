@@ -117,3 +117,23 @@ pub(super) fn mtu(socket: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: SIOCGIFMTU has written this member of the union, an `int`, which every bit pattern is a value of.
     Ok(unsafe { request.ifr_ifru.ifru_mtu }.cast_unsigned())
 }
+
+/// `SIOCETHTOOL` (`linux/sockios.h`).
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+/// Turns joining of received segments on or off (`linux/ethtool.h`).
+const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// Has an interface of the socket's namespace join received segments, or not (`ethtool -K NAME gro on|off`).
+pub(super) fn join(socket: BorrowedFd<'_>, name: &IfName, on: bool) -> io::Result<()> {
+    // `struct ethtool_value`.
+    let mut command = [ETHTOOL_SGRO, u32::from(on)];
+    // SAFETY: `ifreq` is a C struct of integers, byte arrays and a union of such, and pointers: all zeroes is a value of it.
+    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+    for (slot, octet) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
+        *slot = libc::c_char::from_ne_bytes([octet]);
+    }
+    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+    // SAFETY: `socket` is open for the call's length. The request's name ends in a zero, for names are shorter than the
+    // field; it points to a whole `struct ethtool_value`, which is what the kernel reads for this command.
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) })
+}
