@@ -340,7 +340,12 @@ impl MaskShape {
     }
 
     pub(crate) fn hash(&self, key: &Key) -> u64 {
-        let mut mixer = Mixer::new(0);
+        self.seeded_hash(key, 0)
+    }
+
+    /// A hash that nobody can foretell who does not know the seed.
+    pub(crate) fn seeded_hash(&self, key: &Key, seed: u64) -> u64 {
+        let mut mixer = Mixer::new(seed);
         for (index, bits) in &self.words {
             mixer.add(key.0[usize::from(*index)] & bits);
         }

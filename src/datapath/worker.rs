@@ -70,17 +70,27 @@ pub(crate) fn locked(switch: &Mutex<Switch>) -> MutexGuard<'_, Switch> {
 }
 
 impl Worker {
-    /// A worker that knows nothing yet, with the usual limit.
+    /// A worker that knows nothing yet, whose cache hashes the same way in every run, with the usual limit.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_upcall_limit(UpcallLimit::default())
+        Self::seeded(0)
     }
 
-    /// The same, with another limit.
+    /// The same, whose cache hashes by a seed: one that senders of packets cannot know.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::with(seed, UpcallLimit::default())
+    }
+
+    /// The same as [`Self::new`], with another limit.
     #[must_use]
     pub fn with_upcall_limit(limit: UpcallLimit) -> Self {
+        Self::with(0, limit)
+    }
+
+    fn with(seed: u64, limit: UpcallLimit) -> Self {
         Self {
-            cache: Cache::new(),
+            cache: Cache::new(seed),
             revisions: None,
             counters: CacheCounters::default(),
             upcalls: Upcalls::new(limit),

@@ -1,6 +1,7 @@
 //! A worker: waits for frames, hands them to the engine, sends what comes of it.
 
 use core::net::IpAddr;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -161,7 +162,7 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
             epoll,
             wake,
             told,
-            engine: Worker::new(),
+            engine: Worker::seeded(drawn()),
             outputs: Outputs::new(index, Arc::clone(&shared)),
             batch: Batch::default(),
             buffer: vec![0; BUFFER_LEN],
@@ -172,6 +173,11 @@ pub(super) fn spawn(index: usize, shared: &Arc<Shared>) -> io::Result<(WorkerLin
     };
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(work)?;
     Ok((link, thread))
+}
+
+/// A number that nobody can foretell.
+fn drawn() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Whether a frame from a tunnel has a checksum that its sender only began; a joined one has, and that is ours.
