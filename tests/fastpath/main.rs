@@ -216,7 +216,7 @@ fn it_is_off_by_one_flag_and_leaves_nothing() {
         let filters = ["lab", "exec", "node1", "--", "sh", "-c", LIST_FILTERS];
         assert_eq!(user.good(&filters), "", "{shown}");
         if by == "kernel" {
-            assert!(scenarios::joins(&user, "vx-6001"), "as a device does of itself");
+            assert!(scenarios::joins(&user, "dvr-tunnels"), "as a device does of itself");
         }
         user.good(&["lab", "restart", "node1", "agent", "--fast-path", "on", "--tunnels", "auto"]);
         as_promised(&user);

@@ -165,9 +165,9 @@ fn what_is_made_anew_has_the_fast_path_again() {
     }
 }
 
-/// Whether a device of node1 joins the segments it receives.
-pub(crate) fn joins(user: &User, device: &str) -> bool {
-    let ask = format!("PATH=$PATH:/usr/sbin:/sbin ip netns exec dvr-ports ethtool -k {device}");
+/// Whether the device `vx-6001` of node1, in this namespace, joins the segments it receives.
+pub(crate) fn joins(user: &User, netns: &str) -> bool {
+    let ask = format!("PATH=$PATH:/usr/sbin:/sbin ip netns exec {netns} ethtool -k vx-6001");
     let said = user.good(&["lab", "exec", "node1", "--", "sh", "-c", &ask]);
     let line =
         said.lines().find_map(|line| line.strip_prefix("generic-receive-offload: ")).expect("every device has it");
@@ -193,12 +193,12 @@ fn a_tunnel_joins_segments_while_there_are_any() {
         super::transfer(&user, ("blue2", "blue1"), "10.1.0.11");
         // What is shown has been counted, and what was counted judged.
         let shown = shown();
-        assert_eq!(joins(&user, "vx-6001"), joined, "{whole}: {shown}");
+        assert_eq!(joins(&user, "dvr-ports"), joined, "{whole}: {shown}");
     }
     cut("on");
     for _ in 0..2 {
         assert_eq!(ping(&user, "10.1.0.12", 400), 400);
         shown();
     }
-    assert!(!joins(&user, "vx-6001"), "{}", shown());
+    assert!(!joins(&user, "dvr-ports"), "{}", shown());
 }
