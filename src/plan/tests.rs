@@ -181,7 +181,7 @@ fn neighbours_alone_are_told_from_more() {
         let plan = diff(&wanted().check().expect("no contradiction"), observed, &Ownership::agent());
         (!plan.is_empty(), plan.is_neighbours())
     };
-    let mut netns = observed.namespaces[&name("qrouter-1").into()].clone();
+    let mut netns = observed.namespaces[&NetnsName::from(name("qrouter-1"))].clone();
     let link = netns.links.get_mut(&ifname("qr-1")).expect("there");
     link.neighbours = vec![NeighbourState { ip: [10, 1, 0, 8].into(), mac: Some(MAC), permanent: true }];
     observed.namespaces.insert(name("qrouter-1").into(), netns.clone());
