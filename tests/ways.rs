@@ -88,7 +88,7 @@ fn what_is_too_large_for_a_link_is_refused() {
         support::ip("link set far up");
         let near = IfName::new("near").expect("a name");
         let socket = packet::open(None, &near, 1).expect("a packet socket").remove(0);
-        let mut link = packet::LinkMtu::default();
+        let mut link = packet::Link::default();
         let mut send = |millis: u64, payload: usize, size: Option<u16>| {
             let mut sent = Ok(());
             endpoints::hand(&endpoints::frame(80, payload, size), |packet| {

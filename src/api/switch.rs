@@ -400,7 +400,8 @@ pub struct PortCounters {
     pub rx_packets: u64,
     /// Octets received.
     pub rx_bytes: u64,
-    /// Frames received and refused before any table: truncated, bad checksum, bad tunnel header.
+    /// Frames received and refused before any table: truncated, bad checksum, bad tunnel header. And those that the kernel
+    /// dropped before they were read; at a tunnel they are its node's alone, not one tunnel's.
     pub rx_dropped: u64,
     /// Frames sent.
     pub tx_packets: u64,

@@ -51,14 +51,15 @@ reasons! {
     FdbFull, "fdb-full", "the table of stations was full, and one was forgotten for another; the frame goes on";
     UpcallLimit, "upcall-limit", "nothing was known of it, and its port or its tunnel's endpoint brings more new flows than are looked up: 4,000 or 16,000 a second and worker, and more for a short while";
     Truncated, "port-truncated", "it has no whole Ethernet header, or was cut short by its buffer";
-    BadOffload, "port-bad-offload", "the kernel's or guest's word on checksum and segments contradicts the frame";
+    BadOffload, "port-bad-offload", "the kernel's or guest's word on checksum and segments contradicts the frame, or the kernel has none: for UDP super-frames read from packet sockets, before Linux 6.2";
     BadTunnel, "tunnel-bad-header", "a VXLAN datagram without header, I flag or legal VNI, or with reserved bits; a GRE header that RFC 2784 and RFC 2890 do not have";
     Fragmented, "tunnel-fragmented", "a tunnelled packet that came in fragments: an MTU on the way is smaller than its sender thinks (RFC 7348 4.3)";
     TunnelChecksum, "tunnel-bad-checksum", "a GRE packet whose own checksum is wrong";
     Keyless, "tunnel-keyless", "a GRE packet without a key: it belongs to no network";
     TunnelUnfinished, "tunnel-unfinished-checksum", "a tunnel's frame whose checksum was only begun, as a kernel vxlan device over a veth leaves it: finished here, and sent on";
     Uncuttable, "port-uncuttable", "the super-frame cannot be cut into what its link takes";
-    Full, "port-full", "the link's queue or the socket's buffer is full";
+    Overrun, "port-overrun", "more came than was read: the socket's buffer, or the TAP's queue, was full before it";
+    Full, "port-full", "the queue of the link that it leaves by, or the socket's buffer, is full";
     TooBig, "port-too-big", "larger than its link, or the path to the tunnel's end, takes without fragmenting";
     TooBigUntold, "port-too-big-untold", "as port-too-big, and nobody was told: it is no IP, may not be answered, or too many were";
     Down, "port-down", "the interface is down";

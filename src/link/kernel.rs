@@ -89,6 +89,18 @@ pub(crate) fn kind(connection: &mut Connection, name: &IfName) -> Result<Option<
     named(connection, name).map(|(_, link)| link.kind)
 }
 
+/// Frames that the link of this name was given to send, and dropped.
+///
+/// # Errors
+/// [`Error::NoLink`] when there is none.
+pub(crate) fn undelivered(connection: &mut Connection, name: &IfName) -> Result<u64, Error> {
+    let (message, _) = named(connection, name)?;
+    let dropped = message.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::Stats64(stats) = attribute { Some(stats.tx_dropped) } else { None }
+    });
+    dropped.ok_or_else(|| Error::Malformed(format!("the kernel told nothing of what link {name} dropped")))
+}
+
 /// The link of this name, and the message that told of it.
 fn named(connection: &mut Connection, name: &IfName) -> Result<(LinkMessage, LinkState), Error> {
     let question = LinkUnspec::new_with_name(name.as_str()).build();

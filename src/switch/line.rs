@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use crate::api::switch::PortCounters;
 use crate::datapath::DpPort;
-use crate::datapath::port::{Counters, gre, packet, vxlan};
+use crate::datapath::port::{Counters, Overruns, gre, packet, vxlan};
 
 /// What is behind a datapath port. All of the switch's packet descriptors are in these, so that they can be handed on.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub(super) struct Line {
     pub(super) media: Media,
     /// One a worker, and one for what the kernel did in their name.
     pub(super) counters: Tallies,
+    overruns: Mutex<Overruns>,
     faulted: AtomicBool,
     /// Set once a worker reads it no more: what it may still send does not make it whole.
     given_up: AtomicBool,
@@ -81,6 +82,7 @@ impl Line {
             dp,
             media,
             counters: Tallies::new(workers + 1),
+            overruns: Mutex::default(),
             faulted: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             fast: AtomicBool::new(false),
@@ -105,6 +107,24 @@ impl Line {
             Media::Vxlan(endpoints) => endpoints[worker].receive.as_fd(),
             Media::Gre(endpoints) => endpoints[worker].socket.as_fd(),
         }
+    }
+
+    /// What the kernel dropped before a worker read it: at sockets up to now, at a TAP as it was last told.
+    pub(super) fn overruns(&self) -> u64 {
+        let mut overruns = lock(&self.overruns);
+        match &self.media {
+            // A queue is no socket to its user; the interface counts for all of them.
+            Media::Tap { .. } => {}
+            Media::Packet { sockets, .. } => overruns.ask(sockets.iter().map(AsFd::as_fd)),
+            Media::Vxlan(endpoints) => overruns.ask(endpoints.iter().map(|endpoint| endpoint.receive.as_fd())),
+            Media::Gre(endpoints) => overruns.ask(endpoints.iter().map(|endpoint| endpoint.socket.as_fd())),
+        }
+        overruns.sum()
+    }
+
+    /// Tells how many frames its TAP's interface has dropped.
+    pub(super) fn tell_overruns(&self, dropped: u64) {
+        lock(&self.overruns).hear(dropped);
     }
 
     /// Why it carries nothing, if it does not.

@@ -24,7 +24,7 @@ pub(super) struct Output {
     sender: Option<Sender>,
     pub(super) remotes: Remotes,
     /// Packet sockets only.
-    link: packet::LinkMtu,
+    link: packet::Link,
     /// Wake-ups for an error that a read did not show.
     pub(super) strikes: u32,
 }
@@ -94,7 +94,7 @@ impl Outputs {
             self.tunnels.push(index);
         }
         self.table[index] =
-            Some(Output { line, sender, remotes: Remotes::new(), link: packet::LinkMtu::default(), strikes: 0 });
+            Some(Output { line, sender, remotes: Remotes::new(), link: packet::Link::default(), strikes: 0 });
     }
 
     /// Forgets a line, whose waiting frames go first.
@@ -254,8 +254,12 @@ impl Egress for Outputs {
             (Media::Packet { sockets, whole }, _, _) => {
                 let socket = sockets[worker].as_fd();
                 let sent = packet::write(socket, packet, *whole, link, now);
+                for _ in 0..link.take_missed() {
+                    line.counters.at(worker).refused();
+                    shared.drops[worker].add(DropReason::BadOffload, 1);
+                }
                 if sent == Err(DropReason::TooBig) {
-                    let narrow = link.octets().map(|mtu| Narrow::Link { mtu });
+                    let narrow = link.mtu().map(|mtu| Narrow::Link { mtu });
                     let tell = |narrow| teller.get_mut().tell(line.dp, &narrow, packet.head()).is_err();
                     let untold = u64::from(narrow.is_none_or(tell));
                     shared.drops[worker].add(DropReason::TooBigUntold, untold);

@@ -91,7 +91,8 @@ impl SwitchService {
 
     fn show(&self) -> Result<Show, SwitchRefusal> {
         let cache = super::refresh(&self.shared, &self.links)?;
-        let table = lock(&self.table);
+        let mut table = lock(&self.table);
+        let overruns = table.overruns(clock::monotonic());
         let (views, mut drops, routers) = {
             let switch = lock(&self.shared.switch);
             (switch.bridges(), switch.drops(), switch.routers())
@@ -101,6 +102,9 @@ impl SwitchService {
             if count != 0 {
                 *drops.entry(reason.name().to_owned()).or_default() += count;
             }
+        }
+        if overruns != 0 {
+            *drops.entry(DropReason::Overrun.name().to_owned()).or_default() += overruns;
         }
         let none = BTreeMap::new();
         let bridges = views.into_iter().map(|view| {

@@ -1,6 +1,7 @@
 //! Every port with its configuration, its numbers and its descriptors: what the control side knows.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,10 @@ use crate::datapath::port::{gre, packet, tap, vxlan, within};
 use crate::datapath::{DpPort, NewPort, NewPortKind};
 use crate::link;
 use crate::netlink::Connection;
-use crate::types::IfName;
+use crate::types::{IfName, Timestamp};
+
+/// How long what TAPs' interfaces dropped is taken for what it was: each costs entering a namespace to ask.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A port of a bridge.
 #[derive(Debug)]
@@ -28,11 +32,14 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Adds what its line counted; a patch has none.
+    /// Adds what its line counted; a patch has none. Whose the frames were that a tunnel's socket had no room for, nobody knows.
     pub(super) fn add_counters(&self, sum: &mut PortCounters) {
         match (&self.remote, &self.line) {
             (Some(tallies), _) => tallies.add_to(sum),
-            (None, Some(line)) => line.counters.add_to(sum),
+            (None, Some(line)) => {
+                line.counters.add_to(sum);
+                sum.rx_dropped += line.overruns();
+            }
             (None, None) => {}
         }
     }
@@ -52,6 +59,10 @@ pub(super) struct Table {
     pub(super) bridges: BTreeMap<IfName, BTreeMap<IfName, Port>>,
     /// Lines by number: the one place that owns the descriptors.
     lines: BTreeMap<DpPort, Arc<Line>>,
+    /// What the kernel dropped at lines that are gone.
+    overruns: u64,
+    /// When TAPs' interfaces were last asked what they dropped.
+    asked: Option<Timestamp>,
     /// Tunnel endpoints' lines: VXLAN's with their UDP port, GRE's without.
     endpoints: BTreeMap<(IpAddr, Option<u16>), DpPort>,
 }
@@ -159,6 +170,23 @@ impl Table {
         }
     }
 
+    /// What the kernel dropped at all ports before it was read. A TAP's interface may be in any namespace, and is asked at most
+    /// once in [`ASK_PERIOD`].
+    pub(super) fn overruns(&mut self, now: Timestamp) -> u64 {
+        if self.asked.is_none_or(|asked| now.since(asked) >= ASK_PERIOD) {
+            self.asked = Some(now);
+            for port in self.bridges.values().flat_map(BTreeMap::values) {
+                if let (PortKind::Tap { netns, device, .. }, Some(line)) = (&port.config.kind, &port.line) {
+                    let name = device.as_ref().unwrap_or(&port.config.name);
+                    if let Ok(Some(dropped)) = within(netns.as_deref(), || Ok(undelivered(name))) {
+                        line.tell_overruns(dropped);
+                    }
+                }
+            }
+        }
+        self.overruns + self.lines.values().map(|line| line.overruns()).sum::<u64>()
+    }
+
     fn find(&self, name: &IfName) -> Option<(&IfName, &Port)> {
         self.bridges.iter().find_map(|(bridge, ports)| Some((bridge, ports.get(name)?)))
     }
@@ -182,6 +210,7 @@ impl Table {
         }
         shared.fast.remove(dp);
         worker::detach(links, dp);
+        self.overruns += line.overruns();
         self.endpoints.retain(|_, endpoint| *endpoint != dp);
         self.lines.remove(&dp);
     }
@@ -226,6 +255,11 @@ impl Table {
         }
         Ok((Some(line), true))
     }
+}
+
+/// Frames that the interface of this name of the thread's namespace dropped instead of handing them over; `None` if it is not there.
+fn undelivered(name: &IfName) -> Option<u64> {
+    Connection::open().and_then(|mut connection| link::kernel::undelivered(&mut connection, name)).ok()
 }
 
 /// Whether the kernel takes super-frames by packet sockets on this interface of the thread's namespace. On an ip6gretap it does not: there it expects

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod gre;
 mod joining;
 mod netns;
+mod overrun;
 pub mod packet;
 mod packet_sys;
 mod send_sys;
@@ -27,6 +28,7 @@ pub use count::{Counters, DropCounters, Tally, of_send};
 pub use frame::TAIL_LIMIT;
 pub use joining::Arrival;
 pub use netns::within;
+pub use overrun::Overruns;
 pub use tell::{Answer, Narrow, Teller};
 
 use std::io;

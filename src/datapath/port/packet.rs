@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::batch_sys::Batch;
 use super::{DropReason, PortError, Ready, frame, netns, packet_sys};
-use crate::datapath::Packet;
+use crate::datapath::{Packet, SegmentKind};
 use crate::types::{IfName, Timestamp};
 use crate::wire::ethernet;
 
@@ -74,28 +74,42 @@ pub fn join(socket: BorrowedFd<'_>, name: &IfName, on: bool) -> io::Result<()> {
     packet_sys::join(socket, name, on)
 }
 
-/// The MTU of a socket's interface, as it was a while ago at most.
+/// What one worker knows of a socket's interface, as it was a while ago at most.
 #[derive(Debug, Default)]
-pub struct LinkMtu {
-    /// In octets; `None` if it could not be read.
-    octets: Option<u32>,
+pub struct Link {
+    /// Its MTU in octets; `None` if it could not be read.
+    mtu: Option<u32>,
     read: Option<Timestamp>,
+    /// When a UDP super-frame was refused.
+    refused: Option<Timestamp>,
+    missed: u64,
 }
 
-impl LinkMtu {
-    /// How old it may be where that could only let too large a frame pass.
+impl Link {
+    /// How old what is known may be.
     const AGE: Duration = Duration::from_secs(1);
 
-    /// It, as it was read last: now, if a frame was just refused for it.
+    /// Its MTU in octets, as it was read last: now, if a frame was just refused for it.
     #[must_use]
-    pub const fn octets(&self) -> Option<u32> {
-        self.octets
+    pub const fn mtu(&self) -> Option<u32> {
+        self.mtu
     }
 
-    /// It, as it is now.
+    /// Frames that were lost while they were read, and a [`write`] was told, since this was last asked.
+    pub const fn take_missed(&mut self) -> u64 {
+        core::mem::replace(&mut self.missed, 0)
+    }
+
+    /// Its MTU as it is now.
     fn look(&mut self, socket: BorrowedFd<'_>, now: Timestamp) -> Option<u32> {
-        *self = Self { octets: mtu(socket).ok(), read: Some(now) };
-        self.octets
+        (self.mtu, self.read) = (mtu(socket).ok(), Some(now));
+        self.mtu
+    }
+
+    /// Whether UDP super-frames are to be cut for now. Whether the kernel takes them depends on the frame too, so it is asked
+    /// again and again.
+    fn refuses_datagrams(&self, now: Timestamp) -> bool {
+        self.refused.is_some_and(|refused| now.since(refused) < Self::AGE)
     }
 
     /// Whether the interface takes frames of so many octets behind their Ethernet header.
@@ -104,7 +118,7 @@ impl LinkMtu {
         if self.read.is_none_or(|read| now.since(read) >= Self::AGE) {
             self.look(socket, now);
         }
-        fits(self.octets) || fits(self.look(socket, now))
+        fits(self.mtu) || fits(self.look(socket, now))
     }
 }
 
@@ -113,13 +127,16 @@ impl LinkMtu {
 /// to see to that, and a tunnel drops them in silence. Nor does it where it believes headers longer than they are, which is
 /// also where it takes no super-frames.
 ///
+/// A kernel before Linux 6.2 has no word for UDP super-frames (`virtio_net_hdr_to_skb()`), later ones take so many segments
+/// and no more. Which one this is, it says of the frame: one that it refuses is cut.
+///
 /// # Errors
 /// Why it could not be taken.
 pub fn write(
     socket: BorrowedFd<'_>,
     packet: &Packet<'_>,
     whole: bool,
-    link: &mut LinkMtu,
+    link: &mut Link,
     now: Timestamp,
 ) -> Result<(), DropReason> {
     // What cannot be cut is for the kernel to refuse.
@@ -132,7 +149,22 @@ pub fn write(
             return Err(DropReason::TooBig);
         }
     }
-    let sent = if whole { frame::write(socket, packet) } else { frame::write_cut(socket, packet) };
+    let datagrams = packet.offload.segmentation.is_some_and(|cut| cut.kind == SegmentKind::Udp);
+    let cut = !whole || (datagrams && link.refuses_datagrams(now));
+    let put = |cut| if cut { frame::write_cut(socket, packet) } else { frame::write(socket, packet) };
+    let mut sent = put(cut);
+    if sent == Err(DropReason::Refused) && !cut {
+        // A read that a bad frame ended after good ones leaves its error to the socket's next call (`do_recvmmsg()`).
+        sent = put(false);
+        match sent {
+            Ok(()) => link.missed += 1,
+            Err(DropReason::Refused) if datagrams => {
+                link.refused = Some(now);
+                sent = put(true);
+            }
+            Err(_) => {}
+        }
+    }
     if sent == Err(DropReason::TooBig) {
         link.look(socket, now);
     }
@@ -161,6 +193,8 @@ pub fn read(
                 Some(libc::EAGAIN | libc::EINTR) => Ready::Empty,
                 // Down is reported once; whether the interface is gone, the socket itself knows.
                 _ if is_gone(socket) => Ready::Gone,
+                // Of one frame, which is gone: the vnet header has no word for what is to be done on it.
+                Some(libc::EINVAL) => Ready::Refused(DropReason::BadOffload),
                 _ => Ready::Down,
             };
         }

@@ -33,6 +33,23 @@ pub(super) fn option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c
     Ok(value)
 }
 
+/// Asks for a socket's memory and losses (`asm-generic/socket.h`, Linux 4.12; the `libc` crate lacks it).
+const SO_MEMINFO: libc::c_int = 55;
+
+/// Places of what it tells (`SK_MEMINFO_VARS`, `linux/sock_diag.h`).
+const MEMORY_WORDS: usize = 9;
+
+/// Packets for this socket that the kernel has dropped (`sk_drops`), by modulo 2³².
+pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut words = [0_u32; MEMORY_WORDS];
+    let mut length = socklen::<[u32; MEMORY_WORDS]>();
+    // SAFETY: `socket` is open for the call's length; at most `length` octets are written, which `words` has.
+    done(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, words.as_mut_ptr().cast(), &raw mut length)
+    })?;
+    usize::try_from(libc::SK_MEMINFO_DROPS).map(|at| words[at]).map_err(io::Error::other)
+}
+
 /// A packet socket that receives nothing until it is bound.
 pub(super) fn socket() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
