@@ -28,6 +28,16 @@ fn name(text: &str) -> IfName {
     IfName::new(text).expect("a legal name")
 }
 
+/// Two ends of a quiet pair, `near` and `far`, that take frames: until the kernel has noticed that the other end is up, which
+/// it does by itself a little later, it loses what is sent there and says nothing (`noop_enqueue()`).
+fn pair() {
+    support::ip(&format!("link add near mtu {QUIET_MTU} up type veth peer name far mtu {QUIET_MTU}"));
+    support::ip("link set far up");
+    while !["near", "far"].iter().all(|end| support::ip(&format!("link show {end}")).contains("state UP")) {
+        std::thread::yield_now();
+    }
+}
+
 /// A frame of UDP over IPv4, in datagrams of this size if one is given.
 fn datagrams(payload: &[u8], size: Option<u16>) -> (Vec<u8>, Offload) {
     let udp = u16::try_from(8 + payload.len()).expect("it fits").to_be_bytes();
@@ -84,8 +94,7 @@ fn flood(socket: &OwnedFd, mut send: impl FnMut(), mut read: impl FnMut() -> usi
 fn what_found_no_room_is_counted_to_the_frame() {
     support::in_namespace("what_found_no_room_is_counted_to_the_frame", || {
         support::ip("link set lo up");
-        support::ip(&format!("link add near mtu {QUIET_MTU} up type veth peer name far mtu {QUIET_MTU}"));
-        support::ip("link set far up");
+        pair();
         let (here, there): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(127, 0, 0, 2).into());
         let mut batch = Batch::default();
 
@@ -124,8 +133,7 @@ fn what_found_no_room_is_counted_to_the_frame() {
 #[test]
 fn datagrams_in_one_frame_arrive_whoever_cuts_them() {
     support::in_namespace("datagrams_in_one_frame_arrive_whoever_cuts_them", || {
-        support::ip(&format!("link add near mtu {QUIET_MTU} up type veth peer name far mtu {QUIET_MTU}"));
-        support::ip("link set far up");
+        pair();
         let open = |device| packet::open(None, &name(device), 1).expect("a packet socket").remove(0);
         let (near, far, mut link) = (open("near"), open("far"), packet::Link::default());
         for (count, size) in [(2, 1_000), (40, 1_200), (200, 100), (3, 1_000), (600, 100)] {
@@ -144,8 +152,7 @@ fn datagrams_in_one_frame_arrive_whoever_cuts_them() {
 #[test]
 fn what_a_machine_sends_as_one_costs_no_more_than_itself() {
     support::in_namespace("what_a_machine_sends_as_one_costs_no_more_than_itself", || {
-        support::ip(&format!("link add near mtu {QUIET_MTU} up type veth peer name far mtu {QUIET_MTU}"));
-        support::ip("link set far up");
+        pair();
         support::ip("address add 10.0.0.1/24 dev far");
         support::ip("neighbour add 10.0.0.2 lladdr 02:00:00:00:00:02 dev far");
         let near = packet::open(None, &name("near"), 1).expect("a packet socket").remove(0);
