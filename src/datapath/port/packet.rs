@@ -95,7 +95,7 @@ impl Link {
         self.mtu
     }
 
-    /// Frames that were lost while they were read, and a [`write`] was told, since this was last asked.
+    /// Frames that were lost while they were read, and a [`write()`] was told, since this was last asked.
     pub const fn take_missed(&mut self) -> u64 {
         core::mem::replace(&mut self.missed, 0)
     }
